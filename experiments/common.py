@@ -1,0 +1,335 @@
+"""What the entry points share: flags, one-line errors, data on the device, the run folder, the training loop."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from kd_jax import augment, checkpoint, data, models, optim, results, sweep
+from kd_jax.train import Config
+from kd_jax.types import HParams, InputError, LossFn, Table, TrainState
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data_set", "digits", "digits, a TFDS name such as mnist, or a path to an .npz file.")
+flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
+flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data cut off for validation, in [0, 1).")
+flags.DEFINE_string("out", None, "Run folder to write; the same command run again continues it.")
+flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1)
+flags.DEFINE_string("model", None, "Model spec, as in mlp-800-800.")
+flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1)
+flags.DEFINE_enum("optimizer", "adam", list(optim.OPTIMIZERS), "Optimiser.")
+flags.DEFINE_enum("schedule", "cosine", list(optim.SCHEDULES), "Learning-rate schedule, relative to its peak.")
+flags.DEFINE_float("dropout", 0.0, "Probability of dropping a hidden unit, in [0, 1).")
+flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [0, 1).")
+flags.DEFINE_float("max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: no limit.", lower_bound=0)
+flags.DEFINE_integer("jitter", 0, "Shift each training image by up to this many pixels.", lower_bound=0)
+flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
+flags.DEFINE_integer("checkpoint_every", 10, "Epochs a compiled segment; a checkpoint follows each.", lower_bound=1)
+flags.DEFINE_integer("chunk", None, "Runs vmapped together; 0: all. Default: by device.", lower_bound=0)
+
+# They choose how the work is done, not what comes out: a run may be continued with other values.
+NOT_PART_OF_THE_EXPERIMENT = frozenset({"out", "data_dir", "checkpoint_every", "chunk"})
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Parses the flags and runs `main`. Bad input: one line on stderr, exit status 2, no traceback."""
+    app.run(partial(_guarded, main), flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        _refuse(str(error).splitlines()[0])
+        raise  # not reached
+
+
+def _guarded(main, argv: Sequence[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every step of every save at INFO
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "kd_jax" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    try:
+        main(argv)
+    except InputError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+    """Entry points take flags only."""
+    if len(argv) > 1:
+        raise InputError("unexpected argument", "flags only, as in --epochs=10", " ".join(argv[1:]))
+
+
+def parse_numbers(name: str, text: str, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> list[float]:
+    """The numbers of a comma list flag, each within [low, high] (or ]low, high])."""
+    expected = f"numbers {'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < np.inf else "")
+    expected += ", separated by commas"
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"malformed --{name}", expected, repr(text)) from None
+    if not all(low <= value <= high and (value > low or not open_low) and np.isfinite(value) for value in values):
+        raise InputError(f"--{name} out of range", expected, text)
+    if len(set(values)) < len(values):
+        raise InputError(f"--{name} names a value twice", "each value once", text)
+    return values
+
+
+def parse_classes(name: str, text: str, num_classes: int) -> list[tuple[int, ...]]:
+    """The class sets of a comma list such as "none,3,7+8"; "none" is the empty set."""
+    expected = f"none or class numbers 0..{num_classes - 1} joined by +, separated by commas, as in none,3,7+8"
+    sets = []
+    for word in text.split(","):
+        if word != "none" and not re.fullmatch(r"[0-9]{1,6}(\+[0-9]{1,6})*", word):
+            raise InputError(f"malformed --{name}", expected, repr(text))
+        classes = () if word == "none" else tuple(sorted(int(part) for part in word.split("+")))
+        if any(c >= num_classes for c in classes) or len(set(classes)) < len(classes):
+            raise InputError(f"--{name} names no such class, or one twice", expected, text)
+        sets.append(classes)
+    return sets
+
+
+def check_fraction(name: str, value: float) -> None:
+    """For probabilities and shares: [0, 1)."""
+    if not 0 <= value < 1:
+        raise InputError(f"--{name} out of range", "a number >= 0 and < 1", value)
+
+
+def require(name: str, example: str) -> str:
+    """The value of a flag that has no default."""
+    value = FLAGS[name].value
+    if not value:
+        raise InputError(f"--{name} is missing", f"--{name}={example}", "nothing")
+    return value
+
+
+def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
+    """(data set, indices of its training part, indices of its validation split) as the flags say."""
+    dataset = data.load(FLAGS.data_set, FLAGS.data_dir)
+    train, validation = data.split_validation(dataset.train_labels, FLAGS.validation_fraction)
+    return dataset, train, validation
+
+
+def make_tables(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[Table, Table | None, Table]:
+    """Training, validation (None where empty) and test tables on the device."""
+    table = lambda images, labels: Table(jnp.asarray(images), jnp.asarray(labels, jnp.int32))  # noqa: E731
+    images, labels = dataset.train_images, dataset.train_labels
+    held_out = table(images[validation], labels[validation]) if len(validation) else None
+    return table(images[train], labels[train]), held_out, table(dataset.test_images, dataset.test_labels)
+
+
+def build_model(spec: str, num_classes: int):
+    """The module of --model with the dropout and precision flags."""
+    for name in ("dropout", "input_dropout"):
+        check_fraction(name, FLAGS[name].value)
+    return models.build(
+        spec,
+        num_classes,
+        input_dropout=FLAGS.input_dropout,
+        dropout=FLAGS.dropout,
+        precision=FLAGS.precision,
+    )
+
+
+def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossFn, **options) -> Config:
+    """The training's static part, from the flags."""
+    num_updates = -(-num_train // FLAGS.batch_size)
+    return Config(
+        model=build_model(spec, dataset.num_classes),
+        image_shape=dataset.train_images.shape[1:],
+        num_classes=dataset.num_classes,
+        loss_fn=loss_fn,
+        optimizer=optim.OPTIMIZERS[FLAGS.optimizer],
+        schedule=optim.SCHEDULES[FLAGS.schedule](num_updates * FLAGS.epochs),
+        batch_size=FLAGS.batch_size,
+        num_updates=num_updates,
+        max_norm=FLAGS.max_norm or None,
+        augment=partial(augment.jitter, pixels=FLAGS.jitter) if FLAGS.jitter else None,
+        **options,
+    )
+
+
+def make_hparams(
+    num_classes: int, missing: Sequence[int], learning_rate=0.0, weight_decay=0.0, temperature=1.0, alpha=0.0
+) -> HParams:
+    """One setting's numbers as numpy scalars; the classes in `missing` are masked."""
+    mask = np.ones(num_classes, bool)
+    mask[list(missing)] = False
+    numbers = (np.float32(x) for x in (learning_rate, weight_decay, temperature, alpha))
+    return HParams(*numbers, mask, np.int32(0))
+
+
+def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> dict:
+    """The part of config.json that every experiment has: flags, versions, device, data."""
+    experiment = Path(sys.argv[0]).stem
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    own = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
+    devices = jax.devices()
+    return {
+        "format": results.FORMAT,
+        "experiment": experiment,
+        "command": shlex.join(["./launch.sh", experiment, *sys.argv[1:]]),
+        "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores",
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
+            "train": len(train),
+            "validation": len(validation),
+            "test": len(dataset.test_labels),
+        },
+    }
+
+
+def open_run_folder(out: Path, config: dict) -> bool:
+    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same experiment.
+
+    Returns: True where the folder already held this experiment. Errors: InputError naming what differs.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        out.mkdir(parents=True, exist_ok=True)
+        results.write_config(out, config)
+        return False
+    if not (out / "config.json").is_file():
+        raise InputError("--out is taken", "a new folder, or one of the same experiment", f"{out}, which is no run folder")
+    before = results.read_config(out)
+    for part in ("experiment", "data", "teacher", "settings", "runs"):
+        if part != "teacher" and before[part] != config[part] and before["flags"] == config["flags"]:
+            raise InputError(f"--out={out} holds another run", f"the same {part} as then", "another")
+    differing = [
+        f"--{name}={config['flags'].get(name)} (there {before['flags'].get(name)})"
+        for name in sorted(set(before["flags"]) | set(config["flags"]))
+        if name not in NOT_PART_OF_THE_EXPERIMENT and before["flags"].get(name) != config["flags"].get(name)
+    ]
+    if before["experiment"] != config["experiment"]:
+        differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
+    if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
+        differing.append("another teacher")
+    if differing:
+        raise InputError(f"--out={out} holds another run", "a new folder, or the same flags", ", ".join(differing))
+    return True
+
+
+def train_runs(
+    config: Config, table: Table, validation: Table | None, hparams: HParams, keys: jax.Array, out: Path
+) -> tuple[TrainState, dict]:
+    """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
+
+    Returns: (states, history): leading axis R; history {"train": {...}, "validation": {...}} of numpy [R,E,...].
+    """
+    states = sweep.init_states(config, keys)
+    history: dict = {}
+    folder = out / "checkpoints"
+    saved = sorted(folder.glob("epoch_*"))
+    if saved:
+        arrays, _ = checkpoint.load(saved[-1])
+        states, history = checkpoint.rebuild(states, arrays["states"]), arrays["history"]
+        print(f"continuing after epoch {int(states.epoch[0])}")
+    chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
+    start = time.monotonic()
+    first = int(states.epoch[0])
+    for states, segment, epoch in sweep.run_segments(
+        config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk
+    ):
+        segment = flax.serialization.to_state_dict(segment)
+        history = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), history, segment) if history else segment
+        checkpoint.save(folder / f"epoch_{epoch:06d}", {"states": states, "history": history}, {"epoch": epoch})
+        for old in sorted(folder.glob("epoch_*"))[:-2]:
+            shutil.rmtree(old)
+        _print_progress(epoch, history, time.monotonic() - start, epoch - first)
+    return states, history
+
+
+def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
+    left = seconds / epochs_done * (FLAGS.epochs - epoch)
+    split = "validation" if "validation" in history else "train"
+    counts = history[split]
+    accuracy = counts["correct"][:, -1].sum(-1) / counts["total"][:, -1].sum(-1)
+    print(
+        f"epoch {epoch}/{FLAGS.epochs}  mean {split} accuracy {100 * accuracy.mean():.2f} %  "
+        f"{seconds:.0f} s, about {left:.0f} s left",
+        flush=True,
+    )
+
+
+def history_rows(history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]) -> list:
+    """history.csv's rows. names, seeds, missing: of each run."""
+    rows = []
+    for split, counts in history.items():
+        total = counts["total"].sum(-1)
+        values = {
+            "loss": counts["loss_sum"] / total,
+            "accuracy": counts["correct"].sum(-1) / total,
+        }
+        if split == "train" and counts["agree"].any():
+            values["agreement"] = counts["agree"] / total
+        if split == "validation" and any(missing):
+            absent = np.zeros((len(names), 1, counts["total"].shape[-1]), np.int64)
+            for run, classes in enumerate(missing):
+                absent[run, 0, list(classes)] = 1
+            with np.errstate(invalid="ignore"):
+                values["accuracy_missing"] = (counts["correct"] * absent).sum(-1) / (counts["total"] * absent).sum(-1)
+        for metric, table in values.items():
+            rows += [
+                results.HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
+                for run in range(len(names))
+                for epoch, value in enumerate(table[run])
+            ]
+    return rows
+
+
+def result_rows(
+    setting: str, seed: int, split: str, correction: str, confusion: np.ndarray, missing: Sequence[int], bias: float | None
+) -> list:
+    """results.csv's rows of one run under one correction, all derived from its confusion matrix i32[K,K]."""
+    correct, total = np.diag(confusion), confusion.sum(axis=1)
+    absent = np.isin(np.arange(len(total)), missing)
+    groups = {"all": np.ones_like(absent)}
+    if len(missing):
+        groups |= {"missing": absent, "kept": ~absent}
+    groups |= {str(k): np.arange(len(total)) == k for k in range(len(total))}
+    values = []
+    for name, members in groups.items():
+        right, count = int(correct[members].sum()), int(total[members].sum())
+        accuracy = right / count if count else float("nan")
+        values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
+    with np.errstate(invalid="ignore"):
+        values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
+    if bias is not None:
+        values.append(("missing", "bias", float(bias)))
+    if split == "test":
+        values += [(str(i), f"predicted_as_{j}", int(n)) for (i, j), n in np.ndenumerate(confusion)]
+    return [results.ResultRow(setting, seed, split, correction, *value) for value in values]
+
+
+
+def finish(out: Path) -> None:
+    """The outcome is on disk: the checkpoints of the way there are no longer needed."""
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)

@@ -1,0 +1,264 @@
+"""Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import common, report
+from kd_jax import bias, checkpoint, losses, metrics, models, results, sweep
+from kd_jax.train import Config, variables_of
+from kd_jax.types import InputError, Table
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(common)
+flags.DEFINE_string("teacher", None, "Run folder of train_teacher (not needed for --loss=labels).")
+flags.DEFINE_enum("teacher_seeds", "paired", ["paired", "first", "ensemble"], "Which of the M teachers student seed s learns from: number s mod M, the first, or the mean of all.")
+flags.DEFINE_enum("loss", "soft", list(losses.LOSSES), "soft: alpha T^2 KL + (1 - alpha) CE; hard_label: the teacher's argmax instead of KL; labels: CE alone.")
+flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list.")
+flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], comma list; 0 is the plain student.")
+flags.DEFINE_string("learning_rates", "1e-3", "Peak learning rates, comma list.")
+flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
+flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list: none,3,7+8 (default none).")
+flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
+
+BIAS_GRID = np.arange(-12.0, 12.01, 0.25, dtype=np.float32)
+
+
+class Setting(NamedTuple):
+    """One point of the grid; `missing`: class numbers the students of this setting never see."""
+
+    name: str
+    missing: tuple[int, ...]
+    temperature: float
+    alpha: float
+    learning_rate: float
+    weight_decay: float
+
+
+class Teacher(NamedTuple):
+    """M teachers: model (a module), variables (leading axis M), and what config.json says of them."""
+
+    model: Any
+    variables: Any
+    description: dict
+
+
+def parse_settings(num_classes: int) -> list[Setting]:
+    """The product of the comma lists. Settings that are the same (alpha = 0 at two temperatures) come once."""
+    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, open_low=True)
+    alphas = common.parse_numbers("alphas", FLAGS.alphas, high=1.0)
+    rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, open_low=True)
+    decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
+    masks = []
+    if FLAGS.omit is not None or FLAGS.keep is None:
+        for missing in common.parse_classes("omit", FLAGS.omit or "none", num_classes):
+            masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
+    if FLAGS.keep is not None:
+        for kept in common.parse_classes("keep", FLAGS.keep, num_classes):
+            masks.append((f"keep={'+'.join(map(str, kept))}", tuple(sorted(set(range(num_classes)) - set(kept)))))
+    settings = {}
+    for (label, missing), temperature, alpha, rate, decay in itertools.product(masks, temperatures, alphas, rates, decays):
+        if len(missing) == num_classes:
+            raise InputError("nothing left after masking", f"at least one of the {num_classes} classes kept", label)
+        words = [*_loss_words(temperature, alpha), *([f"lr={rate:g}"] * (len(rates) > 1))]
+        words += [*([f"wd={decay:g}"] * (len(decays) > 1)), label]
+        name = " ".join(word for word in words if word)
+        settings.setdefault(name, Setting(name, missing, temperature, alpha, rate, decay))
+    return list(settings.values())
+
+
+def _loss_words(temperature: float, alpha: float) -> list[str]:
+    if FLAGS.loss == "labels" or alpha == 0:
+        return ["labels"]
+    words = [f"T={temperature:g}"] if FLAGS.loss == "soft" else ["hard_label"]
+    return words + ([f"alpha={alpha:g}"] if alpha < 1 else [])
+
+
+def load_teacher(fingerprint: str) -> Teacher | None:
+    """The teachers that the flags name, verified and matched with the data set; None where none is needed."""
+    if FLAGS.loss == "labels":
+        return None
+    folder = Path(common.require("teacher", "runs/teacher")) / "teachers"
+    if not (folder / "manifest.json").is_file():
+        raise InputError("no teacher", "a run folder of train_teacher that is complete", FLAGS.teacher)
+    variables, metadata = checkpoint.load(folder)
+    if metadata["data"]["fingerprint"] != fingerprint:
+        theirs = f"{metadata['data']['name']} ({metadata['data']['fingerprint'][:12]})"
+        raise InputError("teacher of another data set", f"one of {FLAGS.data_set} ({fingerprint[:12]})", theirs)
+    model = models.build(metadata["model"], metadata["data"]["num_classes"], **metadata["model_options"])
+    if FLAGS.teacher_seeds == "first":
+        variables = jax.tree.map(lambda leaf: leaf[:1], variables)
+    description = {
+        "path": FLAGS.teacher,
+        "sha256": checkpoint.read_manifest(folder)[1],
+        "model": metadata["model"],
+        "num_teachers": int(jax.tree.leaves(variables)[0].shape[0]),
+        "teacher_seeds": FLAGS.teacher_seeds,
+        "class_mask": metadata["class_mask"],
+        "flags": metadata["flags"],
+    }
+    return Teacher(model, jax.tree.map(jnp.asarray, variables), description)
+
+
+def teacher_seed(seed: int, teacher: Teacher | None) -> int | None:
+    """Which teacher student `seed` learns from; None where it is no single one."""
+    if teacher is None or FLAGS.teacher_seeds == "ensemble":
+        return None
+    return seed % teacher.description["num_teachers"]
+
+
+def with_teacher(table: Table, teacher: Teacher | None) -> Table:
+    """The table with what the loss needs of the teacher: cached logits, or variables to query under --jitter."""
+    if teacher is None:
+        return table
+    if FLAGS.jitter:
+        return table.replace(teacher_variables=teacher.variables)
+    return table.replace(teacher_logits=models.predict_stacked(teacher.model, teacher.variables, table.images))
+
+
+def _correct_run(config: Config, teacher: Teacher | None, tables: dict, run: tuple) -> dict[str, Any]:
+    """One student's biases and its confusion matrices under each; mapped over runs.
+
+    Returns: {"biases": {correction: f32[]}, "confusions": {split: {correction: i32[K,K]}}, "curve": i32[G,K]}.
+    """
+    variables, hparams, key = run
+    missing = ~hparams.class_mask
+    logits = {split: models.predict(config.model, variables, tables[split].images) for split in ("validation", "test") if tables[split] is not None}
+    biases = {"none": jnp.zeros(()), "test_tuned": bias.label_tuned(logits["test"], tables["test"].labels, missing)}
+    if "validation" in logits:
+        biases["validation_tuned"] = bias.label_tuned(logits["validation"], tables["validation"].labels, missing)
+        prior = jnp.sum(jnp.where(missing, tables["prior"], 0.0))
+        biases["prior_matched"] = bias.share_matched(logits["validation"], missing, prior)
+    if teacher is not None:
+        mask = hparams.class_mask[tables["train"].labels]
+        images = bias.mixtures(jax.random.fold_in(key, MIXTURES), tables["train"].images, mask, NUM_MIXTURES)
+        if FLAGS.teacher_seeds == "ensemble":
+            all_logits = jax.vmap(lambda one: models.predict(teacher.model, one, images))(teacher.variables)
+            teacher_logits = losses.average_teachers(all_logits, jnp.ones(()))
+        else:
+            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], teacher.variables)
+            teacher_logits = models.predict(teacher.model, own, images)
+        student_logits = models.predict(config.model, variables, images)
+        biases["teacher_matched"] = bias.share_matched(student_logits, missing, bias.share_missing(teacher_logits, missing))
+
+    def confusion(split, value):
+        predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
+        return metrics.confusion(predicted, tables[split].labels, config.num_classes)
+
+    confusions = {split: {name: confusion(split, value) for name, value in biases.items()} for split in logits}
+    curve = bias.curve(logits["test"], tables["test"].labels, missing, jnp.asarray(BIAS_GRID))
+    return {"biases": biases, "confusions": confusions, "curve": curve}
+
+
+NUM_MIXTURES = 10_000
+MIXTURES = 100  # purpose folded into a run's key, apart from those of training
+
+
+def main(argv: Sequence[str]) -> None:
+    common.refuse_arguments(argv)
+    out, spec = Path(common.require("out", "runs/students")), common.require("model", "mlp-800-800")
+    dataset, train, validation = common.load_data()
+    settings = parse_settings(dataset.num_classes)
+    teacher = load_teacher(dataset.fingerprint)
+    config = common.make_config(
+        spec, dataset, len(train), losses.LOSSES[FLAGS.loss],
+        teacher_model=teacher.model if teacher and FLAGS.jitter else None,
+        average_teachers=FLAGS.teacher_seeds == "ensemble",
+    )  # fmt: skip
+    seeds = range(FLAGS.seeds)
+    runs = [(setting, seed) for setting in settings for seed in seeds]
+    description = common.describe(dataset, train, validation) | {
+        "teacher": teacher and teacher.description,
+        "settings": [setting._asdict() | {"missing": list(setting.missing)} for setting in settings],
+        "runs": [
+            {"run": run, "setting": setting.name, "seed": seed, "teacher_seed": teacher_seed(seed, teacher)}
+            for run, (setting, seed) in enumerate(runs)
+        ],
+    }
+    if common.open_run_folder(out, description) and (out / "students").exists():
+        print(f"{out} is complete; the report is written again")
+        print(report.build(out))
+        return
+    table, held_out, test = common.make_tables(dataset, train, validation)
+    per_setting = [
+        common.make_hparams(dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature, s.alpha)
+        for s in settings
+    ]
+    num_teachers = teacher.description["num_teachers"] if teacher else 1
+    hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
+    keys = sweep.run_keys(seeds, len(settings))
+    states, history = common.train_runs(config, with_teacher(table, teacher), held_out, hparams, keys, out)
+
+    prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
+    tables = {"train": table, "validation": held_out, "test": test, "prior": jnp.asarray(prior, jnp.float32)}
+    variables = variables_of(states)
+    corrected = jax.jit(sweep.map_runs(lambda run: _correct_run(config, teacher, tables, run), 1))
+    outcome = jax.tree.map(np.asarray, corrected((variables, hparams, states.key)))
+    missing = [setting.missing for setting, _ in runs]
+    names, run_seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
+    results.write_history(out, common.history_rows(history, names, run_seeds, missing))
+    results.write_results(out, teacher_rows(teacher, tables, dataset.num_classes) + student_rows(runs, outcome))
+    results.write_bias_curve(out, bias_rows(runs, outcome["curve"], dataset.test_labels))
+    checkpoint.save(out / "students", variables, student_metadata(spec, config, description))
+    print(report.build(out))
+    common.finish(out)
+
+
+def teacher_rows(teacher: Teacher | None, tables: dict, num_classes: int) -> list:
+    """The teachers' own rows of results.csv."""
+    rows = []
+    for split in ("validation", "test"):
+        if teacher is None or tables[split] is None:
+            continue
+        logits = models.predict_stacked(teacher.model, teacher.variables, tables[split].images)
+        for seed, predicted in enumerate(jnp.argmax(logits, axis=-1)):
+            confusion = np.asarray(metrics.confusion(predicted, tables[split].labels, num_classes))
+            rows += common.result_rows(results.TEACHER, seed, split, "none", confusion, (), None)
+    return rows
+
+
+def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
+    """The students' rows of results.csv; settings without a missing class have no corrections."""
+    rows = []
+    for run, (setting, seed) in enumerate(runs):
+        for split, confusions in outcome["confusions"].items():
+            for correction, matrices in confusions.items():
+                if setting.missing or correction == "none":
+                    value = outcome["biases"][correction][run] if setting.missing else None
+                    rows += common.result_rows(
+                        setting.name, seed, split, correction, matrices[run], setting.missing, value
+                    )
+    return rows
+
+
+def bias_rows(runs: Sequence[tuple[Setting, int]], curves: np.ndarray, labels: np.ndarray) -> list:
+    """bias_curve.csv's rows.  curves i32[R,G,K]: correct test predictions per class under each bias."""
+    total = np.bincount(labels, minlength=curves.shape[-1])
+    return [
+        results.BiasRow(setting.name, seed, float(value), k, float(curves[run, g, k] / total[k]) if total[k] else float("nan"))
+        for run, (setting, seed) in enumerate(runs)
+        if setting.missing
+        for g, value in enumerate(BIAS_GRID)
+        for k in range(len(total))
+    ]
+
+
+def student_metadata(spec: str, config: Config, description: dict) -> dict:
+    """What the checkpoint of the students says of them."""
+    return {
+        "model": spec,
+        "model_options": {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")},
+        "num_models": len(description["runs"]),
+        "image_shape": list(config.image_shape),
+        **{key: description[key] for key in ("data", "flags", "versions", "teacher", "settings", "runs")},
+    }
+
+
+if __name__ == "__main__":
+    common.run(main)

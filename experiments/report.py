@@ -1,0 +1,348 @@
+"""Rebuild the report of finished runs from their files alone: report RUN [RUN...]
+
+Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.md,
+summary.json and figures/*.png beside them; prints the table. Everything is read and drawn before anything is
+written, and the same files give the same report to the byte.
+"""
+
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments import common
+from kd_jax import results
+from kd_jax.stats import Interval
+from kd_jax.types import InputError
+
+WIDTH = 110  # columns of the terminal table
+MOST_SETTINGS, MOST_CLASSES, MOST_PAIRS = 12, 10, 30
+LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned", "test_tuned")
+HOW = {
+    "none": "as trained",
+    "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
+    "validation_tuned": "bias tuned on the labels of the validation split",
+    "prior_matched": "bias set from unlabelled validation images and the known shares of the classes",
+    "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is missing",
+}
+
+
+class Content(NamedTuple):
+    """What the renderings share. values: every interval; head: the setting and the correction that the answer
+    speaks of, chosen on the validation split."""
+
+    run: results.Run
+    summary: dict[str, Any]
+    values: dict[results.Key, Interval]
+    settings: list[dict[str, Any]]
+    head: tuple[str, str]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
+    folders = [Path(argument) for argument in argv[1:]]
+    if not folders:
+        raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
+    for files, text in [_render(folder) for folder in folders]:
+        _write(files)
+        print(text)
+
+
+def build(run_dir: str | Path) -> str:
+    """Writes report.md, summary.json and figures/*.png of a run folder; returns the text for the terminal.
+
+    Errors: InputError as for `main`.
+    """
+    files, text = _render(Path(run_dir))
+    _write(files)
+    return text
+
+
+def _write(files: dict[Path, bytes]) -> None:
+    for path, content in files.items():
+        results.write_file(path, content)
+
+
+def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
+    run = results.read_run(folder)
+    summary = results.summarise(run.results, run.config)
+    values = results.lookup(summary)
+    settings = run.config["settings"]
+    teacher = {"name": results.TEACHER, "missing": []}
+    apart = bool(_corrections(results.TEACHER, values)) and teacher["name"] not in [
+        s["name"] for s in settings
+    ]
+    content = Content(run, summary, values, [teacher] * apart + settings, _head(settings, values))
+    figures = _figures(content)
+    files = {folder / "figures" / f"{name}.png": png for name, png in figures.items()}
+    files[folder / "summary.json"] = results.to_json(summary)
+    files[folder / "report.md"] = _markdown(folder.resolve().name, content, list(figures)).encode()
+    return files, f"{_terminal(content)}\nReport: {folder / 'report.md'}"
+
+
+def _head(settings: list[dict[str, Any]], values: dict[results.Key, Interval]) -> tuple[str, str]:
+    """The setting (with missing classes, if any has) that is best on the validation split, never on the test
+    split, and the one of its corrections that needs the fewest labels."""
+
+    def validation(setting: dict[str, Any]) -> float:
+        interval = values.get((setting["name"], "validation", "none", "all", "accuracy"))
+        return interval.mean if interval and not math.isnan(interval.mean) else -1.0
+
+    best = max([s for s in settings if s["missing"]] or settings, key=validation)["name"]
+    corrections = _corrections(best, values)
+    return best, next((c for c in LABEL_FREE_FIRST if c in corrections), "none")
+
+
+def _corrections(setting: str, values: dict[results.Key, Interval]) -> list[str]:
+    return [c for c in results.CORRECTIONS if (setting, "test", c, "all", "accuracy") in values]
+
+
+def _figures(content: Content) -> dict[str, bytes]:
+    from kd_jax import plots  # matplotlib takes half a second, so only where it is used
+
+    config, values, rows = content.run.config, content.values, content.run.results
+    corrections = {}
+    for setting in content.settings:
+        found = _corrections(setting["name"], values)
+        corrections[setting["name"]] = next((c for c in LABEL_FREE_FIRST if c in found), "none")
+    figures = {"class_bars": plots.class_bars(values, config, corrections)}
+    if content.run.history:
+        figures["learning_curves"] = plots.learning_curves(content.run.history, config)
+    curved = {row.setting for row in content.run.bias_curve}
+    if curved:
+        shown = [setting["name"] for setting in content.settings if setting["name"] in curved]
+        figures["bias_curve"] = plots.bias_curve(content.run.bias_curve, values, config, shown)
+    name, correction = content.head
+    if any(row.metric.startswith("predicted_as_") and row.setting == name for row in rows):
+        shown = list(dict.fromkeys(["none", correction]))
+        figures["confusion_matrix"] = plots.confusion_matrix(rows, config, name, shown)
+    return {name: plots.to_png(figure) for name, figure in figures.items()}
+
+
+# Sentences
+
+
+def _question(config: dict[str, Any]) -> str:
+    if config.get("question"):
+        return str(config["question"])
+    if any(setting["missing"] for setting in config["settings"]):
+        return "Can a student classify what it never saw, from what its teacher says about other examples?"
+    if config["experiment"] == "distill":
+        return "How much of its teacher's accuracy does the student reach?"
+    return "How accurate is the teacher?"
+
+
+def _answer(content: Content) -> str:
+    (name, correction), values = content.head, content.values
+    config = content.run.config
+    missing = next(setting["missing"] for setting in content.settings if setting["name"] == name)
+
+    def share(setting: str, correction: str, class_: str) -> str:
+        return _in_words(values.get((setting, "test", correction, class_, "accuracy")))
+
+    if not missing:
+        sentence = f"{name} gets {share(name, 'none', 'all')} of the test examples right"
+        if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
+            sentence += f", its teacher {share(results.TEACHER, 'none', 'all')}"
+        return f"{sentence}; {_units(content)}."
+    classes = [config["data"]["class_names"][index] for index in missing]
+    unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
+    sentence = (
+        f"Having never seen {unseen}, the student ({name}) gets {share(name, 'none', 'missing')} "
+        "of those test examples right as trained"
+    )
+    if correction != "none":
+        sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
+    return f"{sentence}; {_units(content)}."
+
+
+def _in_words(interval: Interval | None) -> str:
+    if interval is None or math.isnan(interval.mean):
+        return "an unknown share"
+    mean, low, high = (f"{100 * min(max(value, 0.0), 1.0):.2f}" for value in interval[:3])
+    return f"{mean} %" if math.isnan(interval.low) else f"{mean} % (95 % interval {low} to {high})"
+
+
+def _units(content: Content) -> str:
+    runs = content.run.config["runs"]
+    seeds = len({run["seed"] for run in runs})
+    teachers = {run["teacher_seed"] for run in runs} - {None}
+    words = f"{seeds} seed{'s' if seeds != 1 else ''}"
+    return f"{words} of {len(teachers)} teachers" if len(teachers) > 1 else words
+
+
+def _about_intervals(content: Content) -> str:
+    runs, units = content.run.config["runs"], _units(content)
+    seeds, teachers = {run["seed"] for run in runs}, {run["teacher_seed"] for run in runs} - {None}
+    text = f"Means over {units}; ± is half the width of the 95 % Student t interval."
+    if len(seeds) == 1:
+        text = "One seed, so no interval."
+    if len(teachers) > 1:
+        text += " The intervals cover the luck of the teacher as well."
+        if len(teachers) < len(seeds):
+            text += (
+                " Students of one teacher share its luck: means, intervals and n are those of the teachers."
+            )
+    elif content.run.config["teacher"] is not None:
+        text += " There is one teacher (or one ensemble) for all seeds: its luck is not covered."
+    return f"{text} The test set is fixed: which examples it happens to hold is not covered."
+
+
+# Tables
+
+
+def _text(interval: Interval | None, scale: float = 100, digits: int = 2, half: str | None = " ±") -> str:
+    """Mean and, where there is one and `half` says how to join it, the half width of the interval."""
+    if interval is None or math.isnan(interval.mean):
+        return "-"
+    width = scale * (interval.high - interval.mean)
+    joined = "" if half is None or math.isnan(width) else f"{half}{width:.{digits}f}"
+    return f"{scale * interval.mean:.{digits}f}{joined}"
+
+
+def _grid(
+    content: Content, parts: Sequence[str], half: str | None
+) -> Iterator[tuple[str, str, str, list[str]]]:
+    """(setting, correction, n, the test accuracy of each part in %); a part is all, missing, kept or a class
+    index, with one decimal, a star where the class is missing, and an interval only where `half` joins it."""
+    for setting in content.settings:
+        name, missing = setting["name"], setting["missing"]
+        for correction in _corrections(name, content.values):
+            cells = []
+            for part in parts:
+                interval = content.values.get((name, "test", correction, part, "accuracy"))
+                if part.isdigit():
+                    cells.append(_text(interval, digits=1, half=half) + " *"[int(part) in missing])
+                else:
+                    cells.append(_text(interval, half=half or " ±"))
+            yield name, correction, str(content.values[name, "test", correction, "all", "accuracy"].n), cells
+
+
+def _errors(content: Content, setting: str, correction: str) -> str:
+    return _text(content.values.get((setting, "test", correction, "all", "errors")), 1, 1, half=None)
+
+
+def _terminal(content: Content) -> str:
+    """The answer, and a table of at most WIDTH columns."""
+    data = content.run.config["data"]
+    full = len(content.settings) <= MOST_SETTINGS and data["num_classes"] <= MOST_CLASSES
+    parts = ["all", "missing", *(str(index) for index in range(data["num_classes"]))]
+    parts = parts if full else ["all", "missing", "kept"]
+    longest = 0 if full else min(max(len(setting["name"]) for setting in content.settings), 42) + 1
+    heads = {"all": "all classes", "missing": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
+    lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
+    lines[0] += "" if full else f"{'n':>4}"
+    last = None
+    for name, correction, n, cells in _grid(content, parts, half=None):
+        if full and name != last:
+            lines.append(f"{name}  (n = {n})"[:WIDTH])
+        last = name
+        label = f"{name if len(name) < longest else name[: longest - 2] + '…':{longest}}" if longest else " "
+        label += f"{correction}{'!' * (correction == 'test_tuned')}"
+        line = f"{label:{longest + 17}}{_errors(content, name, correction):>7}{_aligned(cells, parts)}"
+        lines.append(line if full else f"{line}{n:>4}")
+    if full and data["class_names"] != parts[2:]:
+        names = ", ".join(f"{index} {name}" for index, name in enumerate(data["class_names"]))
+        lines += textwrap.wrap(f"Classes: {names}", WIDTH)
+    notes = f"Test accuracy in % ({data['name']}, {data['test']} examples). * never seen by the student."
+    notes += f" ! {HOW['test_tuned']}. {_about_intervals(content)}"
+    return "\n".join([*textwrap.wrap(_answer(content), WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
+
+
+def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
+    """Cells of 6 columns for a class, the last for its star, and of 13 for a mean with its interval."""
+    widths = [6 if part.isdigit() else 13 for part in parts]
+    cells = [
+        cell.replace("100.0", "100") if width == 6 else cell
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
+
+    return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows), ""]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown leaves alone."""
+    for mark in "\\|*<`[":
+        text = text.replace(mark, "\\" + mark)
+    return " ".join(text.split())
+
+
+def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
+    config = content.run.config
+    data, teacher = config["data"], config["teacher"]
+    many = data["num_classes"] > 2 * MOST_CLASSES
+    parts = ["kept", "missing"] if many else [str(index) for index in range(data["num_classes"])]
+    heads = parts if many else data["class_names"]
+    table = [
+        [name, correction, _errors(content, name, correction), *cells, n]
+        for name, correction, n, cells in _grid(content, ["all", *parts], half=" ± ")
+    ]
+    lines = [f"# {_plain(title)}", "", _plain(_question(config)), "", f"**{_plain(_answer(content))}**", ""]
+    lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
+    lines += _markdown_table(["setting", "correction", "errors", "all classes", *heads, "n"], table)
+    lines += ["\\* never seen by the student. " + _plain(_about_intervals(content)), ""]
+    used = [c for c in HOW if any(row[1] == c for row in table)]
+    lines += [*(f"- {_plain(c)}: {HOW[c]}" for c in used), ""]
+    lines += _biases(content) + _differences(content)
+    lines += ["## Figures", ""]
+    for name in figures:
+        lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
+    facts = {"data": f"{data['name']}, fingerprint {data['fingerprint']}", "device": config["device"]}
+    facts["examples"] = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
+    if teacher is not None:
+        facts["teacher"] = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
+    facts["versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items())
+    lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
+    return "\n".join([*lines, *(f"- {key}: {_plain(value)}" for key, value in facts.items()), ""])
+
+
+def _biases(content: Content) -> list[str]:
+    rows = []
+    for setting in content.settings:
+        for correction in _corrections(setting["name"], content.values):
+            bias = content.values.get((setting["name"], "test", correction, "missing", "bias"))
+            if bias is not None and correction != "none":
+                rows.append([setting["name"], correction, _text(bias, 1, half=" ± "), str(bias.n)])
+    if not rows:
+        return []
+    heads = ["setting", "correction", "added to the missing classes' logits (nats)", "n"]
+    return ["## Biases", "", *_markdown_table(heads, rows)]
+
+
+def _differences(content: Content) -> list[str]:
+    """Of the pairs of summary.json: accuracies as trained and under the answer's correction, and, where there
+    are many settings, only against the answer's setting."""
+    setting, chosen = content.head
+    few = len(content.settings) <= 5
+    worth = [
+        pair
+        for pair in content.summary["paired"]
+        if pair["metric"] == "accuracy"
+        and (pair["correction"] in ("none", chosen) or pair["a"] == pair["b"])
+        and (few or setting in (pair["a"], pair["b"]))
+    ]
+    rows = []
+    for pair in worth[:MOST_PAIRS]:
+        low, high = (f"{100 * pair[end]:+.2f}" for end in ("low", "high"))
+        what, where = f"{pair['a']} - {pair['b']}", f"correction {pair['correction']}"
+        if pair["a"] == pair["b"]:
+            what, where = f"{pair['correction']} - none", pair["a"]
+        points, p = f"{100 * pair['difference']:+.2f}", f"{pair['p']:.2g}"
+        rows.append([what, where, pair["class"], points, f"{low} to {high}", p, str(pair["n"])])
+    if not rows:
+        return []
+    heads = ["difference", "within", "classes", "points", "95 % interval", "p", "n"]
+    note = f"Paired over seeds, test accuracy in percentage points; {len(rows)} of the"
+    note += f" {len(content.summary['paired'])} pairs in summary.json; p is not corrected for their number."
+    return ["## Paired differences", "", note, "", *_markdown_table(heads, rows)]
+
+
+if __name__ == "__main__":
+    common.run(main)

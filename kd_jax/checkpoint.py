@@ -1,0 +1,112 @@
+"""Trees of arrays on disk: Orbax for the arrays, a sha256 manifest for trust. The only importer of orbax.
+
+A checkpoint is a folder: `arrays/` (Orbax) and `manifest.json` with metadata and the sha256 of every file.
+Orbax notices a truncated file but loads a flipped byte as a wrong weight; the manifest notices both. The folder
+appears whole or not at all: it is written under a temporary name and renamed. Nothing loaded is executed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from kd_jax.types import InputError
+
+FORMAT = 1
+
+
+def _is_key(leaf) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_numpy(leaf):
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
+    """Writes `tree` and `metadata` (JSON) to a new folder `path`, which must not exist yet.
+
+    tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG keys
+        are stored as their data.
+    Returns: the sha256 of the manifest, which stands for the whole checkpoint.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = Path(path).absolute()
+    if path.exists():
+        raise InputError("checkpoint folder is taken", "a path that does not exist", path)
+    temporary = path.with_name(f".{path.name}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    arrays = flax.serialization.to_state_dict(jax.tree.map(_to_numpy, tree))
+    ocp.save(temporary / "arrays", arrays)
+    files = {str(file.relative_to(temporary)): _sha256(file) for file in _files(temporary)}
+    manifest = json.dumps({"format": FORMAT, "metadata": metadata, "files": files}, indent=1, sort_keys=True)
+    (temporary / "manifest.json").write_text(manifest)
+    os.replace(temporary, path)
+    return hashlib.sha256(manifest.encode()).hexdigest()
+
+
+def read_manifest(path: str | os.PathLike) -> tuple[dict, str]:
+    """(metadata, sha256 of the manifest) of a checkpoint, its files not yet checked."""
+    file = Path(path) / "manifest.json"
+    try:
+        text = file.read_bytes()
+        manifest = json.loads(text)
+        version, metadata = manifest["format"], manifest["metadata"]
+    except FileNotFoundError:
+        raise InputError("no checkpoint here", "a folder with a manifest.json", path) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError("damaged checkpoint", f"a readable {file}", repr(error)) from None
+    if version != FORMAT:
+        raise InputError(f"checkpoint {path} has another format", f"format {FORMAT}", version)
+    return metadata, hashlib.sha256(text).hexdigest()
+
+
+def verify(path: str | os.PathLike) -> None:
+    """Compares every file with the manifest's sha256. Errors: InputError that names the file."""
+    path = Path(path)
+    read_manifest(path)
+    expected = json.loads((path / "manifest.json").read_text())["files"]
+    present = {str(file.relative_to(path)) for file in _files(path)} - {"manifest.json"}
+    for name in sorted(present | set(expected)):
+        if name not in present:
+            raise InputError("damaged checkpoint", f"the file {path / name}", "nothing there")
+        if name not in expected:
+            raise InputError("damaged checkpoint", f"only the files of {path / 'manifest.json'}", name)
+        if (found := _sha256(path / name)) != expected[name]:
+            raise InputError("damaged checkpoint", f"sha256 {expected[name][:12]}... of {path / name}", f"{found[:12]}...")
+
+
+def load(path: str | os.PathLike) -> tuple[dict, dict]:
+    """(tree of nested dicts of numpy arrays, metadata), every file verified first."""
+    from orbax.checkpoint import v1 as ocp
+
+    path = Path(path).absolute()
+    metadata, _ = read_manifest(path)
+    verify(path)
+    shapes = ocp.metadata(path / "arrays").metadata
+    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+    return ocp.load(path / "arrays", template), metadata
+
+
+def rebuild(template: Any, arrays: dict) -> Any:
+    """Loaded arrays in the structure of `template`, whose typed keys become typed keys again."""
+    plain = flax.serialization.from_state_dict(jax.tree.map(_to_numpy, template), arrays)
+    rewrap = lambda old, new: jax.random.wrap_key_data(new) if _is_key(old) else new  # noqa: E731
+    return jax.tree.map(rewrap, template, plain)

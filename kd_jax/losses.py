@@ -1,0 +1,71 @@
+"""Per-example distillation losses, and the registry `LOSSES`.
+
+A loss is per example and checked on entry; the reduction belongs to the caller. The teacher's logits are data:
+no gradient flows into them.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax.types import Batch, HParams, LossFn
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log softmax(logits)[label].  logits f32[B,K], labels i32[B] -> f32[B]."""
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_type([logits, labels], [float, int])
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def kl_at_temperature(student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """T^2 KL(softmax(teacher/T) || softmax(student/T)), summed over classes.
+
+    T^2 keeps the gradient's size independent of T: it scales as 1/T^2 (Hinton et al. 2015, section 2).
+    In log space throughout, so no probability that underflows gives a nan.
+
+    Args: student_logits, teacher_logits: f32[B,K]; temperature: f32[], > 0.  Returns: f32[B], nats.
+    """
+    chex.assert_rank([student_logits, teacher_logits, temperature], [2, 2, 0])
+    chex.assert_equal_shape([student_logits, teacher_logits])
+    log_student = jax.nn.log_softmax(student_logits / temperature)
+    log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    return temperature**2 * jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1)
+
+
+def labels_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """Cross-entropy with the true labels; no teacher.  -> f32[B]."""
+    del hparams
+    return cross_entropy(student_logits, batch.labels)
+
+
+def soft_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) CE(labels); alpha = 0 is the plain student.  -> f32[B].
+
+    Source: Hinton et al. 2015, section 2.
+    """
+    soft = kl_at_temperature(student_logits, batch.teacher_logits, hparams.temperature)
+    hard = cross_entropy(student_logits, batch.labels)
+    return hparams.alpha * soft + (1 - hparams.alpha) * hard
+
+
+def hard_label_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """alpha CE(teacher's argmax) + (1 - alpha) CE(labels); the temperature has no part in it.  -> f32[B]."""
+    named = jnp.argmax(jax.lax.stop_gradient(batch.teacher_logits), axis=-1).astype(batch.labels.dtype)
+    taught = cross_entropy(student_logits, named)
+    return hparams.alpha * taught + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+
+
+def average_teachers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """Logits whose softmax at T is the mean of the teachers' softmax at T.
+
+    Args: teacher_logits: f32[M,B,K]; temperature: f32[].  Returns: f32[B,K].
+    Source: Hinton et al. 2015, section 1 (the ensemble's arithmetic mean as the soft target).
+    """
+    chex.assert_rank(teacher_logits, 3)
+    log_probabilities = jax.nn.log_softmax(teacher_logits / temperature)
+    return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(teacher_logits.shape[0]))
+
+
+LOSSES: dict[str, LossFn] = {"soft": soft_loss, "hard_label": hard_label_loss, "labels": labels_loss}

@@ -1,0 +1,88 @@
+"""Model families by spec string. Only this package knows that the networks are Flax Linen modules.
+
+A family is a function (words of the spec, ModelConfig) -> module; a module maps (images f32[B,h,w,c], train)
+to (logits f32[B,K], features: dict of named activations).
+"""
+
+import difflib
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from kd_jax.models.mlp import mlp
+from kd_jax.types import InputError, Variables
+
+MODELS = {"mlp": mlp}
+
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build(
+    spec: str, num_classes: int, *, input_dropout: float = 0.0, dropout: float = 0.0, precision: str = "float32"
+) -> nn.Module:
+    """The module that a spec such as "mlp-800-800" names.
+
+    Args:
+        num_classes: K, the number of logits.
+        input_dropout, dropout: probabilities of dropping an input and a hidden unit, in [0, 1).
+        precision: of the matrix products; parameters, logits and losses are always float32.
+    Errors: InputError for an unknown family or a malformed spec.
+    """
+    family, *words = spec.split("-")
+    if family not in MODELS:
+        near = difflib.get_close_matches(family, MODELS, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError("unknown model", f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800", spec + hint)
+    return MODELS[family](
+        spec, words, num_classes, input_dropout=input_dropout, dropout=dropout, dtype=PRECISIONS[precision]
+    )
+
+
+def init_variables(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
+    """Fresh variables for images of shape (h, w, c). The key is consumed."""
+    return model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+
+
+def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_key: jax.Array | None = None):
+    """Applies the model: in training mode where a dropout key is given, else in evaluation mode.
+
+    Args: images: f32[B,h,w,c], scaled to [0, 1]; dropout_key: consumed.
+    Returns: (logits f32[B,K], features, model_state), the last one updated in training mode only.
+    """
+    model_state = {name: tree for name, tree in variables.items() if name != "params"}
+    if dropout_key is None:
+        logits, features = model.apply(variables, images, train=False)
+        return logits, features, model_state
+    (logits, features), model_state = model.apply(
+        variables, images, train=True, rngs={"dropout": dropout_key}, mutable=list(model_state)
+    )
+    return logits, features, model_state
+
+
+def predict(model: nn.Module, variables: Variables, images: jax.Array, batch_size: int = 1000) -> jax.Array:
+    """Logits in evaluation mode for any number of images, in padded batches: none dropped, none twice.
+
+    images: u8[N,h,w,c].  Returns: f32[N,K].
+    """
+    num = images.shape[0]
+    batch_size = min(batch_size, num)
+    padding = -num % batch_size
+    index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num
+
+    def one_batch(rows):
+        return forward(model, variables, scale_pixels(images[rows]))[0]
+
+    return jax.lax.map(one_batch, index).reshape(num + padding, -1)[:num]
+
+
+def scale_pixels(images: jax.Array) -> jax.Array:
+    """u8 -> f32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+@partial(jax.jit, static_argnums=0)
+def predict_stacked(model: nn.Module, variables: Variables, images: jax.Array) -> jax.Array:
+    """Logits of M models of one structure, one after another.  variables: leading axis M -> f32[M,N,K]."""
+    return jax.lax.map(lambda one: predict(model, one, images), variables)

@@ -1,0 +1,92 @@
+"""Optimisers as unit steps: direction x unit schedule x the run's own (traced) learning rate.
+
+optax's schedules want a Python number for the peak; a sweep's rate is an array. So the schedule here has
+peak 1 and the rate multiplies it, and one compiled program serves every rate and weight decay.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kd_jax.types import HParams
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """direction: optax transformation from gradient to unit step. decoupled: weight decay acts on the
+    parameters directly (Loshchilov & Hutter 2019), else it is added to the gradient (L2)."""
+
+    direction: optax.GradientTransformation
+    decoupled: bool
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "adam": Optimizer(optax.scale_by_adam(), decoupled=False),
+    "adamw": Optimizer(optax.scale_by_adam(), decoupled=True),
+    "sgd": Optimizer(optax.trace(decay=0.9, nesterov=True), decoupled=False),
+}
+
+UnitSchedule = Callable[[jax.Array], jax.Array]
+
+
+def constant(num_updates: int) -> UnitSchedule:
+    """1 throughout."""
+    del num_updates
+    return optax.constant_schedule(1.0)
+
+
+def cosine(num_updates: int) -> UnitSchedule:
+    """1 -> 0 by half a cosine over all updates (Loshchilov & Hutter 2017)."""
+    return optax.cosine_decay_schedule(1.0, num_updates)
+
+
+def warmup_cosine(num_updates: int) -> UnitSchedule:
+    """0 -> 1 linearly over the first 5 % of the updates, then `cosine`."""
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, num_updates // 20), num_updates)
+
+
+def steps(num_updates: int) -> UnitSchedule:
+    """/10 at 5/8, 6/8 and 7/8 of the updates (150, 180 and 210 of CIFAR's usual 240 epochs)."""
+    return optax.piecewise_constant_schedule(1.0, {num_updates * k // 8: 0.1 for k in (5, 6, 7)})
+
+
+SCHEDULES: dict[str, Callable[[int], UnitSchedule]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "warmup_cosine": warmup_cosine,
+    "steps": steps,
+}
+
+
+def apply_gradients(optimizer: Optimizer, rate, gradients, opt_state, params, hparams: HParams):
+    """One update.
+
+    Args: rate: f32[], the schedule's value now, in [0, 1]; gradients, params: like trees of f32.
+    Returns: (params, opt_state).
+    """
+    if not optimizer.decoupled:
+        gradients = jax.tree.map(lambda g, p: g + hparams.weight_decay * p, gradients, params)
+    updates, opt_state = optimizer.direction.update(gradients, opt_state, params)
+    step = rate * hparams.learning_rate
+    decay = step * hparams.weight_decay if optimizer.decoupled else jnp.zeros(())
+    return jax.tree.map(lambda p, u: p - step * u - decay * p, params, updates), opt_state
+
+
+def clip_columns(params, max_norm: float):
+    """Scales each hidden unit's incoming weights (a column of its kernel) to an L2 norm of at most `max_norm`.
+
+    The classifier ("logits") is left alone: its columns set the logits' scale.
+    Source: Srivastava et al. 2014, section 5.1 (max-norm regularisation).
+    """
+
+    def clip(path, leaf):
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel" or "logits" in names:
+            return leaf
+        norms = jnp.sqrt(jnp.sum(leaf**2, axis=tuple(range(leaf.ndim - 1)), keepdims=True))
+        return leaf * jnp.minimum(1.0, max_norm / jnp.maximum(norms, 1e-12))
+
+    return jax.tree_util.tree_map_with_path(clip, params)

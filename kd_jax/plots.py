@@ -1,0 +1,313 @@
+"""Figures of a run folder, data in, matplotlib Figure out; the only importer of matplotlib.
+
+One style: Okabe and Ito's colours, which the colour-blind tell apart; what is before a correction is blue,
+what is after it vermillion; bands and error bars are 95 % intervals; legends stand outside the data. Figures
+are made without pyplot, so there is no global state and no display.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kd_jax import results
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BEFORE, AFTER, SHADE, GREY = COLOURS[0], COLOURS[1], "#E4E4E4", "#BBBBBB"
+MOST_CURVES = len(COLOURS)
+MOST_PANELS = 6
+MOST_CLASSES = 20
+
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+_LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
+
+Summary = dict[results.Key, results.stats.Interval]
+"""What `results.lookup` gives."""
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure at 150 dots an inch; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any]) -> Figure:
+    """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and band over
+    seeds: of all classes, and beside it of the missing ones where some setting has them. Of more than 7
+    settings, 7 are coloured and the others grey: those with missing classes first, then those with the best
+    last mean."""
+    split = "validation" if any(row.split == "validation" for row in history) else "train"
+    curves = _curves(history, config, split)
+    settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
+    metrics = [m for m in ("accuracy", "accuracy_missing") if any((s, m) in curves for s in settings)]
+
+    def rank(name: str) -> tuple[bool, float]:
+        return (name, "accuracy_missing") not in curves, -curves[name, "accuracy"][-1, 1]
+
+    best = sorted(settings, key=rank)[:MOST_CURVES]
+    coloured = [name for name in settings if name in best]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2 * max(len(metrics), 1) + 2.4, 3.6), layout="constrained")
+        for axes, metric in zip(_row(figure, len(metrics)), metrics, strict=True):
+            for name in [s for s in settings if s not in best]:
+                if (name, metric) in curves:
+                    epoch, mean, _, _ = curves[name, metric].T
+                    label = f"{len(settings) - len(best)} other settings"
+                    axes.plot(epoch, mean, color=GREY, linewidth=0.8, label=label)
+            for colour, name in zip(COLOURS, coloured, strict=False):
+                if (name, metric) in curves:
+                    _band(axes, curves[name, metric], colour, name)
+            axes.set_title({"accuracy": "all classes"}.get(metric, "classes missing from the training data"))
+            axes.set_xlabel("epoch")
+            axes.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if metric == "accuracy_missing":
+                axes.set_ylim(-2, 102)
+        _legend(figure)
+        _heading(figure, f"Learning curves: mean and 95 % interval, {_seeds(config)}")
+    return figure
+
+
+def class_bars(summary: Summary, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
+    """Test accuracy (%) of each class, one panel a setting, bars before and after the correction that
+    `corrections` names for the setting (none: one bar); the missing classes are shaded. With more than 20
+    classes the bars are all, kept and missing. At most 6 settings, those with missing classes first."""
+    settings = sorted(config["settings"], key=lambda setting: not setting["missing"])[:MOST_PANELS]
+    many = config["data"]["num_classes"] > MOST_CLASSES
+    classes = ["all", "kept", "missing"] if many else [str(i) for i in range(config["data"]["num_classes"])]
+    names = classes if many else config["data"]["class_names"]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(9.0, 1.1 + 1.5 * len(settings)), layout="constrained")
+        panels = figure.subplots(len(settings), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+        for axes, setting in zip(panels, settings, strict=True):
+            name, missing = setting["name"], {*map(str, setting["missing"]), "missing"}
+            after = corrections.get(name, "none")
+            shown = ["none"] if after == "none" else ["none", after]
+            for place, correction in enumerate(shown):
+                rows = _percent(summary.get((name, "test", correction, c, "accuracy")) for c in classes)
+                at = np.arange(len(classes)) + (place - (len(shown) - 1) / 2) * 0.4
+                label = "as trained" if correction == "none" else f"bias corrected, {correction}"
+                error = {"elinewidth": 0.9, "capsize": 1.5, "ecolor": "#333333"}
+                colour = (BEFORE, AFTER)[place]
+                axes.bar(at, rows[:, 0], 0.4, color=colour, label=label, yerr=_errors(rows), error_kw=error)
+            for index, class_ in enumerate(classes):
+                if class_ in missing and setting["missing"]:
+                    label = "never seen by the student"
+                    axes.axvspan(index - 0.5, index + 0.5, color=SHADE, zorder=0, label=label)
+            axes.set(title=name, xlim=(-0.5, len(classes) - 0.5), ylim=(0, 104), ylabel="accuracy (%)")
+            axes.grid(axis="x", visible=False)
+        turned: dict[str, Any] = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 8 else {}
+        panels[-1].set_xticks(range(len(classes)), names, **turned)
+        panels[-1].set_xlabel("class")
+        _legend(figure)
+        left_out = len(config["settings"]) - len(settings)
+        more = f"; {left_out} settings are not shown" if left_out else ""
+        _heading(figure, f"Test accuracy of each class: mean and 95 % interval, {_seeds(config)}{more}")
+    return figure
+
+
+def bias_curve(
+    curve: Sequence[results.BiasRow], summary: Summary, config: dict[str, Any], settings: Sequence[str]
+) -> Figure:
+    """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
+    (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
+    each correction chose."""
+    settings = list(settings)[:MOST_PANELS]
+    width = min(len(settings), 3)
+    height = math.ceil(len(settings) / width)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4 * width + 2.4, 0.8 + 2.8 * height), layout="constrained")
+        panels = figure.subplots(height, width, squeeze=False, sharey=True).ravel()
+        for axes in panels[len(settings) :]:
+            axes.set_axis_off()
+        for axes, name in zip(panels, settings, strict=False):
+            for colour, (part, points) in zip(COLOURS, _by_bias(curve, summary, config, name), strict=False):
+                _band(axes, points, colour, f"{part} classes")
+            for correction, line in _LINES.items():
+                chosen = summary.get((name, "test", correction, "missing", "bias"))
+                if chosen is not None:
+                    label = f"bias chosen, {correction}"
+                    axes.axvline(chosen.mean, color="#333333", linestyle=line, linewidth=1.1, label=label)
+            title = textwrap.fill(name, 42, break_long_words=True)
+            axes.set(title=title, ylim=(-2, 102), xlabel="added to the missing classes' logits (nats)")
+        for row in panels[::width]:
+            row.set_ylabel("test accuracy (%)")
+        _legend(figure)
+        _heading(figure, f"Accuracy against bias: mean and 95 % interval, {_seeds(config)}")
+    return figure
+
+
+def confusion_matrix(
+    rows: Iterable[results.ResultRow], config: dict[str, Any], setting: str, corrections: Sequence[str]
+) -> Figure:
+    """Of each true class (row), the share in % that is called each class (column): the mean over seeds, one
+    panel a correction; the missing classes' names are marked by *. Of more than 20 classes only the missing
+    ones are named, and no numbers stand in the cells."""
+    count = config["data"]["num_classes"]
+    missing = next(s["missing"] for s in config["settings"] if s["name"] == setting)
+    names = [name + (" *" if i in missing else "") for i, name in enumerate(config["data"]["class_names"])]
+    rows = list(rows)
+    size = min(max(0.42 * count, 3.0), 8.0)
+    named = range(count) if count <= MOST_CLASSES else missing[:MOST_CLASSES]
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=((size + 0.6) * len(corrections) + 1.4, size + 1.2), layout="constrained")
+        for axes, correction in zip(_row(figure, len(corrections)), corrections, strict=True):
+            shares = _shares(rows, count, setting, correction)
+            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+            axes.set(title="as trained" if correction == "none" else f"bias corrected, {correction}")
+            axes.set(xlabel="called", ylabel="true class")
+            turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
+            axes.set_xticks(named, [names[i] for i in named], **turned)
+            axes.set_yticks(named, [names[i] for i in named])
+            if count <= MOST_CLASSES:
+                _numbers(axes, shares)
+        figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
+        marked = "; * never seen by the student" if missing else ""
+        _heading(figure, f"Confusion, test split: {setting}, mean, {_seeds(config)}{marked}")
+    return figure
+
+
+def _curves(
+    history: Iterable[results.HistoryRow], config: dict[str, Any], split: str
+) -> dict[tuple[str, str], np.ndarray]:
+    """(setting, metric) -> f64[E,4]: epoch, mean, low, high in %, where defined."""
+    values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for row in history:
+        shown = row.split == split and row.metric in ("accuracy", "accuracy_missing")
+        if shown and not math.isnan(row.value):
+            by_epoch = values.setdefault((row.setting, row.metric), {})
+            by_epoch.setdefault(row.epoch, {})[row.seed] = row.value
+    teachers = results.teachers_of(config)
+    return {
+        key: np.array([_point(epoch, key[0], by_epoch[epoch], teachers) for epoch in sorted(by_epoch)])
+        for key, by_epoch in values.items()
+    }
+
+
+def _point(
+    at: float, setting: str, by_seed: dict[int, float], teachers: dict[Any, Any]
+) -> tuple[float, float, float, float]:
+    """(at, mean, low, high), the latter in %."""
+    interval = results.interval_of(setting, by_seed, teachers)
+    return at, 100 * interval.mean, 100 * interval.low, 100 * interval.high
+
+
+def _by_bias(
+    curve: Sequence[results.BiasRow], summary: Summary, config: dict[str, Any], setting: str
+) -> list[tuple[str, np.ndarray]]:
+    """(part, f64[points,4]: bias, mean, low, high in %) for the missing, the kept and all classes; a part's
+    accuracy weighs each class by its number of test examples."""
+    missing = set(next(s["missing"] for s in config["settings"] if s["name"] == setting))
+    every = set(range(config["data"]["num_classes"]))
+    totals = {k: getattr(summary.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
+    accuracies: dict[float, dict[int, dict[int, float]]] = {}
+    for row in curve:
+        if row.setting == setting and not math.isnan(row.accuracy):
+            accuracies.setdefault(row.bias, {}).setdefault(row.seed, {})[row.class_] = row.accuracy
+
+    def share(by_class: dict[int, float], part: set[int]) -> float:
+        total = sum(totals[k] for k in part & by_class.keys())
+        return sum(totals[k] * by_class[k] for k in part & by_class.keys()) / total if total else math.nan
+
+    teachers = results.teachers_of(config)
+    return [
+        (
+            part,
+            np.array(
+                [
+                    _point(bias, setting, {seed: share(c, members) for seed, c in by_seed.items()}, teachers)
+                    for bias, by_seed in sorted(accuracies.items())
+                ]
+            ),
+        )
+        for part, members in (("missing", missing), ("kept", every - missing), ("all", every))
+    ]
+
+
+def _shares(rows: Iterable[results.ResultRow], count: int, setting: str, correction: str) -> np.ndarray:
+    """f64[K,K], %: the mean over seeds of the row-normalised counts; a row without examples is 0."""
+    counts: dict[int, np.ndarray] = {}
+    for row in rows:
+        here = (row.setting, row.split, row.correction) == (setting, "test", correction)
+        if here and row.class_.isdigit() and row.metric.startswith("predicted_as_"):
+            called = int(row.metric.removeprefix("predicted_as_"))
+            counts.setdefault(row.seed, np.zeros((count, count)))[int(row.class_), called] = row.value
+    if not counts:
+        return np.zeros((count, count))
+    stacked = np.stack(list(counts.values()))
+    return 100 * (stacked / np.maximum(stacked.sum(-1, keepdims=True), 1)).mean(0)
+
+
+def _numbers(axes: Axes, shares: np.ndarray) -> None:
+    for (true, called), share in np.ndenumerate(shares):
+        if share >= 0.05:
+            text = f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"
+            colour = "white" if share > 50 else "black"
+            axes.text(called, true, text, ha="center", va="center", fontsize=7, color=colour)
+
+
+def _percent(intervals: Iterable[results.stats.Interval | None]) -> np.ndarray:
+    """f64[n,3]: mean, low, high in %; nan where there is no interval."""
+    return 100 * np.array([interval[:3] if interval else (math.nan,) * 3 for interval in intervals])
+
+
+def _errors(rows: np.ndarray) -> np.ndarray:
+    """f64[2,n]: the lengths of the error bars below and above, inside 0 to 100 %; 0 where undefined."""
+    mean, low, high = rows.T
+    return np.nan_to_num(np.stack([mean - np.maximum(low, 0), np.minimum(high, 100) - mean]))
+
+
+def _band(axes: Axes, points: np.ndarray, colour: str, label: str) -> None:
+    """points f64[n,4]: x, mean, low, high."""
+    x, mean, low, high = points.T
+    axes.plot(x, mean, color=colour, label=label)
+    axes.fill_between(x, np.maximum(low, 0), np.minimum(high, 100), color=colour, alpha=0.2, linewidth=0)
+
+
+def _row(figure: Figure, count: int) -> Sequence[Axes]:
+    return figure.subplots(1, count, squeeze=False)[0] if count else []
+
+
+def _legend(figure: Figure) -> None:
+    """One legend for all panels, each label once, below them."""
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if entries:
+        inches = 0.075 * max(map(len, entries)) + 0.55  # of the widest entry
+        most = max(1, int(figure.get_figwidth() / inches))
+        columns = math.ceil(len(entries) / math.ceil(len(entries) / most))
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+
+
+def _heading(figure: Figure, text: str) -> None:
+    wrapped = textwrap.fill(text, int(11 * figure.get_figwidth()))
+    figure.suptitle(wrapped, x=0.01, ha="left", fontsize=10, fontweight="bold")
+
+
+def _seeds(config: dict[str, Any]) -> str:
+    seeds = {run["seed"] for run in config["runs"]}
+    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
+    shared = f" of {len(teachers)} teachers" if len(teachers) > 1 else ""
+    return f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{shared}"

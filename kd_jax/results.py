@@ -1,0 +1,489 @@
+"""The run folder: its files, written atomically and read strictly (host side).
+
+This docstring is the one place where the columns are documented; `FORMAT` is their version.
+
+config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": {}, "device",
+                "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
+                "train", "validation", "test"},
+                "teacher": null or {"path", "sha256", "model", "num_teachers", ...},
+                "settings": [{"name", "missing": [class indices], and the values that make the setting}],
+                "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
+                "question": the line that heads the report.
+history.csv     run, setting, seed, epoch (from 1), split (train | validation),
+                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions), value
+results.csv     setting (a setting's name, or "teacher", then seed is the teacher's), seed,
+                split (validation | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1),
+                metric, value. Metrics: accuracy (fraction), errors, total (counts), bias (class missing: what
+                is added to the missing classes' logits, in nats), macro_accuracy (class all: the mean of the
+                classes' accuracies), predicted_as_<j> (split test: how many of the class are called j).
+bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
+                setting has missing classes.
+summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
+                "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
+                "low", "high", "p", "n"}]}. 95 % intervals; n counts independent units (see stats.py). A
+                pair is a minus b over the same seeds, both under that correction; where a and b are the same
+                setting, it is that correction minus none. What is undefined is null.
+
+A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; the
+loss of a run that diverged may be inf, every other number is finite.
+Numbers are written with repr, so they read back as the same float64.
+"""
+
+import csv
+import io
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kd_jax import stats
+from kd_jax.types import InputError
+
+FORMAT = 1
+TEACHER = "teacher"
+CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
+METRICS = ("accuracy", "errors", "total", "bias", "macro_accuracy")
+HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
+
+_MOST_SETTINGS_FOR_ALL_PAIRS = 16
+_CONFIG = {
+    "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
+    "data": dict, "teacher": dict | None, "settings": list, "runs": list,
+}  # fmt: skip
+_DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
+    "name": str, "fingerprint": str, "class_names": list,
+}  # fmt: skip
+_SETTING = {"name": str, "missing": list}
+_RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
+
+
+class HistoryRow(NamedTuple):
+    """One line of history.csv."""
+
+    run: int
+    setting: str
+    seed: int
+    epoch: int
+    split: str
+    metric: str
+    value: float
+
+
+class ResultRow(NamedTuple):
+    """One line of results.csv; `class_` is its column `class`."""
+
+    setting: str
+    seed: int
+    split: str
+    correction: str
+    class_: str
+    metric: str
+    value: float
+
+
+class BiasRow(NamedTuple):
+    """One line of bias_curve.csv; `class_` is its column `class`."""
+
+    setting: str
+    seed: int
+    bias: float
+    class_: int
+    accuracy: float
+
+
+class Run(NamedTuple):
+    """A whole run folder, read and checked."""
+
+    config: dict[str, Any]
+    history: list[HistoryRow]
+    results: list[ResultRow]
+    bias_curve: list[BiasRow]
+
+
+# Writing
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes all of the file or nothing: a reader never sees half of it, and a failure leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(content: dict[str, Any]) -> bytes:
+    """Errors: ValueError for a nan or an infinity, which JSON cannot say."""
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Errors: InputError when the config lacks what the readers need."""
+    path = Path(folder) / "config.json"
+    _check_config(path, config)
+    write_file(path, to_json(config))
+
+
+def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
+    write_file(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
+
+
+def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
+    write_file(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
+
+
+def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
+    write_file(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
+
+
+def _columns(row_type: type) -> list[str]:
+    return [field.rstrip("_") for field in row_type._fields]  # type: ignore[attr-defined]
+
+
+def _cell(value: Any) -> Any:
+    """Numbers of NumPy and JAX too become Python's, whose repr is the shortest that reads back the same."""
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return value
+
+
+def _to_csv(row_type: type, rows: Iterable[tuple[Any, ...]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_columns(row_type))
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+# Reading
+
+
+def read_run(folder: Path) -> Run:
+    """Reads config.json, history.csv, results.csv and bias_curve.csv, and checks that they belong together.
+
+    Errors: InputError that names the file, and the line where there is one, of whatever is missing,
+    malformed, unknown to config.json or given twice.
+    """
+    config = read_config(folder)
+    results = read_results(folder, config)
+    corrected = any(row.correction != "none" for row in results)
+    curve = read_bias_curve(folder, config) if corrected else []
+    return Run(config, read_history(folder, config), results, curve)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Errors: InputError when the folder is no run folder or config.json is malformed."""
+    path = Path(folder) / "config.json"
+    text = _read_text(path)
+    try:
+        config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}, is not JSON", "JSON", error.msg) from None
+    except RecursionError:
+        raise InputError(f"{path} is not a config", "few nested levels", "too many") from None
+    _check_config(path, config)
+    return config
+
+
+def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
+    """Errors: InputError that names the line."""
+    parsers = _parsers(config) | {
+        "split": _one_of(("train", "validation")),
+        "metric": _one_of(HISTORY_METRICS),
+        "value": _or_empty(_number),
+    }
+    return _read_csv(Path(folder) / "history.csv", HistoryRow, parsers)
+
+
+def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
+    """Errors: InputError that names the line; also when a run of config.json has no result at all."""
+    path = Path(folder) / "results.csv"
+    classes = _class_indices(config)
+    parsers = _parsers(config) | {
+        "setting": _one_of([*_setting_names(config), TEACHER]),
+        "class": _one_of(["all", "missing", "kept", *classes]),
+        "metric": _one_of([*METRICS, *(f"predicted_as_{index}" for index in classes)]),
+    }
+    rows: list[ResultRow] = _read_csv(path, ResultRow, parsers)
+    present = {(row.setting, row.seed) for row in rows}
+    for run in config["runs"]:
+        if (run["setting"], run["seed"]) not in present:
+            expected = f"rows of each run of config.json, also of {run['setting']!r}, seed {run['seed']}"
+            raise InputError(f"{path} is incomplete", expected, "none")
+    return rows
+
+
+def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
+    """Errors: InputError that names the line."""
+    class_index = _one_of(_class_indices(config))
+    parsers = _parsers(config) | {"class": lambda text: int(class_index(text))}
+    return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
+
+
+def _setting_names(config: dict[str, Any]) -> list[str]:
+    return [setting["name"] for setting in config["settings"]]
+
+
+def _class_indices(config: dict[str, Any]) -> list[str]:
+    return [str(index) for index in range(config["data"]["num_classes"])]
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        given = "no such file" if path.parent.is_dir() else "no such folder"
+        raise InputError(f"{path.parent} is not a whole run folder", f"a file {path.name} in it", given)
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text", "UTF-8", f"byte {error.start} is not") from None
+
+
+def _read_csv(path: Path, row_type: Any, parsers: dict[str, Callable[[str], Any]]) -> list[Any]:
+    """parsers: by column, each raising ValueError with what it expected. Rows that differ in nothing but
+    their last column (the value) are one measurement given twice."""
+    text = _read_text(path)
+    columns = _columns(row_type)
+    parse_row = [parsers[column] for column in columns]
+    if not text.endswith("\n"):
+        raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Any] = []
+    seen: set[Any] = set()
+    try:
+        header = next(reader, [])
+        if header != columns:
+            raise InputError(f"{path}, line 1", ",".join(columns), ",".join(header))
+        for cells in reader:
+            if len(cells) != len(columns):
+                raise InputError(f"{path}, line {reader.line_num}", f"{len(columns)} columns", len(cells))
+            try:
+                row = row_type._make([parse(cell) for parse, cell in zip(parse_row, cells, strict=True)])
+            except ValueError:
+                raise _bad_cell(f"{path}, line {reader.line_num}", columns, parse_row, cells) from None
+            if row[:-1] in seen:
+                once = f"each {', '.join(columns[:-1])} once"
+                raise InputError(f"{path}, line {reader.line_num}", once, f"{row[:-1]} again")
+            seen.add(row[:-1])
+            rows.append(row)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}", "comma-separated values", error) from None
+    return rows
+
+
+def _bad_cell(
+    where: str, columns: list[str], parse_row: list[Callable[[str], Any]], cells: list[str]
+) -> InputError:
+    for column, parse, cell in zip(columns, parse_row, cells, strict=True):
+        try:
+            parse(cell)
+        except ValueError as error:
+            return InputError(f"{where}, column {column}", str(error), repr(cell))
+    raise AssertionError("no cell of this row is bad")
+
+
+def _parsers(config: dict[str, Any]) -> dict[str, Callable[[str], Any]]:
+    """What most columns hold; a file's reader adds or replaces the others."""
+    return {
+        **dict.fromkeys(("run", "seed", "epoch"), _whole),
+        "setting": _one_of(_setting_names(config)),
+        "split": _one_of(("validation", "test")),
+        "correction": _one_of(CORRECTIONS),
+        "bias": _finite,
+        "accuracy": _or_empty(_finite),
+        "value": _or_empty(_finite),
+    }
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value) or "_" in text or text != text.strip():
+        raise ValueError("a number")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = _number(text)
+    if math.isinf(value):
+        raise ValueError("a finite number")
+    return value
+
+
+def _or_empty(parser: Callable[[str], float]) -> Callable[[str], float]:
+    return lambda text: parser(text) if text else math.nan
+
+
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    names = list(names)
+    known = frozenset(names)
+    shown = " | ".join(names if len(names) <= 12 else [*names[:11], "..."])
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise ValueError(shown)
+        return text
+
+    return parse
+
+
+def _check_config(path: Path, config: Any) -> None:
+    _check_keys(f"{path}", config, _CONFIG)
+    if config["format"] != FORMAT:
+        raise InputError(f"{path}: format", str(FORMAT), config["format"])
+    data = config["data"]
+    _check_keys(f"{path}: data", data, _DATA)
+    names = data["class_names"]
+    if len(names) != data["num_classes"] or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: data: class_names", f"{data['num_classes']} names", names)
+    for setting in config["settings"]:
+        _check_keys(f"{path}: a setting", setting, _SETTING)
+        if not set(map(repr, setting["missing"])) <= set(map(repr, range(data["num_classes"]))):
+            where, expected = f"{path}: setting {setting['name']!r}: missing", f"indices below {len(names)}"
+            raise InputError(where, expected, setting["missing"])
+    settings = _setting_names(config)
+    if len(set(settings)) < len(settings):
+        raise InputError(f"{path}: settings", "a name of its own for each", settings)
+    for run in config["runs"]:
+        _check_keys(f"{path}: a run", run, _RUN)
+        if run["setting"] not in settings:
+            raise InputError(f"{path}: a run's setting", " | ".join(settings), repr(run["setting"]))
+
+
+def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:
+    if not isinstance(value, dict):
+        raise InputError(where, "an object", repr(value))
+    for key, kind in keys.items():
+        if key not in value or not isinstance(value[key], kind) or isinstance(value[key], bool):
+            expected = getattr(kind, "__name__", str(kind))
+            raise InputError(f"{where}: {key}", expected, repr(value[key]) if key in value else "nothing")
+
+
+# Summing up
+
+Key = tuple[str, str, str, str, str]
+"""(setting, split, correction, class, metric)"""
+
+
+def teachers_of(config: dict[str, Any]) -> dict[tuple[str, int], int | None]:
+    """(setting, seed) -> the seed of the teacher that this run learnt from."""
+    return {(run["setting"], run["seed"]): run["teacher_seed"] for run in config["runs"]}
+
+
+def interval_of(
+    setting: str, by_seed: dict[int, float], teachers: dict[tuple[str, int], int | None]
+) -> stats.Interval:
+    """The interval over the seeds at which the value is defined, clustered by the teachers they share."""
+    defined = {seed: value for seed, value in by_seed.items() if not math.isnan(value)}
+    if setting == TEACHER:
+        return stats.mean_interval(list(defined.values()))
+    return stats.clustered_interval(
+        list(defined.values()), [teachers.get((setting, seed)) for seed in defined]
+    )
+
+
+def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
+    """The values by seed of every measurement, in the order of the rows."""
+    groups: dict[Key, dict[int, float]] = {}
+    for setting, seed, *rest, value in rows:
+        groups.setdefault((setting, *rest), {})[seed] = value  # type: ignore[arg-type]
+    return groups
+
+
+def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, Any]:
+    """The content of summary.json.
+
+    results: the interval of every measurement but predicted_as_*.
+    paired: accuracy and errors on the test split, of all classes and of the missing ones (where both settings
+    miss the same): every two settings under the same correction, and each correction against none within a
+    setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
+    Pairs that share fewer than two seeds are left out.
+    """
+    groups = group(row for row in rows if not row.metric.startswith("predicted_as_"))
+    teachers = teachers_of(config)
+    results = []
+    for key, by_seed in groups.items():
+        interval = interval_of(key[0], by_seed, teachers)
+        names = dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True))
+        results.append(names | _defined(interval))
+    paired = [
+        entry
+        for a, b in _pairs(config["settings"])
+        for correction in CORRECTIONS
+        for class_ in ("all", "missing")
+        for metric in ("accuracy", "errors")
+        for entry in _pair(a, b, correction, class_, metric, groups, teachers)
+    ]
+    return {"format": FORMAT, "results": results, "paired": paired}
+
+
+def lookup(summary: dict[str, Any]) -> dict[Key, stats.Interval]:
+    """The intervals of a summary by (setting, split, correction, class, metric)."""
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return {
+        (e["setting"], e["split"], e["correction"], e["class"], e["metric"]): stats.Interval(
+            number(e["mean"]), number(e["low"]), number(e["high"]), e["n"]
+        )
+        for e in summary["results"]
+    }
+
+
+def _defined(numbers: Any) -> dict[str, Any]:
+    return {name: None if math.isnan(value) else value for name, value in numbers._asdict().items()}
+
+
+def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every setting with itself (its corrections against none), and the settings worth comparing."""
+    yield from ((setting, setting) for setting in settings)
+    for a, b in itertools.combinations(settings, 2):
+        differing = sum(a.get(name) != b.get(name) for name in (a | b) if name != "name")
+        if len(settings) <= _MOST_SETTINGS_FOR_ALL_PAIRS or differing == 1:
+            yield a, b
+
+
+def _pair(
+    a: dict[str, Any],
+    b: dict[str, Any],
+    correction: str,
+    class_: str,
+    metric: str,
+    groups: dict[Key, dict[int, float]],
+    teachers: dict[tuple[str, int], int | None],
+) -> Iterable[dict[str, Any]]:
+    """One entry, or none where it would say nothing."""
+    within = a is b
+    if (within and correction == "none") or (class_ == "missing" and a["missing"] != b["missing"]):
+        return
+    of_a = groups.get((a["name"], "test", correction, class_, metric), {})
+    of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})
+    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+    if len(seeds) < 2:
+        return
+    shared = [(teachers.get((a["name"], seed)), teachers.get((b["name"], seed))) for seed in seeds]
+    difference = stats.paired_difference(
+        [of_a[seed] for seed in seeds], [of_b[seed] for seed in seeds], shared
+    )
+    names = {"a": a["name"], "b": b["name"], "split": "test", "correction": correction}
+    yield names | {"class": class_, "metric": metric} | _defined(difference)

@@ -1,0 +1,167 @@
+"""One run as pure functions: train_step -> train_epoch (scan over U) -> fit (loop over E).
+
+Each is `(carry, input) -> (carry, output)` on arrays; what is static is gathered in a frozen `Config`.
+Nothing here knows that runs are mapped.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses, metrics
+from kd_jax.masking import epoch_order, example_mask
+from kd_jax.models import forward, init_variables, predict, scale_pixels
+from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
+from kd_jax.types import Batch, Counts, HParams, LossFn, Table, TrainState
+
+INIT, ORDER, DROPOUT, AUGMENT = range(4)
+"""Purposes folded into a run's key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static.
+
+    model: the module that is trained. image_shape: (h, w, c). num_classes: K.
+    num_updates: U, updates an epoch, each on batch_size examples.
+    max_norm: of each hidden unit's incoming weights, or None.
+    augment: (key, images u8[B,h,w,c]) -> images u8[B,h,w,c], or None.
+    teacher_model: queried on the augmented images where given; else the table's cached logits are used.
+    average_teachers: all M teachers' mean is the target, instead of the one that `hparams.teacher` names.
+    """
+
+    model: Any
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    loss_fn: LossFn
+    optimizer: Optimizer
+    schedule: UnitSchedule
+    batch_size: int
+    num_updates: int
+    max_norm: float | None = None
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    teacher_model: Any = None
+    average_teachers: bool = False
+
+
+def init_state(config: Config, key: jax.Array) -> TrainState:
+    """A run's state before its first epoch. key: the run's own typed key, kept in the state."""
+    variables = dict(init_variables(config.model, jax.random.fold_in(key, INIT), config.image_shape))
+    params = variables.pop("params")
+    opt_state = config.optimizer.direction.init(params)
+    return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32))
+
+
+def variables_of(state: TrainState) -> dict:
+    """The model's variables: {"params": ..., and the collections of model_state}."""
+    return {"params": state.params, **state.model_state}
+
+
+def query_teachers(config: Config, table: Table, images: jax.Array) -> jax.Array:
+    """Teacher logits on augmented images, in evaluation mode.  f32[B,h,w,c] -> f32[M,B,K]."""
+    return jax.vmap(lambda variables: forward(config.teacher_model, variables, images)[0])(table.teacher_variables)
+
+
+def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
+    """Labels and targets of the examples `index`; `images` are these examples, augmented and scaled."""
+    labels = table.labels[index]
+    if config.teacher_model is not None:
+        logits = query_teachers(config, table, images)
+    elif table.teacher_logits is not None:
+        logits = table.teacher_logits[:, index]
+    else:
+        return Batch(labels)
+    return Batch(labels, losses.average_teachers(logits, hparams.temperature) if config.average_teachers else logits[0])
+
+
+def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
+    """The table with this run's teacher alone (M = 1), unless the teachers are averaged."""
+    if config.average_teachers:
+        return table
+    pick = lambda tree: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, hparams.teacher), tree)  # noqa: E731
+    return table.replace(
+        teacher_logits=pick(table.teacher_logits), teacher_variables=pick(table.teacher_variables)
+    )
+
+
+def train_step(
+    config: Config, table: Table, hparams: HParams, state: TrainState, index: jax.Array, step: jax.Array
+) -> tuple[TrainState, Counts]:
+    """One update on the examples `index` i32[B]; `step` i32[] counts updates since the start of the run."""
+    images = table.images[index]
+    if config.augment is not None:
+        images = config.augment(jax.random.fold_in(jax.random.fold_in(state.key, AUGMENT), step), images)
+    images = scale_pixels(images)
+    batch = make_batch(config, table, hparams, images, index)
+    dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), step)
+
+    def mean_loss(params):
+        variables = {"params": params, **state.model_state}
+        logits, _, model_state = forward(config.model, variables, images, dropout_key)
+        per_example = config.loss_fn(logits, batch, hparams)
+        return jnp.mean(per_example), (logits, per_example, model_state)
+
+    gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(state.params)
+    params, opt_state = apply_gradients(
+        config.optimizer, config.schedule(step), gradients, state.opt_state, state.params, hparams
+    )
+    if config.max_norm is not None:
+        params = clip_columns(params, config.max_norm)
+    counts = metrics.count(logits, batch.labels, per_example, batch.teacher_logits)
+    return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
+
+
+def train_epoch(config: Config, table: Table, hparams: HParams, state: TrainState) -> tuple[TrainState, Counts]:
+    """U updates in a fresh order of the kept examples; the counts are those of the batches as they were met."""
+    order_key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
+    mask = example_mask(table.labels, hparams.class_mask)
+    order = epoch_order(order_key, mask, config.num_updates * config.batch_size)
+    steps = state.epoch * config.num_updates + jnp.arange(config.num_updates, dtype=jnp.int32)
+
+    def body(carry, inputs):
+        state, counts = carry
+        state, more = train_step(config, table, hparams, state, *inputs)
+        return (state, metrics.add_counts(counts, more)), None
+
+    start = (state, metrics.zero_counts(config.num_classes))
+    batches = order.reshape(config.num_updates, config.batch_size)
+    (state, counts), _ = jax.lax.scan(body, start, (batches, steps))
+    return state.replace(epoch=state.epoch + 1), counts
+
+
+def evaluate(model, variables, images: jax.Array, labels: jax.Array) -> Counts:
+    """Counts in evaluation mode.  images u8[N,h,w,c], labels i32[N], N >= 1."""
+    return metrics.count(predict(model, variables, images), labels)
+
+
+def fit(
+    config: Config, table: Table, validation: Table | None, hparams: HParams, state: TrainState, num_epochs, length: int
+) -> tuple[TrainState, dict[str, Counts]]:
+    """`num_epochs` epochs (i32[], traced, at most `length`), each followed by an evaluation on `validation`.
+
+    Returns: (state, history): {"train": Counts, "validation": Counts} with a leading axis `length`, of which the
+        first num_epochs entries are filled; "validation" is absent where validation is None.
+    The epoch count is traced so that segments of any length share one compiled program.
+    """
+    table = own_teacher(config, table, hparams)
+
+    def measure(state, train_counts):
+        out = {"train": train_counts}
+        if validation is not None:
+            out["validation"] = evaluate(config.model, variables_of(state), validation.images, validation.labels)
+        return out
+
+    def body(i, carry):
+        state, history = carry
+        state, counts = train_epoch(config, table, hparams, state)
+        history = jax.tree.map(lambda all_, one: all_.at[i].set(one), history, measure(state, counts))
+        return state, history
+
+    shapes = jax.eval_shape(measure, state, metrics.zero_counts(config.num_classes))
+    history = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
+    return jax.lax.fori_loop(jnp.int32(0), num_epochs, body, (state, history))
+
+

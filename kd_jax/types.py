@@ -1,0 +1,101 @@
+"""The words of the whole library: axis letters, the pytrees that travel, aliases of the function types.
+
+Axis letters, used in every docstring:
+    R runs = H settings x S seeds;  E epochs;  U updates an epoch;  B batch;  N examples;
+    K classes;  M teachers;  h, w, c image height, width, channels;  D features.
+
+Numbers are traced, structure is static: every scalar that a sweep varies, the class mask included, is a
+leaf of `HParams`; whatever changes a shape or the graph is an argument that the compiler sees as static.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+
+Variables = dict[str, Any]
+"""A model's arrays as Flax collections: {"params": ...} and, where the model has state, {"batch_stats": ...}."""
+
+
+class InputError(ValueError):
+    """What a user gave cannot be used. One line: what is wrong, what was expected, what was given."""
+
+    def __init__(self, wrong: str, expected: str, given: object):
+        super().__init__(f"{wrong}: expected {expected}; given {given}")
+
+
+@flax.struct.dataclass
+class Table:
+    """The examples that training draws from: one copy on the device for all runs; a batch is `table[index]`.
+
+    images: u8[N,h,w,c].
+    labels: i32[N].
+    teacher_logits: f32[M,N,K], each teacher's outputs on `images`; None where nothing is distilled, or
+        where the teacher is queried on the augmented images instead.
+    teacher_variables: the teachers' variables, leading axis M; None unless the teacher is queried.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    teacher_logits: jax.Array | None = None
+    teacher_variables: Variables | None = None
+
+
+@flax.struct.dataclass
+class HParams:
+    """What one run varies; with a leading axis R when stacked.
+
+    learning_rate, weight_decay, temperature, alpha: f32[].
+    class_mask: bool[K], True for the classes whose examples the run may see.
+    teacher: i32[], which of the M teachers this run learns from (unread when they are averaged).
+    """
+
+    learning_rate: jax.Array
+    weight_decay: jax.Array
+    temperature: jax.Array
+    alpha: jax.Array
+    class_mask: jax.Array
+    teacher: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run needs to go on: arrays only, no functions inside.
+
+    key: the run's typed PRNG key. It is never consumed: every draw folds a purpose and a counter into it,
+        so a run resumed at any epoch draws the same numbers.
+    epoch: i32[], the number of finished epochs.
+    """
+
+    params: Any
+    model_state: Any
+    opt_state: Any
+    key: jax.Array
+    epoch: jax.Array
+
+
+@flax.struct.dataclass
+class Batch:
+    """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None."""
+
+    labels: jax.Array
+    teacher_logits: jax.Array | None = None
+
+
+@flax.struct.dataclass
+class Counts:
+    """Sums over examples; ratios are taken on the host.
+
+    correct, total: i32[K] per true class; loss_sum: f32[]; agree: i32[], examples on which student and
+    teacher name the same class.
+    """
+
+    correct: jax.Array
+    total: jax.Array
+    loss_sum: jax.Array
+    agree: jax.Array
+
+
+LossFn = Callable[[jax.Array, Batch, HParams], jax.Array]
+"""(student_logits f32[B,K], batch, hparams) -> f32[B], per example; the reduction belongs to the caller."""
