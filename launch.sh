@@ -14,11 +14,15 @@ die() { # status message
 
 # --- what can be run ---------------------------------------------------------------------------------------
 
-entry_points() { # one name a line: the files of experiments/ that have a main and are not common to the others
+is_entry_point() { # name: whether that file of experiments/ has a main and is not common to the others
+  [[ $1 =~ ^[a-z0-9_]+$ && $1 != common ]] && grep -qs '^def main(' "$repo/experiments/$1.py"
+}
+
+entry_points() { # prints their names
   local file name
   for file in "$repo"/experiments/*.py; do
     name=${file##*/} name=${name%.py}
-    if [ "$name" != common ] && grep -q '^def main(' "$file"; then echo "$name"; fi
+    if is_entry_point "$name"; then echo "$name"; fi
   done
 }
 
@@ -40,7 +44,7 @@ unknown() { # name, then the known names
   local near
   near=$(python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' \
     "$@" 2>/dev/null) || near=''
-  die 2 "unknown experiment '$1'${near:+, did you mean '$near'?}; known: ${*:2}"
+  die 2 "no experiment is named '$1'${near:+ (did you mean $near?)}; known: ${*:2}"
 }
 
 # --- setting up --------------------------------------------------------------------------------------------
@@ -52,8 +56,10 @@ find_python() { # sets python, and version as in 3.12
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || version=''
     case $version in 3.1[1-9] | 3.[2-9][0-9]) return ;; esac
   done
-  [ -z "${PYTHON:-}" ] || die 2 "Python 3.11 or newer is needed; PYTHON='$PYTHON' ${version:+is $version}${version:-cannot be run}"
-  die 2 "Python 3.11 or newer is needed and none was found; name one with PYTHON=/path/to/python3.12"
+  if [ -z "${PYTHON:-}" ]; then
+    die 2 'Python 3.11 or newer is needed and none was found; name one with PYTHON=/path/to/python3.12'
+  fi
+  die 2 "Python 3.11 or newer is needed; PYTHON='$PYTHON' is ${version:-nothing that runs}"
 }
 
 choose_venv() { # .venv is the first interpreter's; a PYTHON of another version has its own
@@ -69,75 +75,88 @@ digest() { # of all that an environment is made from: requirements, pins, and th
     if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
 }
 
-is_current() { # sets installed to the extras of the environment. Its stamp, written last, tells that it is whole
-  local made_from='' extras=''
-  installed=''
-  if [ -f "$venv/stamp" ]; then { read -r made_from && read -r extras; } <"$venv/stamp"; fi
-  installed=$extras
-  [ -x "$venv/bin/python" ] && [ "$made_from" = "$(digest)" ]
-}
-
 hardware() { # prints the extra that the hardware asks for, if any
-  case ${KD_JAX_PLATFORM:-} in
-    cpu) return ;;
-    cuda | tpu) echo "$KD_JAX_PLATFORM" && return ;;
-    ?*) die 2 "KD_JAX_PLATFORM must be cpu, cuda or tpu; it is '$KD_JAX_PLATFORM'" ;;
-  esac
-  if [ -e /dev/accel0 ] || { [ -e /dev/vfio ] && [ -n "${TPU_NAME:-}${ACCELERATOR_TYPE:-}" ]; }; then
+  if [ -n "${KD_JAX_PLATFORM:-}" ]; then
+    echo "${KD_JAX_PLATFORM#cpu}"
+  elif [ -e /dev/accel0 ] || { [ -e /dev/vfio ] && [ -n "${TPU_NAME:-}${ACCELERATOR_TYPE:-}" ]; }; then
     echo tpu
   elif [[ " $installed " == *' cuda '* ]]; then
-    echo cuda # asking nvidia-smi takes up to seconds
+    echo cuda # not asked again at every start: nvidia-smi may take seconds
   elif command -v nvidia-smi >/dev/null && [[ $(nvidia-smi -L 2>/dev/null) == GPU* ]]; then
     echo cuda
   fi
 }
 
-missing() { # extras...: prints those of them, of KD_JAX_EXTRAS and of the hardware that are not installed
-  local extra needed
-  needed="$* ${KD_JAX_EXTRAS:-} $(hardware)" || exit
-  for extra in $needed; do
-    grep -q "^$extra = \[" "$repo/pyproject.toml" || die 2 "pyproject.toml has no extra '$extra'"
-    if [[ " $installed " != *" $extra "* ]]; then echo "$extra"; fi
+# A set-up ends by writing .venv/stamp: the digest of what it was made from, then its extras.
+survey() { # extras...: sets venv; installed, lacking: its extras; stale: whether it must be made anew
+  local made_from='' extra
+  choose_venv
+  installed='' lacking='' stale=yes
+  if [ -f "$venv/stamp" ]; then { read -r made_from && read -r installed; } <"$venv/stamp" || true; fi
+  if [ -x "$venv/bin/python" ] && [ "$made_from" = "$(digest)" ]; then stale=''; fi
+  for extra in "$@" ${KD_JAX_EXTRAS:-} $(hardware); do
+    grep -q "^$extra = \[" "$repo/pyproject.toml" || die 2 "pyproject.toml has no extra named '$extra'"
+    if [[ " $installed $lacking " != *" $extra "* ]]; then lacking="${lacking:+$lacking }$extra"; fi
   done
 }
 
-install() { # extras...: an environment that is current gets what it lacks, any other is made anew
-  local log=$venv.log extras
-  if is_current; then set -- '' "$@"; else set -- anew "$@"; fi
-  extras=$(missing "${@:2}")
-  if [ -z "$1$extras" ]; then return; fi # another launch did it meanwhile
-  extras=$(echo $installed $extras)
+install() {
+  local log=$venv.log extras="${installed:+$installed }$lacking"
+  extras=${extras% }
   find_python
-  echo "setting up ${venv##*/} (once) ..." >&2
+  if [ -n "$stale" ]; then echo "setting up ${venv##*/} (once) ..."; else echo "adding to ${venv##*/} (once): $lacking ..."; fi >&2
   rm -f "$venv/stamp"
   {
-    if [ -n "$1" ]; then "$python" -m venv --clear "$venv"; fi &&
+    if [ -n "$stale" ]; then "$python" -m venv --clear "$venv"; fi &&
       "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check \
         --constraint "$repo/constraints.txt" --editable "$repo${extras:+[${extras// /,}]}"
   } >"$log" 2>&1 || {
     tail -n 20 "$log" >&2
-    die 1 "could not set up ${venv##*/}; the last lines of ${log##*/} are above"
+    die 1 "could not set up ${venv##*/}: see above, the end of ${log##*/}"
   }
   printf '%s\n' "$(digest)" "$extras" >"$venv/stamp"
   rm -f "$log"
 }
 
 set_up() { # extras...
-  choose_venv
-  if is_current && [ -z "$(missing "$@")" ]; then return; fi
+  survey "$@"
+  if [ -z "$stale$lacking" ]; then return; fi
   (
     if command -v flock >/dev/null && ! flock -n 9; then
       echo 'waiting for the set-up that another launch has begun ...' >&2
       flock 9
     fi
-    choose_venv
-    install "$@"
+    survey "$@"
+    if [ -n "$stale$lacking" ]; then install; fi
   ) 9>"$repo/.venv.lock"
   choose_venv
 }
 
 # --- running -----------------------------------------------------------------------------------------------
 
-python() { # -P, and the repository first: a file of the folder one stands in never passes for one of ours
-  PYTHONPATH="$repo${PYTHONPATH:+:$PYTHONPATH}" "$venv/bin/python" -P "$@"
-}
+case ${KD_JAX_PLATFORM:-cpu} in
+  cpu | cuda | tpu) ;;
+  *) die 2 "KD_JAX_PLATFORM must be cpu, cuda or tpu; it is '$KD_JAX_PLATFORM'" ;;
+esac
+# The repository first, and -P below: no file of the folder one stands in can pass for one of ours.
+export PYTHONPATH=$repo${PYTHONPATH:+:$PYTHONPATH}
+case ${1:-} in
+  '')
+    set_up
+    cd "$repo"
+    "$venv/bin/python" -P -m experiments.train_teacher --flagfile=experiments/recipes/quickstart_teacher.flags
+    exec "$venv/bin/python" -P -m experiments.distill --flagfile=experiments/recipes/quickstart.flags
+    ;;
+  help | -h | --help) show_help ;;
+  test)
+    set_up test
+    cd "$repo"
+    exec "$venv/bin/python" -P -m pytest "${@:2}"
+    ;;
+  *)
+    # shellcheck disable=SC2046  # names hold no spaces
+    is_entry_point "$1" || unknown "$1" $(entry_points) test help
+    set_up
+    exec "$venv/bin/python" -P -m "experiments.$1" "${@:2}"
+    ;;
+esac

@@ -142,19 +142,26 @@ def _answer(content: Content) -> str:
         return _in_words(values.get((setting, "test", correction, class_, "accuracy")))
 
     if not missing:
-        sentence = f"{name} gets {share(name, 'none', 'all')} of the test examples right"
+        sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
             sentence += f", its teacher {share(results.TEACHER, 'none', 'all')}"
         return f"{sentence}; {_units(content)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
     sentence = (
-        f"Having never seen {unseen}, the student ({name}) gets {share(name, 'none', 'missing')} "
+        f"Having never seen {unseen}, the student ({_chosen(content)}) gets {share(name, 'none', 'missing')} "
         "of those test examples right as trained"
     )
     if correction != "none":
         sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
     return f"{sentence}; {_units(content)}."
+
+
+def _chosen(content: Content) -> str:
+    """The setting that the answer speaks of, and how it was chosen."""
+    name, others = content.head[0], len(content.run.config["settings"]) - 1
+    judged = (name, "validation", "none", "all", "accuracy") in content.values
+    return f"{name}, best on the validation split" if others and judged else name
 
 
 def _in_words(interval: Interval | None) -> str:

@@ -96,7 +96,7 @@ def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     _require(0 <= fraction < 1, "validation fraction out of range", "0 <= fraction < 1", fraction)
     _require(0 <= seed < 2**32, "validation seed out of range", "0 <= seed < 2**32", seed)
     classes, counts = np.unique(labels, return_counts=True)
-    take = np.minimum(np.maximum(np.rint(fraction * counts), fraction > 0), counts)
+    take = np.minimum(np.maximum(np.rint(fraction * counts), fraction > 0), counts - 1)
     chosen = _choose(labels, dict(zip(classes, take.astype(int), strict=True)), seed)
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
@@ -222,16 +222,18 @@ def _freeze(name: str, arrays: Sequence[np.ndarray], class_names: tuple[str, ...
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
     for array in arrays:
         array.setflags(write=False)
-    return Dataset(name, *arrays, len(class_names), class_names, _fingerprint(arrays))
+    named = dict(zip(ARRAYS, arrays, strict=True))
+    return Dataset(
+        name, **named, num_classes=len(class_names), class_names=class_names, fingerprint=_fingerprint(arrays)
+    )
 
 
 def _fingerprint(arrays: Sequence[np.ndarray]) -> str:
-    """sha256 (hex) over dtype, shape and little-endian C-order bytes of each array in turn."""
+    """sha256 (hex) over dtype, shape and bytes in C order of each array in turn."""
     digest = hashlib.sha256()
     for array in arrays:
-        canonical = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{canonical.dtype.str}{canonical.shape}".encode())
-        digest.update(canonical.reshape(-1).data)
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(array.reshape(-1).data)
     return digest.hexdigest()
 
 
@@ -319,9 +321,8 @@ def _write_cache(path: Path, dataset: Dataset, source: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            arrays = {key: getattr(dataset, key) for key in ARRAYS}
-            words = {"class_names": dataset.class_names, "source": source, "digest": _digest(dataset, source)}
-            np.savez(file, **arrays, **{key: np.array(word) for key, word in words.items()})
+            held: dict[str, Any] = {key: getattr(dataset, key) for key in (*ARRAYS, "class_names")}
+            np.savez(file, **held, source=np.array(source), digest=np.array(_digest(dataset, source)))
         os.replace(temporary, path)
     except OSError as error:
         _log.info("the decoded arrays of %s are not cached: %s", dataset.name, error)
@@ -443,10 +444,10 @@ def _feature_keys(name: str, info: Any, types: Any) -> tuple[str, str]:
 
 def _splits(name: str, splits: Any) -> tuple[str, str]:
     """The names of the training and the test split, or InputError."""
-    test = next((split for split in ("test", "validation") if split in splits), None)
+    tests = [split for split in ("test", "validation") if split in splits]
     expected, found = "a split train, and test or validation", ", ".join(splits) or "none"
-    _require("train" in splits and test, f"data set {name!r} lacks a split", expected, found)
-    return "train", test
+    _require("train" in splits and tests, f"data set {name!r} lacks a split", expected, found)
+    return "train", tests[0]
 
 
 def _decode_split(name: str, source: Any, image_key: str, label_key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -190,9 +190,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}, is not JSON", "JSON", error.msg) from None
-    except RecursionError:
-        raise InputError(f"{path} is not a config", "few nested levels", "too many") from None
+        raise InputError(f"{path}, line {error.lineno}", "JSON", error.msg) from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise InputError(f"{path}", "JSON of a sensible size", error) from None
     _check_config(path, config)
     return config
 

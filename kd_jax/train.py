@@ -60,31 +60,32 @@ def variables_of(state: TrainState) -> dict:
     return {"params": state.params, **state.model_state}
 
 
-def query_teachers(config: Config, table: Table, images: jax.Array) -> jax.Array:
-    """Teacher logits on augmented images, in evaluation mode.  f32[B,h,w,c] -> f32[M,B,K]."""
-    return jax.vmap(lambda variables: forward(config.teacher_model, variables, images)[0])(table.teacher_variables)
+def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
+    """The table with the variables of this run's teacher alone, leading axis 1, unless teachers are averaged.
+
+    Done once a run: inside the step it would copy the weights at every update. Cached logits stay as they are,
+    one copy for all runs.
+    """
+    if config.teacher_model is None or config.average_teachers:
+        return table
+    pick = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, hparams.teacher)  # noqa: E731
+    return table.replace(teacher_variables=jax.tree.map(pick, table.teacher_variables))
 
 
 def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
-    """Labels and targets of the examples `index`; `images` are these examples, augmented and scaled."""
+    """Labels and targets of the examples `index` i32[B]; `images` f32[B,h,w,c] are these examples as the student
+    sees them, and so as a queried teacher sees them, in evaluation mode. `table` is from `own_teacher`."""
     labels = table.labels[index]
     if config.teacher_model is not None:
-        logits = query_teachers(config, table, images)
-    elif table.teacher_logits is not None:
+        ask = lambda variables: forward(config.teacher_model, variables, images)[0]  # noqa: E731
+        logits = jax.lax.map(ask, table.teacher_variables)
+    elif table.teacher_logits is None:
+        return Batch(labels)
+    elif config.average_teachers:
         logits = table.teacher_logits[:, index]
     else:
-        return Batch(labels)
+        logits = table.teacher_logits[hparams.teacher, index][None]
     return Batch(labels, losses.average_teachers(logits, hparams.temperature) if config.average_teachers else logits[0])
-
-
-def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
-    """The table with this run's teacher alone (M = 1), unless the teachers are averaged."""
-    if config.average_teachers:
-        return table
-    pick = lambda tree: jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, hparams.teacher), tree)  # noqa: E731
-    return table.replace(
-        teacher_logits=pick(table.teacher_logits), teacher_variables=pick(table.teacher_variables)
-    )
 
 
 def train_step(

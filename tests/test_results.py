@@ -1,0 +1,307 @@
+"""The run folder: what is written reads back exactly, what is damaged is refused, sums are right."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+from kd_jax import results
+from kd_jax.results import BiasRow, HistoryRow, ResultRow
+from kd_jax.types import InputError
+
+NAN = math.nan
+LABELS, SOFT = "labels omit=none", "T=20 alpha=1 omit=2"
+
+
+def make_config(seeds=3, num_teachers=1, settings=None):
+    settings = settings or [
+        {"name": LABELS, "temperature": 20.0, "alpha": 0.0, "missing": []},
+        {"name": SOFT, "temperature": 20.0, "alpha": 1.0, "missing": [2]},
+    ]
+    pairs = [(setting["name"], seed) for setting in settings for seed in range(seeds)]
+    return {
+        "format": 1,
+        "experiment": "distill",
+        "command": "./launch.sh distill --seeds=3",
+        "flags": {"seeds": 3, "omit": "none,2"},
+        "versions": {"jax": "0.10.2"},
+        "device": "cpu",
+        "data": {
+            "name": "toy",
+            "fingerprint": "ab12",
+            "num_classes": 3,
+            "class_names": ["0", "1", "2"],
+            "train": 60,
+            "validation": 6,
+            "test": 30,
+        },
+        "teacher": {"path": "runs/teacher", "sha256": "cd34", "model": "mlp-8", "num_teachers": num_teachers},
+        "settings": settings,
+        "runs": [
+            {"run": run, "setting": name, "seed": seed, "teacher_seed": seed % num_teachers}
+            for run, (name, seed) in enumerate(pairs)
+        ],
+    }
+
+
+def accuracies(setting, values, correction="none", class_="all"):
+    """Test accuracies of the seeds 0, 1, ..."""
+    return [
+        ResultRow(setting, seed, "test", correction, class_, "accuracy", value)
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    results.write_config(tmp_path, make_config())
+    results.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
+    rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5])
+    results.write_results(tmp_path, [*rows, ResultRow(SOFT, 0, "test", "prior_matched", "2", "errors", 3.0)])
+    results.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, -1.5, 2, 0.25)])
+    return tmp_path
+
+
+def test_round_trip_is_exact(tmp_path):
+    awkward = [0.1 + 0.2, 1e-300, 1 / 3, 97.0, -0.0]
+    config = make_config(seeds=5)
+    history = [HistoryRow(seed, LABELS, seed, 1, "train", "loss", v) for seed, v in enumerate(awkward)]
+    history.append(HistoryRow(0, LABELS, 0, 2, "validation", "loss", math.inf))
+    rows = accuracies(LABELS, awkward) + accuracies(SOFT, awkward) + accuracies("teacher", [0.5])
+    rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "missing", "bias", 2.5)]
+    curve = [BiasRow(SOFT, 0, bias, 1, 0.75) for bias in awkward]
+    results.write_config(tmp_path, config)
+    results.write_history(tmp_path, history)
+    results.write_results(tmp_path, rows)
+    results.write_bias_curve(tmp_path, curve)
+    assert results.read_run(tmp_path) == (config, history, rows, curve)
+    assert (tmp_path / "results.csv").read_text().splitlines()[:2] == [
+        "setting,seed,split,correction,class,metric,value",
+        "labels omit=none,0,test,none,all,accuracy,0.30000000000000004",
+    ]
+    assert (tmp_path / "history.csv").read_text().startswith("run,setting,seed,epoch,split,metric,value\n")
+    assert (tmp_path / "bias_curve.csv").read_text().startswith("setting,seed,bias,class,accuracy\n")
+
+
+def test_undefined_values_are_empty_cells(folder):
+    results.write_history(folder, [HistoryRow(0, LABELS, 0, 1, "train", "agreement", NAN)])
+    assert (folder / "history.csv").read_text().splitlines()[1] == "0,labels omit=none,0,1,train,agreement,"
+    (row,) = results.read_run(folder).history
+    assert math.isnan(row.value)
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    row = HistoryRow(np.int32(0), LABELS, np.int64(1), 2, "train", "loss", np.float32(0.1))
+    results.write_history(tmp_path, [row])
+    (read,) = results.read_history(tmp_path, make_config())
+    assert read == (0, LABELS, 1, 2, "train", "loss", float(np.float32(0.1)))
+
+
+def test_names_that_csv_must_quote(tmp_path):
+    name = 'a, "b"\nc'
+    config = make_config(settings=[{"name": name, "missing": []}])
+    results.write_results(tmp_path, accuracies(name, [0.1, 0.2, 0.3]))
+    assert results.read_results(tmp_path, config) == accuracies(name, [0.1, 0.2, 0.3])
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        results.write_results(folder, [])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+DAMAGES = {  # file, its new content or an edit of the old, what the message must name
+    "no config": ("config.json", None, ["config.json", "no such file"]),
+    "config not JSON": ("config.json", '{\n "format": 1,\n oops', ["config.json, line 3", "JSON"]),
+    "config of a huge number": ("config.json", '{"format": 1' + "0" * 5000 + "}", ["config.json", "JSON"]),
+    "config too deep": ("config.json", "[" * 100_000, ["config.json"]),
+    "config no object": ("config.json", "[]", ["config.json", "an object"]),
+    "config of another format": (
+        "config.json",
+        ('"format": 1', '"format": 2'),
+        ["format", "expected 1", "2"],
+    ),
+    "config without data": ("config.json", ('"data"', '"date"'), ["config.json: data", "nothing"]),
+    "config flag for a number": ("config.json", ('"train": 60', '"train": true'), ["train", "int", "True"]),
+    "class names too few": ("config.json", ('"2"\n', '"2", "3"\n'), ["class_names", "3 names"]),
+    "missing no class": (
+        "config.json",
+        ('"missing": [\n    2', '"missing": [\n    3'),
+        ["missing", "below 3"],
+    ),
+    "missing no index": ("config.json", ('"missing": [\n    2', '"missing": [\n    [2]'), ["missing"]),
+    "setting twice": ("config.json", (SOFT, LABELS), ["a name of its own"]),
+    "run of no setting": ("config.json", ('"setting": "labels', '"setting": "label'), ["a run's setting"]),
+    "no results": ("results.csv", None, ["results.csv", "no such file"]),
+    "no history": ("history.csv", None, ["history.csv", "no such file"]),
+    "no bias curve": ("bias_curve.csv", None, ["bias_curve.csv", "no such file"]),
+    "empty": ("results.csv", "", ["results.csv", "cut off"]),
+    "cut off": ("results.csv", ("errors,3.0\n", "errors,3"), ["results.csv", "cut off"]),
+    "rows lost": ("results.csv", (f"{SOFT},2,test,none,all,accuracy,0.5\n", ""), ["incomplete", "seed 2"]),
+    "other header": ("results.csv", ("class,metric", "klass,metric"), ["results.csv, line 1", "class"]),
+    "too few columns": ("results.csv", (",all,accuracy,0.8", ",all,0.8"), ["line 3", "7 columns", "6"]),
+    "no number": ("results.csv", ("0.8", "0.8x"), ["line 3, column value", "a number", "'0.8x'"]),
+    "nan": ("results.csv", ("0.8", "nan"), ["line 3, column value", "a number"]),
+    "infinite": ("results.csv", ("0.8", "1e999"), ["line 3, column value", "a finite number"]),
+    "underscore": ("results.csv", ("0.8", "1_0"), ["line 3, column value", "a number"]),
+    "space": ("results.csv", ("0.8", " 0.8"), ["line 3, column value", "a number"]),
+    "seed not whole": ("results.csv", (f"{LABELS},1,", f"{LABELS},1.0,"), ["line 3, column seed", "whole"]),
+    "seed negative": ("results.csv", (f"{LABELS},1,", f"{LABELS},-1,"), ["line 3, column seed", "whole"]),
+    "unknown setting": ("results.csv", (f"{LABELS},1,", "x,1,"), ["line 3, column setting", LABELS]),
+    "unknown split": ("results.csv", ("1,test", "1,train"), ["line 3, column split", "validation | test"]),
+    "unknown correction": ("results.csv", ("prior_matched", "prior"), ["line 8, column correction"]),
+    "unknown class": (
+        "results.csv",
+        (",2,errors", ",3,errors"),
+        ["line 8, column class", "kept | 0 | 1 | 2"],
+    ),
+    "unknown metric": ("results.csv", (",2,errors", ",2,predicted_as_3"), ["line 8, column metric"]),
+    "row twice": ("results.csv", (f"{LABELS},1,", f"{LABELS},0,"), ["line 3", "once", "again"]),
+    "open quote": ("results.csv", ("0.8", '"0.8'), ["results.csv, line 8", "comma-separated"]),
+    "not text": ("results.csv", b"setting\xff\n", ["results.csv", "UTF-8"]),
+    "history of no epoch": ("history.csv", ("0,1,train", "0,x,train"), ["history.csv, line 2, column epoch"]),
+    "history of teacher": ("history.csv", (LABELS, "teacher"), ["history.csv, line 2, column setting"]),
+    "curve of no class": ("bias_curve.csv", ("-1.5,2", "-1.5,all"), ["bias_curve.csv, line 2, column class"]),
+    "curve without bias": ("bias_curve.csv", ("-1.5", ""), ["bias_curve.csv, line 2, column bias"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_refused_by_name(folder, damage):
+    name, change, words = DAMAGES[damage]
+    path = folder / name
+    if change is None:
+        path.unlink()
+    elif isinstance(change, tuple):
+        before = path.read_text()
+        assert change[0] in before
+        path.write_text(before.replace(*change, 1) if damage != "setting twice" else before.replace(*change))
+    else:
+        path.write_bytes(change if isinstance(change, bytes) else change.encode())
+    with pytest.raises(InputError) as error:
+        results.read_run(folder)
+    message = str(error.value)
+    assert all(word in message for word in [*words, "expected", "given"]), message
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        results.read_run(tmp_path / "nothing")
+
+
+def test_a_config_that_could_not_be_read_is_not_written(tmp_path):
+    with pytest.raises(InputError, match="runs: expected list; given nothing"):
+        results.write_config(tmp_path, {k: v for k, v in make_config().items() if k != "runs"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_bias_curve_may_be_absent_where_nothing_was_corrected(folder):
+    results.write_results(folder, accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
+    (folder / "bias_curve.csv").unlink()
+    assert results.read_run(folder).bias_curve == []
+
+
+def summary_of(rows, **config):
+    summary = results.summarise(rows, make_config(**config))
+    assert json.loads(results.to_json(summary)) == summary  # JSON-ready: no nan, no NumPy
+    return summary
+
+
+def test_summary_by_hand():
+    rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies(SOFT, [0.2, NAN, 0.4])
+    rows += accuracies("teacher", [0.95], class_="2")
+    rows += [ResultRow(LABELS, 0, "test", "none", "0", "predicted_as_1", 3.0)]
+    first, second, third = summary_of(rows)["results"]
+    # sd 0.1: half width 4.302653 * 0.1 / sqrt(3) = 0.248414.
+    assert first == {
+        "setting": LABELS, "split": "test", "correction": "none", "class": "all", "metric": "accuracy",
+        "mean": pytest.approx(0.8), "low": pytest.approx(0.551586, abs=1e-6),
+        "high": pytest.approx(1.048414, abs=1e-6), "n": 3,
+    }  # fmt: skip
+    # The undefined value is left out: sd = 0.1 sqrt(2), standard error 0.1, t quantile 12.706205.
+    assert (second["mean"], second["low"], second["n"]) == pytest.approx((0.3, 0.3 - 1.2706205, 2), abs=1e-6)
+    assert (third["setting"], third["class"], third["mean"], third["low"], third["high"], third["n"]) == (
+        "teacher", "2", 0.95, None, None, 1,
+    )  # fmt: skip
+
+
+def test_summary_counts_teachers_where_seeds_share_them():
+    # Teacher 0 taught the seeds 0 and 2, teacher 1 the seed 1: the units are (0.7 + 0.9) / 2 and 0.4.
+    (entry,) = summary_of(accuracies(LABELS, [0.7, 0.4, 0.9]), num_teachers=2)["results"]
+    assert (entry["mean"], entry["n"]) == (pytest.approx(0.6), 2)
+    # The teacher's own rows are one a teacher: nothing is shared.
+    (entry,) = summary_of(accuracies("teacher", [0.7, 0.9]), num_teachers=2)["results"]
+    assert (entry["mean"], entry["n"]) == (pytest.approx(0.8), 2)
+
+
+def test_lookup_inverts_the_summary():
+    rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies("teacher", [0.95])
+    values = results.lookup(summary_of(rows))
+    assert values[LABELS, "test", "none", "all", "accuracy"] == pytest.approx(
+        (0.8, 0.551586, 1.048414, 3), abs=1e-6
+    )
+    assert values["teacher", "test", "none", "all", "accuracy"] == pytest.approx(
+        (0.95, NAN, NAN, 1), nan_ok=True
+    )
+
+
+def pairs_of(summary):
+    return {(p["a"], p["b"], p["correction"], p["class"], p["metric"]): p for p in summary["paired"]}
+
+
+def test_pairs_by_hand():
+    rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies(SOFT, [0.6, 0.8, 0.7])
+    rows += accuracies(SOFT, [0.2, 0.4, 0.6], class_="missing")
+    rows += accuracies(SOFT, [0.9, 0.7, 0.8], "prior_matched") + accuracies(SOFT, [0.5], "test_tuned")
+    rows += accuracies(SOFT, [0.9, 0.9, 0.9], "prior_matched", "missing")
+    pairs = pairs_of(summary_of(rows))
+    # Nothing for the missing classes of a setting that has none, nothing for the single seed of test_tuned.
+    assert set(pairs) == {
+        (SOFT, SOFT, "prior_matched", "all", "accuracy"),
+        (SOFT, SOFT, "prior_matched", "missing", "accuracy"),
+        (LABELS, SOFT, "none", "all", "accuracy"),
+    }
+    # labels - soft: 0.1, 0.0, 0.2: mean 0.1, sd 0.1, t = sqrt(3); with 2 degrees of freedom
+    # p = 1 - t / sqrt(2 + t^2) = 1 - sqrt(3 / 5).
+    pair = pairs[LABELS, SOFT, "none", "all", "accuracy"]
+    assert (pair["difference"], pair["low"], pair["p"], pair["n"]) == pytest.approx(
+        (0.1, 0.1 - 0.248414, 1 - math.sqrt(0.6), 3), abs=1e-6
+    )
+    assert pair["split"] == "test"
+    # prior_matched - none, for the missing: 0.7, 0.5, 0.3.
+    assert pairs[SOFT, SOFT, "prior_matched", "missing", "accuracy"]["difference"] == pytest.approx(0.5)
+
+
+def test_pairs_go_by_seed_not_by_order():
+    rows = accuracies(LABELS, [0.7, 0.8, 0.9])[::-1] + accuracies(SOFT, [0.6, 0.7, 0.8])
+    (pair,) = summary_of(rows)["paired"]
+    assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.1))
+
+
+def test_pairs_of_shared_teachers_count_teachers():
+    rows = accuracies(LABELS, [0.7, 0.4, 0.9, 0.5]) + accuracies(SOFT, [0.6, 0.2, 0.8, 0.2])
+    (pair,) = summary_of(rows, seeds=4, num_teachers=2)["paired"]
+    assert (pair["difference"], pair["n"]) == (pytest.approx(0.175), 2)
+
+
+def test_classes_missing_from_one_setting_only_are_not_compared():
+    settings = [{"name": "a", "missing": [1]}, {"name": "b", "missing": [2]}, {"name": "c", "missing": [2]}]
+    rows = [row for s in "abc" for row in accuracies(s, [0.1, 0.5, 0.3], class_="missing")]
+    assert set(pairs_of(summary_of(rows, settings=settings))) == {("b", "c", "none", "missing", "accuracy")}
+
+
+def test_of_many_settings_only_close_ones_are_compared():
+    settings = [{"name": f"{t} {a}", "t": t, "a": a, "missing": []} for t in range(5) for a in range(4)]
+    rows = [row for s in settings for row in accuracies(s["name"], [0.1, 0.5, 0.3])]
+    # 5 temperatures x 4 alphas: 4 * C(5, 2) pairs differ in t alone and 5 * C(4, 2) in a alone.
+    assert len(summary_of(rows, settings=settings)["paired"]) == 4 * 10 + 5 * 6
+    few = settings[:16]
+    assert len(summary_of(rows[: 16 * 3], settings=few)["paired"]) == 16 * 15 // 2
