@@ -103,19 +103,25 @@ survey() { # extras...: sets venv; installed, lacking: its extras; stale: whethe
 install() {
   local log=$venv.log extras="${installed:+$installed }$lacking"
   extras=${extras% }
-  find_python
-  if [ -n "$stale" ]; then echo "setting up ${venv##*/} (once) ..."; else echo "adding to ${venv##*/} (once): $lacking ..."; fi >&2
-  rm -f "$venv/stamp"
+  if [ -n "$stale" ]; then
+    echo "setting up ${venv##*/} (once) ..." >&2
+    rm -rf "$venv"
+    hash -r # python3 may have been the one just removed, by an activated .venv
+    find_python
+  else
+    echo "adding to ${venv##*/} (once): $lacking ..." >&2
+    rm "$venv/stamp"
+  fi
   {
-    if [ -n "$stale" ]; then "$python" -m venv --clear "$venv"; fi &&
+    if [ -n "$stale" ]; then "$python" -m venv "$venv"; fi &&
       "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check \
         --constraint "$repo/constraints.txt" --editable "$repo${extras:+[${extras// /,}]}"
   } >"$log" 2>&1 || {
-    tail -n 20 "$log" >&2
+    grep -v '^WARNING' "$log" | tail -n 20 >&2
     die 1 "could not set up ${venv##*/}: see above, the end of ${log##*/}"
   }
   printf '%s\n' "$(digest)" "$extras" >"$venv/stamp"
-  rm -f "$log"
+  rm "$log"
 }
 
 set_up() { # extras...

@@ -126,11 +126,11 @@ def _figures(content: Content) -> dict[str, bytes]:
 def _question(config: dict[str, Any]) -> str:
     if config.get("question"):
         return str(config["question"])
+    if config["experiment"] == "train_teacher":
+        return "How accurate is the teacher?"
     if any(setting["missing"] for setting in config["settings"]):
         return "Can a student classify what it never saw, from what its teacher says about other examples?"
-    if config["experiment"] == "distill":
-        return "How much of its teacher's accuracy does the student reach?"
-    return "How accurate is the teacher?"
+    return "How much of its teacher's accuracy does the student reach?"
 
 
 def _answer(content: Content) -> str:
@@ -145,11 +145,11 @@ def _answer(content: Content) -> str:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
             sentence += f", its teacher {share(results.TEACHER, 'none', 'all')}"
-        return f"{sentence}; {_units(content)}."
+        return f"{sentence[0].upper()}{sentence[1:]}; {_units(content)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
     sentence = (
-        f"Having never seen {unseen}, the student ({_chosen(content)}) gets {share(name, 'none', 'missing')} "
+        f"Having never seen {unseen}, {_chosen(content)} gets {share(name, 'none', 'missing')} "
         "of those test examples right as trained"
     )
     if correction != "none":
@@ -159,9 +159,13 @@ def _answer(content: Content) -> str:
 
 def _chosen(content: Content) -> str:
     """The setting that the answer speaks of, and how it was chosen."""
-    name, others = content.head[0], len(content.run.config["settings"]) - 1
+    name = content.head[0]
+    if name == results.TEACHER:
+        return "the teacher"
+    settings = content.run.config["settings"]
+    candidates = [s for s in settings if s["missing"]] or settings
     judged = (name, "validation", "none", "all", "accuracy") in content.values
-    return f"{name}, best on the validation split" if others and judged else name
+    return f"the student ({name}{', best on the validation split' if judged and len(candidates) > 1 else ''})"
 
 
 def _in_words(interval: Interval | None) -> str:
@@ -204,7 +208,8 @@ def _text(interval: Interval | None, scale: float = 100, digits: int = 2, half: 
     if interval is None or math.isnan(interval.mean):
         return "-"
     width = scale * (interval.high - interval.mean)
-    joined = "" if half is None or math.isnan(width) else f"{half}{width:.{digits}f}"
+    decimals = digits if width < 10 else min(digits, 1)
+    joined = "" if half is None or math.isnan(width) else f"{half}{width:.{decimals}f}"
     return f"{scale * interval.mean:.{digits}f}{joined}"
 
 
@@ -252,9 +257,18 @@ def _terminal(content: Content) -> str:
     if full and data["class_names"] != parts[2:]:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(data["class_names"]))
         lines += textwrap.wrap(f"Classes: {names}", WIDTH)
-    notes = f"Test accuracy in % ({data['name']}, {data['test']} examples). * never seen by the student."
-    notes += f" ! {HOW['test_tuned']}. {_about_intervals(content)}"
-    return "\n".join([*textwrap.wrap(_answer(content), WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
+    notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
+    notes += " * never seen in training." if any(setting["missing"] for setting in content.settings) else ""
+    notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
+    return "\n".join(
+        [
+            *textwrap.wrap(_answer(content), WIDTH),
+            "",
+            *lines,
+            "",
+            *textwrap.wrap(f"{notes} {_about_intervals(content)}", WIDTH),
+        ]
+    )
 
 
 def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
@@ -294,7 +308,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines = [f"# {_plain(title)}", "", _plain(_question(config)), "", f"**{_plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
     lines += _markdown_table(["setting", "correction", "errors", "all classes", *heads, "n"], table)
-    lines += ["\\* never seen by the student. " + _plain(_about_intervals(content)), ""]
+    lines += ["\\* never seen in training. " + _plain(_about_intervals(content)), ""]
     used = [c for c in HOW if any(row[1] == c for row in table)]
     lines += [*(f"- {_plain(c)}: {HOW[c]}" for c in used), ""]
     lines += _biases(content) + _differences(content)

@@ -1,42 +1,28 @@
 """Data sets by name: names -> uint8 arrays on the host.
 
 A name is an entry of DATASETS, a path ending in .npz, or a TFDS image-classification set that has been
-prepared on this machine. TFDS sets are read without TensorFlow, and their decoded arrays are cached.
+prepared on this machine (tfds.py). TFDS sets are decoded once, then come from a cache (cache.py).
 
-Left out: downloading (the error names the command that prepares a set), normalisation (it belongs to the
-compiled step: one byte a pixel travels), and shuffling (the order of an epoch is a function of its key).
-Nothing read here is ever unpickled, and no file read here names code to run.
+Left out: normalisation (it belongs to the compiled step: one byte a pixel travels) and shuffling (the order
+of an epoch is a function of its key). Nothing read here is ever unpickled, and no file read here names code
+to run.
 """
 
 import dataclasses
 import difflib
-import hashlib
-import json
-import logging
 import os
-import re
-import shlex
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kd_jax import cache, tfds
+from kd_jax.cache import ARRAYS
 from kd_jax.types import InputError
 
-ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
-
-_CACHE_FORMAT = 1
 _DIGITS_SEED = 0
 _DIGITS_TEST = 500
-_DECODE_BLOCK = 4096
-_TFDS_NAME = re.compile(r"(?P<dataset>[a-zA-Z]\w*)(/(?P<config>\w[\w+\-.]*))?(:(?P<version>\d+\.\d+\.\d+))?")
-_TFDS_FEATURES = "tensorflow_datasets.core.features."
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +116,7 @@ def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own: the four ARRAYS and, if it likes, class_names."""
     path = Path(name).expanduser()
-    held = _read_npz(path, ARRAYS, ("class_names",))
+    held = cache.read_npz(path, ARRAYS, ("class_names",))
     return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"))
 
 
@@ -138,20 +124,25 @@ def _load_tfds(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A prepared TFDS set: from the cache of decoded arrays, or decoded and put there."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     root = Path(root).expanduser().absolute()
-    folder = _prepared_folder(name, root)
-    path = str(folder.resolve())
-    stats = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
-    source = json.dumps(
-        [_CACHE_FORMAT, path, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]]
-    )
-    # Named by its place alone, so that a source prepared anew takes over the file of the old one.
-    place = hashlib.sha256(path.encode()).hexdigest()[:16]
-    cache = _cache_folder(cache_dir) / f"{'-'.join(folder.relative_to(root).parts)}-{place}.npz"
-    dataset = _read_cache(cache, name, source)
-    if dataset is None:
-        dataset = _decode_tfds(name, root, folder)
-        _write_cache(cache, dataset, source)
+    folder = tfds.prepared_folder(name, root)
+    if folder is None:
+        raise _unknown(name, root)
+    path, source = cache.place(folder, root, cache_dir)
+    held = cache.read(path, source)
+    if held is not None:
+        return _freeze(name, *held)
+    dataset = _assemble(name, *tfds.decode(name, root, folder))
+    cache.write(path, source, dataset)
     return dataset
+
+
+def _unknown(name: str, root: Path) -> InputError:
+    """The error that names the nearest names there are."""
+    prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
+    known = sorted({*DATASETS, *tfds.known_names(), *prepared})
+    near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]
+    expected = f"{', '.join(DATASETS)}, a path ending in .npz, or a TFDS name (nearest: {', '.join(near)})"
+    return InputError("unknown data set", expected, repr(name))
 
 
 DATASETS: dict[str, Callable[[str, Any, Any], Dataset]] = {"digits": _load_digits}
@@ -190,7 +181,7 @@ def _assemble(
     fitting = class_names.dtype.kind == "U" and class_names.shape == (num_classes,)
     _require(fitting, f"{name}: class_names do not fit the classes", f"{num_classes} strings", given)
     ready = (train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
-    return _freeze(name, ready, tuple(class_names.tolist()))
+    return _freeze(name, ready, tuple(class_names.tolist()), cache.fingerprint(ready))
 
 
 def _check_split(what: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,251 +209,13 @@ def _count_classes(name: str, train_labels: np.ndarray) -> int:
     return len(present)
 
 
-def _freeze(name: str, arrays: Sequence[np.ndarray], class_names: tuple[str, ...]) -> Dataset:
+def _freeze(
+    name: str, arrays: Sequence[np.ndarray], class_names: tuple[str, ...], fingerprint: str
+) -> Dataset:
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
     for array in arrays:
         array.setflags(write=False)
     named = dict(zip(ARRAYS, arrays, strict=True))
     return Dataset(
-        name, **named, num_classes=len(class_names), class_names=class_names, fingerprint=_fingerprint(arrays)
+        name, **named, num_classes=len(class_names), class_names=class_names, fingerprint=fingerprint
     )
-
-
-def _fingerprint(arrays: Sequence[np.ndarray]) -> str:
-    """sha256 (hex) over dtype, shape and bytes in C order of each array in turn."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(array.reshape(-1).data)
-    return digest.hexdigest()
-
-
-# --- files of arrays ------------------------------------------------------------------------------------
-
-
-def _read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of `keys`, and those of `optional` that are there, nothing unpickled; or InputError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = ", ".join(key for key in keys if key not in members)
-            _require(not missing, f"{path} lacks {missing}", ", ".join(keys), ", ".join(members) or "nothing")
-            wanted = {key: members[key] for key in (*keys, *optional) if key in members}
-            # zipfile never hands out more than the declared size, so this bounds what is unpacked.
-            _require_memory(path, sum(info.file_size for info in wanted.values()))
-            arrays = {}
-            for key, info in wanted.items():
-                with archive.open(info) as file:
-                    arrays[key] = np.lib.format.read_array(file, allow_pickle=False)
-            return arrays
-    except (InputError, OSError):
-        raise
-    except Exception as error:  # A malformed file may raise nearly anything.
-        expected = "a file as np.savez writes it, of plain arrays (no pickled objects)"
-        raise InputError(f"{path} cannot be read", expected, _one_line(error)) from error
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _require_memory(what: object, needed: int) -> None:
-    """InputError unless `needed` bytes fit into memory."""
-    free, gib = _available_memory(), 2**30
-    expected = f"at most the {free / gib:.1f} GiB that are free"
-    _require(needed <= free, f"{what} is too large for the memory", expected, f"{needed / gib:.1f} GiB")
-
-
-def _available_memory() -> int:
-    """Bytes that are free; where the system does not say, bytes that there are."""
-    try:
-        return 1024 * int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0])
-    except (OSError, IndexError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-# --- the cache of decoded arrays ------------------------------------------------------------------------
-
-
-def _cache_folder(cache_dir: Any) -> Path:
-    given = cache_dir or os.environ.get("KD_JAX_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_jax" / "data"
-
-
-def _digest(dataset: Dataset, source: str) -> str:
-    """sha256 (hex) of all that a cache file holds: the fingerprint stands for the arrays."""
-    return hashlib.sha256(json.dumps([source, dataset.fingerprint, dataset.class_names]).encode()).hexdigest()
-
-
-def _read_cache(path: Path, name: str, source: str) -> Dataset | None:
-    """What `_write_cache` wrote for the same source, or None where there is no such thing, whole."""
-    try:
-        held = _read_npz(path, (*ARRAYS, "class_names", "source", "digest"))
-        if str(held["source"]) != source:
-            return None
-        dataset = _freeze(name, [held[key] for key in ARRAYS], tuple(held["class_names"].tolist()))
-        if _digest(dataset, source) == str(held["digest"]):
-            return dataset
-        damage: object = "the stored sha256 differs"
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # As with any file, a damaged one may raise nearly anything.
-        damage = error
-    _log.warning("the cached arrays of %s are damaged and are made anew (%s): %s", name, path, damage)
-    return None
-
-
-def _write_cache(path: Path, dataset: Dataset, source: str) -> None:
-    """Writes a cache file whole or not at all; a folder that takes none is no error."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            held: dict[str, Any] = {key: getattr(dataset, key) for key in (*ARRAYS, "class_names")}
-            np.savez(file, **held, source=np.array(source), digest=np.array(_digest(dataset, source)))
-        os.replace(temporary, path)
-    except OSError as error:
-        _log.info("the decoded arrays of %s are not cached: %s", dataset.name, error)
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-# --- TFDS -----------------------------------------------------------------------------------------------
-
-
-def _prepared_folder(name: str, root: Path) -> Path:
-    """The folder of the highest prepared version, or of the version asked for; or InputError.
-
-    Found without importing TFDS, so that a cached set loads at once and nothing can reach the network.
-    """
-    parts = _TFDS_NAME.fullmatch(name)
-    if parts is None:
-        raise _unknown(name, root)
-    base = root / parts["dataset"] / (parts["config"] or "")
-    versions = _versions(base)
-    wanted = [folder for folder in versions if parts["version"] in (None, folder.name)]
-    if wanted:
-        return max(wanted, key=lambda folder: tuple(map(int, folder.name.split("."))))
-    if parts["config"] is None and not versions:
-        # To choose for the user would be to train on other data than TFDS means by the bare name.
-        configs = ", ".join(f"{base.name}/{f.name}" for f in sorted(base.glob("*")) if _versions(f))
-        _require(not configs, f"data set {name!r} comes in configurations", f"one of {configs}", repr(name))
-    known = _tfds_names()
-    if known and parts["dataset"] not in known and not base.is_dir():
-        raise _unknown(name, root)
-    there = "version " + ", ".join(sorted(f.name for f in versions)) if versions else "no finished version"
-    expected = f"it put there by: {_prepare(name, root)}"
-    raise InputError(f"data set {name!r} is not prepared in {root}", expected, f"{there} there")
-
-
-def _versions(base: Path) -> list[Path]:
-    """The version folders of a data set that TFDS has finished writing."""
-    folders = [folder for folder in base.glob("*.*.*") if _VERSION.fullmatch(folder.name)]
-    return [
-        f for f in folders if all((f / file).is_file() for file in ("dataset_info.json", "features.json"))
-    ]
-
-
-def _prepare(name: str, root: Path) -> str:
-    """The shell command that prepares a TFDS set."""
-    prepare = "download_and_prepare(file_format='array_record')"
-    code = f"import tensorflow_datasets as tfds; tfds.builder({name!r}, data_dir={str(root)!r}).{prepare}"
-    quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
-    return f"pip install 'kd_jax[prepare]' && python -c {quoted}"
-
-
-def _tfds_names() -> list[str]:
-    """The names that TFDS knows; none where it is not installed."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        return []
-    # The community's sets would be listed from the network.
-    return tfds.list_builders(with_community_datasets=False)
-
-
-def _unknown(name: str, root: Path) -> InputError:
-    """The error that names the nearest names there are."""
-    prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
-    known = sorted({*DATASETS, *_tfds_names(), *prepared})
-    near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]
-    expected = f"{', '.join(DATASETS)}, a path ending in .npz, or a TFDS name (nearest: {', '.join(near)})"
-    return InputError("unknown data set", expected, repr(name))
-
-
-def _decode_tfds(name: str, root: Path, folder: Path) -> Dataset:
-    """The decoded arrays of one version folder, or InputError."""
-    try:
-        import tensorflow_datasets as tfds
-
-        _refuse_foreign_code(folder / "features.json")
-        builder = tfds.builder_from_directory(os.fspath(folder))
-        image_key, label_key = _feature_keys(name, builder.info, tfds.features)
-        sources = [builder.as_data_source(split=split) for split in _splits(name, builder.info.splits)]
-        arrays = [array for source in sources for array in _decode_split(name, source, image_key, label_key)]
-        label = builder.info.features[label_key]
-        return _assemble(name, arrays, label.names, label.num_classes)
-    except InputError:
-        raise
-    except ImportError as error:
-        expected = "pip install tensorflow-datasets array-record pillow"
-        raise InputError(f"data set {name!r} cannot be read by what is installed", expected, error) from error
-    except Exception as error:  # Neither TFDS nor its record reader says what it may raise.
-        expected = f"a whole set prepared as array_record (remove that folder, then: {_prepare(name, root)})"
-        raise InputError(f"{folder} cannot be read", expected, _one_line(error)) from error
-
-
-def _refuse_foreign_code(path: Path) -> None:
-    """InputError where a features.json names a class outside TFDS, whose module it would import and run."""
-
-    def check(item: dict[str, Any]) -> None:
-        for key in ("pythonClassName", "python_class_name", "type"):
-            known = str(item.get(key, _TFDS_FEATURES)).startswith(_TFDS_FEATURES)
-            _require(known, f"{path} names code to import", "features of TFDS itself", repr(item.get(key)))
-
-    json.loads(path.read_text(), object_hook=check)
-
-
-def _feature_keys(name: str, info: Any, types: Any) -> tuple[str, str]:
-    """The names of the uint8 image and of the class label, or InputError."""
-    features = dict(info.features) if isinstance(info.features, types.FeaturesDict) else {}
-    # Exact for the image: its subclass LabeledImage holds a segmentation.
-    images = [key for key, feature in features.items() if type(feature) is types.Image]
-    labels = [key for key, feature in features.items() if isinstance(feature, types.ClassLabel)]
-    supervised = info.supervised_keys or ()
-    images, labels = ([key for key in keys if key in supervised] or keys for keys in (images, labels))
-    found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items())
-    fitting = len(images) == len(labels) == 1 and features[images[0]].np_dtype == np.uint8
-    wrong = f"data set {name!r} is no image classification"
-    _require(fitting, wrong, "one uint8 Image and one ClassLabel", found)
-    return images[0], labels[0]
-
-
-def _splits(name: str, splits: Any) -> tuple[str, str]:
-    """The names of the training and the test split, or InputError."""
-    tests = [split for split in ("test", "validation") if split in splits]
-    expected, found = "a split train, and test or validation", ", ".join(splits) or "none"
-    _require("train" in splits and tests, f"data set {name!r} lacks a split", expected, found)
-    return "train", tests[0]
-
-
-def _decode_split(name: str, source: Any, image_key: str, label_key: str) -> tuple[np.ndarray, np.ndarray]:
-    """u8[N,h,w,c] and i64[N] of a TFDS data source, in its own order; InputError where sizes differ."""
-    num_examples = len(source)
-    shape = source[0][image_key].shape
-    _require_memory(name, num_examples * int(np.prod(shape)))
-    images = np.empty((num_examples, *shape), np.uint8)
-    labels = np.empty(num_examples, np.int64)
-    for start in range(0, num_examples, _DECODE_BLOCK):
-        # One call reads a block twice as fast as one by one; a whole split at once takes twice the memory.
-        keys = list(range(start, min(start + _DECODE_BLOCK, num_examples)))
-        for index, example in zip(keys, source.__getitems__(keys), strict=True):
-            if example[image_key].shape != shape:
-                sizes = f"{list(shape)} and {list(example[image_key].shape)}"
-                raise InputError(f"data set {name!r} has images of several sizes", "one shape [h,w,c]", sizes)
-            images[index], labels[index] = example[image_key], example[label_key]
-    return images, labels

@@ -80,7 +80,7 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
             axes.set_title({"accuracy": "all classes"}.get(metric, "classes missing from the training data"))
             axes.set_xlabel("epoch")
             axes.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
             if metric == "accuracy_missing":
                 axes.set_ylim(-2, 102)
         _legend(figure)
@@ -112,7 +112,7 @@ def class_bars(summary: Summary, config: dict[str, Any], corrections: dict[str, 
                 axes.bar(at, rows[:, 0], 0.4, color=colour, label=label, yerr=_errors(rows), error_kw=error)
             for index, class_ in enumerate(classes):
                 if class_ in missing and setting["missing"]:
-                    label = "never seen by the student"
+                    label = "never seen in training"
                     axes.axvspan(index - 0.5, index + 0.5, color=SHADE, zorder=0, label=label)
             axes.set(title=name, xlim=(-0.5, len(classes) - 0.5), ylim=(0, 104), ylabel="accuracy (%)")
             axes.grid(axis="x", visible=False)
@@ -167,7 +167,7 @@ def confusion_matrix(
     missing = next(s["missing"] for s in config["settings"] if s["name"] == setting)
     names = [name + (" *" if i in missing else "") for i, name in enumerate(config["data"]["class_names"])]
     rows = list(rows)
-    size = min(max(0.42 * count, 3.0), 8.0)
+    size = min(max(0.42 * count, 3.0), 7.0)
     named = range(count) if count <= MOST_CLASSES else missing[:MOST_CLASSES]
     with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         figure = Figure(figsize=((size + 0.6) * len(corrections) + 1.4, size + 1.2), layout="constrained")
@@ -182,7 +182,7 @@ def confusion_matrix(
             if count <= MOST_CLASSES:
                 _numbers(axes, shares)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
-        marked = "; * never seen by the student" if missing else ""
+        marked = "; * never seen in training" if missing else ""
         _heading(figure, f"Confusion, test split: {setting}, mean, {_seeds(config)}{marked}")
     return figure
 

@@ -1,25 +1,18 @@
-"""Data sets against independent references: scikit-learn's own arrays, MNIST's published counts, records
-that the tests write themselves; and every bad input against the one line that names it."""
+"""Data sets against independent references: scikit-learn's own arrays, MNIST's published counts; and every
+bad input against the one line that names it."""
 
-import ast
-import inspect
 import io
-import json
-import logging
 import pickle
-import re
-import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from kd_jax import data
+from kd_jax import cache, data, tfds
 from kd_jax.types import InputError
 
 
@@ -80,7 +73,7 @@ def test_mnist_is_the_official_one(mnist):
 
 
 def test_mnist_comes_from_the_cache(mnist, monkeypatch):
-    monkeypatch.setattr(data, "_decode_tfds", None)
+    monkeypatch.setattr(tfds, "decode", None)
     again = data.load("mnist:3.0.1")
     assert same(again, mnist) and again.fingerprint == mnist.fingerprint
 
@@ -233,7 +226,7 @@ def test_pickles_are_refused(tmp_path, key):
 def test_a_bomb_is_not_unpacked(write, monkeypatch):
     path = write(writer=np.savez_compressed, train_images=np.zeros((12, 2000, 2000), np.uint8))
     assert path.stat().st_size < 100_000
-    monkeypatch.setattr(data, "_available_memory", lambda: 2**25)
+    monkeypatch.setattr(cache, "_available_memory", lambda: 2**25)
     monkeypatch.setattr(np.lib.format, "read_array", None)
     with pytest.raises(InputError, match="too large for the memory"):
         data.load(path)
@@ -245,10 +238,6 @@ def test_a_header_that_promises_more_than_there_is(tmp_path):
     assert lie != members["train_images"]
     with pytest.raises(InputError, match="cannot be read"):
         data.load(plant(tmp_path / "set.npz", **(members | {"train_images": lie})))
-
-
-def test_memory_is_known():
-    assert 2**26 < data._available_memory() < 2**50
 
 
 def test_damaged_files_raise_nothing_else(write, tmp_path):
@@ -280,215 +269,6 @@ def test_files_that_are_not_there_or_not_npz(tmp_path):
             data.load(tmp_path / name)
 
 
-# --- TFDS -----------------------------------------------------------------------------------------------
-
-
-def png(image):
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    file.seek(0)
-    return file
-
-
-def colour(num_examples, shape=(6, 5, 3), seed=0):
-    """u8[N,*shape] and i64[N], the labels below 10."""
-    random = np.random.RandomState(seed)
-    return random.randint(0, 256, (num_examples, *shape), np.uint8), random.randint(0, 10, num_examples)
-
-
-def prepare(
-    root,
-    name="cifar100",
-    version="3.0.2",
-    splits=None,
-    shape=(6, 5, 3),
-    file_format="array_record",
-    other_labels=(),
-    supervised=True,
-):
-    """Writes what TFDS would have prepared, real records included; splits: name -> (images, labels)."""
-    tfds = pytest.importorskip("tensorflow_datasets")
-    from array_record.python.array_record_module import ArrayRecordWriter
-
-    folder = root / name / version
-    folder.mkdir(parents=True)
-    kinds = {key: tfds.features.ClassLabel(num_classes=20) for key in other_labels}
-    kinds["label"] = tfds.features.ClassLabel(names=[f"class {k}" for k in range(10)])
-    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=shape), **kinds})
-    features.save_config(str(folder))
-    splits = splits or {"train": colour(30), "test": colour(20, seed=1)}
-    base = Path(name).parts[0]
-    for split, (images, labels) in splits.items():
-        writer = ArrayRecordWriter(
-            str(folder / f"{base}-{split}.array_record-00000-of-00001"), "group_size:1"
-        )
-        for pixels, label in zip(images, labels, strict=True):
-            example = {"image": png(pixels), **dict.fromkeys(other_labels, 0), "label": label}
-            writer.write(features.serialize_example(example))
-        writer.close()
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    info = {
-        "name": base,
-        "version": version,
-        "fileFormat": file_format,
-        "moduleName": "tensorflow_datasets.image_classification.cifar",
-        "splits": [
-            {"name": split, "filepathTemplate": template, "numBytes": "1", "shardLengths": [str(len(images))]}
-            for split, (images, _) in splits.items()
-        ],
-    }
-    if supervised:
-        info["supervisedKeys"] = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
-    (folder / "dataset_info.json").write_text(json.dumps(info))
-    return folder
-
-
-def test_tfds(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_DECODE_BLOCK", 7)  # Blocks that do not divide the split.
-    prepare(tmp_path, other_labels=["coarse_label"])
-    dataset = data.load("cifar100", tmp_path, tmp_path / "cache")
-    (train_images, train_labels), (test_images, test_labels) = colour(30), colour(20, seed=1)
-    assert np.array_equal(dataset.train_images, train_images)
-    assert np.array_equal(dataset.test_images, test_images)
-    assert np.array_equal(dataset.train_labels, train_labels) and dataset.train_labels.dtype == np.int32
-    assert np.array_equal(dataset.test_labels, test_labels)
-    assert dataset.class_names == tuple(f"class {k}" for k in range(10))
-    assert "tensorflow" not in sys.modules
-
-
-def test_tfds_data_dir_and_the_validation_split(tmp_path, monkeypatch):
-    prepare(tmp_path, splits={"train": colour(30), "validation": colour(20, seed=2)}, supervised=False)
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    dataset = data.load("cifar100:3.0.2")
-    assert np.array_equal(dataset.test_images, colour(20, seed=2)[0])
-
-
-def test_tfds_versions(tmp_path):
-    for number, version in enumerate(("2.9.0", "3.0.2", "10.0.0")):
-        prepare(tmp_path, version=version, splits={"train": colour(30, seed=number), "test": colour(9)})
-    (tmp_path / "cifar100" / "11.0.0").mkdir()  # Not finished: it holds nothing yet.
-    for number, name in enumerate(("cifar100:2.9.0", "cifar100:3.0.2", "cifar100")):
-        assert np.array_equal(data.load(name, tmp_path).train_labels, colour(30, seed=number)[1])
-    with pytest.raises(InputError, match=r"not prepared.*given version 10\.0\.0, 2\.9\.0, 3\.0\.2 there"):
-        data.load("cifar100:1.0.0", tmp_path)
-
-
-def test_tfds_configurations(tmp_path):
-    prepare(tmp_path, name="emnist/letters")
-    prepare(tmp_path, name="emnist/digits")
-    assert data.load("emnist/letters", tmp_path).num_classes == 10
-    with pytest.raises(InputError, match="configurations: expected one of emnist/digits, emnist/letters"):
-        data.load("emnist", tmp_path)
-
-
-BAD_SETS = {
-    "no test split": ({"splits": {"train": colour(9)}}, "lacks a split.*given train"),
-    "no training split": ({"splits": {"test": colour(9)}}, "lacks a split.*given test"),
-    "a label that is no class": (
-        {"splits": {"train": colour(9), "test": (colour(2)[0], [-1, -1])}},
-        "negative",
-    ),
-    "16-bit images": ({"shape": (6, 5, 1), "dtype": np.uint16}, "no image classification"),
-    "records unreadable without TensorFlow": (
-        {"file_format": "tfrecord"},
-        "prepared as array_record.*array_record",
-    ),
-}
-
-
-@pytest.mark.parametrize("changes, message", BAD_SETS.values(), ids=BAD_SETS.keys())
-def test_unsuitable_tfds_sets(tmp_path, changes, message):
-    changes = dict(changes)
-    dtype = changes.pop("dtype", None)
-    folder = prepare(tmp_path, **(changes if dtype is None else {}))
-    if dtype is not None:
-        features = json.loads((folder / "features.json").read_text())
-        features["featuresDict"]["features"]["image"]["image"] |= {"dtype": "uint16", "encodingFormat": "png"}
-        (folder / "features.json").write_text(json.dumps(features))
-    with pytest.raises(InputError, match=message) as caught:
-        data.load("cifar100", tmp_path, tmp_path / "cache")
-    assert "\n" not in str(caught.value) and not (tmp_path / "cache").exists()
-
-
-def test_two_labels_and_no_word_on_which(tmp_path):
-    prepare(tmp_path, supervised=False, other_labels=["coarse_label"])
-    with pytest.raises(InputError, match=r"no image classification.*coarse_label: ClassLabel"):
-        data.load("cifar100", tmp_path)
-
-
-def test_a_segmentation_is_not_the_image():
-    types = pytest.importorskip("tensorflow_datasets").features
-    mask = types.LabeledImage(labels=2, shape=(6, 5, 1))
-    features = types.FeaturesDict(
-        {"mask": mask, "image": types.Image(), "label": types.ClassLabel(num_classes=3)}
-    )
-    info = SimpleNamespace(features=features, supervised_keys=None)
-    assert data._feature_keys("pets", info, types) == ("image", "label")
-
-
-def test_images_of_several_sizes(tmp_path):
-    images = [np.zeros((6, 5, 3), np.uint8), np.zeros((5, 6, 3), np.uint8)]
-    prepare(tmp_path, shape=(None, None, 3), splits={"train": (images, [0, 1]), "test": (images, [0, 1])})
-    with pytest.raises(InputError, match=r"several sizes.*given \[6, 5, 3\] and \[5, 6, 3\]"):
-        data.load("cifar100", tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "info", "features"])
-def test_damaged_tfds_files(tmp_path, damage):
-    folder = prepare(tmp_path)
-    records = folder / "cifar100-test.array_record-00000-of-00001"
-    content = bytearray(records.read_bytes())
-    if damage == "missing":
-        records.unlink()
-    elif damage == "cut":
-        records.write_bytes(content[: len(content) // 2])
-    elif damage == "flipped":
-        content[100] ^= 1
-        records.write_bytes(content)
-    else:
-        name = {"info": "dataset_info.json", "features": "features.json"}[damage]
-        (folder / name).write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
-        data.load("cifar100", tmp_path, tmp_path / "cache")
-
-
-def test_features_that_name_code_are_refused(tmp_path, monkeypatch):
-    folder = prepare(tmp_path)
-    (tmp_path / "trap_module.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w').close()")
-    monkeypatch.syspath_prepend(tmp_path)
-    text = (folder / "features.json").read_text()
-    kind = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
-    for name in ("pythonClassName", r"python\u0043lassName", "python_class_name"):
-        foreign = text.replace(f'"pythonClassName": "{kind}"', f'"{name}": "trap_module.Label"')
-        assert foreign != text
-        (folder / "features.json").write_text(foreign)
-        with pytest.raises(InputError, match="names code to import"):
-            data.load("cifar100", tmp_path)
-    (folder / "features.json").write_text(json.dumps({"type": "trap_module.Label", "content": {}}))
-    with pytest.raises(InputError, match="names code to import"):
-        data.load("cifar100", tmp_path)
-    assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("place", ["data", "my data", "it's $HOME"])
-def test_the_error_says_how_to_prepare(tmp_path, place):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    with pytest.raises(InputError, match="not prepared") as caught:
-        data.load("kmnist", tmp_path / place)
-    (command,) = re.findall(r"put there by: (.*); given", str(caught.value))
-    install, _, python = command.partition(" && ")
-    assert shlex.split(install) == ["pip", "install", "kd_jax[prepare]"]
-    words = shlex.split(python)
-    assert words[:2] == ["python", "-c"] and len(words) == 3
-    ast.parse(words[2])
-    folder = str(tmp_path / place)
-    call = f"tfds.builder('kmnist', data_dir={folder!r}).download_and_prepare(file_format='array_record')"
-    assert words[2] == f"import tensorflow_datasets as tfds; {call}"
-    assert "file_format" in inspect.signature(tfds.core.DatasetBuilder.download_and_prepare).parameters
-
-
 @pytest.mark.parametrize(
     "name", ["mnsit", "MNIST1", "digit", "", "../mnist", "mnist/../x", "a b", "hf:mnist", "x/y/z"]
 )
@@ -501,113 +281,6 @@ def test_unknown_names(tmp_path, name):
     assert str(caught.value).endswith(f"given {name!r}")
     if name.lower() in ("mnsit", "mnist1"):
         assert "nearest: mnist" in str(caught.value)
-
-
-# --- the cache of decoded arrays ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cached(tmp_path):
-    """A prepared set, loaded once: (the Dataset, load it again, its cache file, its folder)."""
-    folder = prepare(tmp_path / "data")
-
-    def load():
-        return data.load("cifar100", tmp_path / "data", tmp_path / "cache")
-
-    dataset = load()
-    (file,) = (tmp_path / "cache").iterdir()
-    return dataset, load, file, folder
-
-
-def test_cache_is_used(cached, monkeypatch):
-    dataset, load, _, _ = cached
-    monkeypatch.setattr(data, "_decode_tfds", None)
-    again = load()
-    assert same(again, dataset) and again is not dataset
-    assert (again.fingerprint, again.class_names) == (dataset.fingerprint, dataset.class_names)
-    assert not again.train_images.flags.writeable
-
-
-def test_cache_follows_its_source(cached, caplog):
-    _, load, file, folder = cached
-    for path in sorted(folder.iterdir()):
-        path.unlink()
-    folder.rmdir()
-    prepare(folder.parents[1], splits={"train": colour(31, seed=5), "test": colour(9)})
-    assert np.array_equal(load().train_images, colour(31, seed=5)[0])
-    assert list(file.parent.iterdir()) == [file] and not caplog.records
-
-
-def test_damaged_cache_is_made_anew(cached, caplog):
-    dataset, load, file, _ = cached
-    whole = file.read_bytes()
-    held = dict(np.load(file))
-    wrong = held | {"train_labels": held["train_labels"][::-1]}
-    np.savez(file, **wrong)  # A sound .npz, of other arrays than those it was sealed with.
-    resealed = file.read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 3] ^= 1
-    for content in (resealed, flipped, whole[:-100], whole[: len(whole) // 2], b"", b"x" * 1000):
-        file.write_bytes(content)
-        caplog.clear()
-        assert same(load(), dataset)
-        (record,) = caplog.records
-        assert record.levelno == logging.WARNING and "damaged and are made anew" in record.getMessage()
-        assert file.read_bytes() == whole
-
-
-def test_every_flipped_byte_of_a_cache_is_seen(cached):
-    dataset, _, file, _ = cached
-    whole = file.read_bytes()
-    source = str(np.load(file)["source"])
-    random = np.random.RandomState(0)
-    for place in random.randint(0, len(whole), 300):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1 << random.randint(8)
-        file.write_bytes(flipped)
-        found = data._read_cache(file, "cifar100", source)
-        assert found is None or (same(found, dataset) and found.class_names == dataset.class_names)
-
-
-def test_cache_is_never_unpickled(cached, tmp_path):
-    dataset, load, file, _ = cached
-    trap = member(np.array([Trap(tmp_path / "sprung")], object))
-    for key in (*data.ARRAYS, "class_names", "source", "digest"):
-        plant(file, **({name: member(array) for name, array in np.load(file).items()} | {key: trap}))
-        assert same(load(), dataset)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_cache_that_cannot_be_written(tmp_path, caplog, monkeypatch):
-    prepare(tmp_path / "data")
-    (tmp_path / "file").touch()
-    caplog.set_level(logging.INFO, "kd_jax.data")
-    monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "file" / "folder"))
-    assert data.load("cifar100", tmp_path / "data").num_classes == 10
-    assert "are not cached" in caplog.text
-
-
-def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full(file, **arrays):
-        file.write(b"some")
-        raise OSError(28, "No space left on device")
-
-    prepare(tmp_path / "data")
-    monkeypatch.setattr(np, "savez", full)
-    assert data.load("cifar100", tmp_path / "data", tmp_path / "cache").num_classes == 10
-    assert not list((tmp_path / "cache").iterdir())
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    assert data._cache_folder(tmp_path) == tmp_path
-    monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "a"))
-    assert data._cache_folder(None) == tmp_path / "a"
-    monkeypatch.delenv("KD_JAX_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert data._cache_folder(None) == tmp_path / "b" / "kd_jax" / "data"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert data._cache_folder(None) == tmp_path / ".cache" / "kd_jax" / "data"
 
 
 # --- the validation split -------------------------------------------------------------------------------

@@ -93,8 +93,8 @@ def test_undefined_values_are_empty_cells(folder):
 
 
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
-    row = HistoryRow(np.int32(0), LABELS, np.int64(1), 2, "train", "loss", np.float32(0.1))
-    results.write_history(tmp_path, [row])
+    row = (np.int32(0), LABELS, np.int64(1), 2, "train", "loss", np.float32(0.1))
+    results.write_history(tmp_path, [HistoryRow._make(row)])
     (read,) = results.read_history(tmp_path, make_config())
     assert read == (0, LABELS, 1, 2, "train", "loss", float(np.float32(0.1)))
 
