@@ -117,7 +117,7 @@ install() {
       "$venv/bin/python" -I -m pip install --quiet --disable-pip-version-check \
         --constraint "$repo/constraints.txt" --editable "$repo${extras:+[${extras// /,}]}"
   } >"$log" 2>&1 || {
-    grep -v '^WARNING' "$log" | tail -n 20 >&2
+    { grep -v '^WARNING' "$log" || true; } | tail -n 20 >&2
     die 1 "could not set up ${venv##*/}: see above, the end of ${log##*/}"
   }
   printf '%s\n' "$(digest)" "$extras" >"$venv/stamp"

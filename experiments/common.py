@@ -1,5 +1,7 @@
 """What the entry points share: flags, one-line errors, data on the device, the run folder, the training loop."""
 
+import contextlib
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -28,16 +30,18 @@ flags.DEFINE_string("data_set", "digits", "digits, a TFDS name such as mnist, or
 flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data cut off for validation, in [0, 1).")
 flags.DEFINE_string("out", None, "Run folder to write; the same command run again continues it.")
-flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1)
+flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000)
 flags.DEFINE_string("model", None, "Model spec, as in mlp-800-800.")
-flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1)
+flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1, upper_bound=1_000_000)
+flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000)
 flags.DEFINE_enum("optimizer", "adam", list(optim.OPTIMIZERS), "Optimiser.")
 flags.DEFINE_enum("schedule", "cosine", list(optim.SCHEDULES), "Learning-rate schedule, relative to its peak.")
 flags.DEFINE_float("dropout", 0.0, "Probability of dropping a hidden unit, in [0, 1).")
 flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [0, 1).")
 flags.DEFINE_float("max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: no limit.", lower_bound=0)
 flags.DEFINE_integer("jitter", 0, "Shift each training image by up to this many pixels.", lower_bound=0)
+flags.DEFINE_float("rotate", 0.0, "Rotate each training image by up to this many degrees.", lower_bound=0)
+flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up to this share, in [0, 1).")
 flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
 flags.DEFINE_integer("checkpoint_every", 10, "Epochs a compiled segment; a checkpoint follows each.", lower_bound=1)
 flags.DEFINE_integer("chunk", None, "Runs vmapped together; 0: all. Default: by device.", lower_bound=0)
@@ -54,20 +58,42 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, FLAGS, 1)
+        hint = f" (did you mean --{near[0]}?)" if near else ""
+        _refuse(str(InputError("unknown flag", "one that --help lists", f"--{error.flagname}{hint}")))
     except flags.Error as error:
-        _refuse(str(error).splitlines()[0])
-        raise  # not reached
+        _refuse(str(_flag_error(str(error).removeprefix("ERROR:: "))))
+    except SystemExit:
+        sys.exit(0)  # --help, which absl ends as a failure
+    raise AssertionError("not reached")
+
+
+def _flag_error(message: str) -> InputError:
+    """absl's message about a flag in our words: what is wrong, what was expected, what was given."""
+    if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
+        name, given = found.groups()
+        parser = FLAGS[name].parser
+        values = getattr(parser, "enum_values", None)
+        return InputError(f"--{name} cannot be this", " | ".join(values) if values else parser.syntactic_help, given or "nothing")
+    return InputError("malformed flags", "flags as --help lists them", message)
 
 
 def _guarded(main, argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every step of every save at INFO
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "kd_jax" / "compiled"))
+    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR has the first word
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_jax" / "compiled"
+        with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
+            cache.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     try:
         main(argv)
     except InputError as error:
         _refuse(str(error))
+    except OSError as error:
+        expected = "files and folders that this user may use, and room on the disk"
+        _refuse(str(InputError("a file cannot be read or written", expected, error)))
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -86,13 +112,15 @@ def refuse_arguments(argv: Sequence[str]) -> None:
 
 def parse_numbers(name: str, text: str, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> list[float]:
     """The numbers of a comma list flag, each within [low, high] (or ]low, high])."""
-    expected = f"numbers {'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < np.inf else "")
+    expected = f"float32 numbers {'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < np.inf else "")
     expected += ", separated by commas"
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"malformed --{name}", expected, repr(text)) from None
-    if not all(low <= value <= high and (value > low or not open_low) and np.isfinite(value) for value in values):
+    with np.errstate(over="ignore", under="ignore"):
+        singles = [float(np.float32(value)) for value in values]  # what the runs will compute with
+    if not all(low <= value <= high and (value > low or not open_low) and np.isfinite(value) for value in singles):
         raise InputError(f"--{name} out of range", expected, text)
     if len(set(values)) < len(values):
         raise InputError(f"--{name} names a value twice", "each value once", text)
@@ -102,21 +130,17 @@ def parse_numbers(name: str, text: str, low: float = 0.0, high: float = np.inf, 
 def parse_classes(name: str, text: str, num_classes: int) -> list[tuple[int, ...]]:
     """The class sets of a comma list such as "none,3,7+8"; "none" is the empty set."""
     expected = f"none or class numbers 0..{num_classes - 1} joined by +, separated by commas, as in none,3,7+8"
-    sets = []
-    for word in text.split(","):
+    sets: list[tuple[int, ...]] = []
+    for word in map(str.strip, text.split(",")):
         if word != "none" and not re.fullmatch(r"[0-9]{1,6}(\+[0-9]{1,6})*", word):
             raise InputError(f"malformed --{name}", expected, repr(text))
         classes = () if word == "none" else tuple(sorted(int(part) for part in word.split("+")))
         if any(c >= num_classes for c in classes) or len(set(classes)) < len(classes):
             raise InputError(f"--{name} names no such class, or one twice", expected, text)
+        if classes in sets:
+            raise InputError(f"--{name} names a set twice", "each set once", text)
         sets.append(classes)
     return sets
-
-
-def check_fraction(name: str, value: float) -> None:
-    """For probabilities and shares: [0, 1)."""
-    if not 0 <= value < 1:
-        raise InputError(f"--{name} out of range", "a number >= 0 and < 1", value)
 
 
 def require(name: str, example: str) -> str:
@@ -125,6 +149,11 @@ def require(name: str, example: str) -> str:
     if not value:
         raise InputError(f"--{name} is missing", f"--{name}={example}", "nothing")
     return value
+
+
+def require_folder(name: str, example: str) -> Path:
+    """The folder that a flag names; the shell leaves the ~ of --out=~/runs to us."""
+    return Path(require(name, example)).expanduser()
 
 
 def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
@@ -144,8 +173,9 @@ def make_tables(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray
 
 def build_model(spec: str, num_classes: int):
     """The module of --model with the dropout and precision flags."""
-    for name in ("dropout", "input_dropout"):
-        check_fraction(name, FLAGS[name].value)
+    for name in ("dropout", "input_dropout", "stretch"):
+        if not 0 <= FLAGS[name].value <= 0.9999:  # beyond, what is kept is scaled up without bound
+            raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", FLAGS[name].value)
     return models.build(
         spec,
         num_classes,
@@ -158,6 +188,12 @@ def build_model(spec: str, num_classes: int):
 def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossFn, **options) -> Config:
     """The training's static part, from the flags."""
     num_updates = -(-num_train // FLAGS.batch_size)
+    if FLAGS.epochs * num_updates >= 2**31:
+        raise InputError("too many updates", "fewer than 2^31 in all", f"{FLAGS.epochs} epochs of {num_updates}")
+    side = min(dataset.train_images.shape[1:3])
+    if FLAGS.jitter >= side:
+        raise InputError("--jitter out of range", f"fewer pixels than an image's side, {side}", FLAGS.jitter)
+    (max_norm,) = parse_numbers("max_norm", str(FLAGS.max_norm))
     return Config(
         model=build_model(spec, dataset.num_classes),
         image_shape=dataset.train_images.shape[1:],
@@ -167,10 +203,16 @@ def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossF
         schedule=optim.SCHEDULES[FLAGS.schedule](num_updates * FLAGS.epochs),
         batch_size=FLAGS.batch_size,
         num_updates=num_updates,
-        max_norm=FLAGS.max_norm or None,
-        augment=partial(augment.jitter, pixels=FLAGS.jitter) if FLAGS.jitter else None,
+        max_norm=max_norm or None,
+        augment=_augmentation(),
         **options,
     )
+
+
+def _augmentation():
+    if FLAGS.rotate or FLAGS.stretch:
+        return partial(augment.warp, pixels=FLAGS.jitter, degrees=FLAGS.rotate, stretch=FLAGS.stretch)
+    return partial(augment.jitter, pixels=FLAGS.jitter) if FLAGS.jitter else None
 
 
 def make_hparams(
@@ -213,16 +255,16 @@ def open_run_folder(out: Path, config: dict) -> bool:
 
     Returns: True where the folder already held this experiment. Errors: InputError naming what differs.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        results.write_config(out, config)
-        return False
+    try:
+        if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
+            out.mkdir(parents=True, exist_ok=True)
+            results.write_config(out, config)
+            return False
+    except OSError as error:
+        raise InputError("--out cannot be written", "a folder that this user may write", error) from None
     if not (out / "config.json").is_file():
         raise InputError("--out is taken", "a new folder, or one of the same experiment", f"{out}, which is no run folder")
     before = results.read_config(out)
-    for part in ("experiment", "data", "teacher", "settings", "runs"):
-        if part != "teacher" and before[part] != config[part] and before["flags"] == config["flags"]:
-            raise InputError(f"--out={out} holds another run", f"the same {part} as then", "another")
     differing = [
         f"--{name}={config['flags'].get(name)} (there {before['flags'].get(name)})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
@@ -232,6 +274,8 @@ def open_run_folder(out: Path, config: dict) -> bool:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
     if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
         differing.append("another teacher")
+    if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
+        differing = [f"other {part} than then" for part in ("data", "settings", "runs") if before[part] != config[part]]
     if differing:
         raise InputError(f"--out={out} holds another run", "a new folder, or the same flags", ", ".join(differing))
     return True
@@ -329,7 +373,13 @@ def result_rows(
     return [results.ResultRow(setting, seed, split, correction, *value) for value in values]
 
 
+def _leftovers(out: Path) -> set[Path]:
+    """Files that a process killed while writing them left half written under a name of their own."""
+    return {*out.glob(".*.tmp")}
+
 
 def finish(out: Path) -> None:
     """The outcome is on disk: the checkpoints of the way there are no longer needed."""
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    for path in _leftovers(out):
+        path.unlink(missing_ok=True)

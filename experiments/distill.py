@@ -27,6 +27,7 @@ flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
 flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list: none,3,7+8 (default none).")
 flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
 
+STUDENTS = 1  # base of the students' keys: teachers have 0, so none starts from its teacher's own initial weights
 BIAS_GRID = np.arange(-12.0, 12.01, 0.25, dtype=np.float32)
 
 
@@ -57,17 +58,17 @@ def parse_settings(num_classes: int) -> list[Setting]:
     decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
     masks = []
     if FLAGS.omit is not None or FLAGS.keep is None:
-        for missing in common.parse_classes("omit", FLAGS.omit or "none", num_classes):
+        for missing in common.parse_classes("omit", "none" if FLAGS.omit is None else FLAGS.omit, num_classes):
             masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
     if FLAGS.keep is not None:
         for kept in common.parse_classes("keep", FLAGS.keep, num_classes):
-            masks.append((f"keep={'+'.join(map(str, kept))}", tuple(sorted(set(range(num_classes)) - set(kept)))))
+            masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", tuple(sorted(set(range(num_classes)) - set(kept)))))
     settings = {}
     for (label, missing), temperature, alpha, rate, decay in itertools.product(masks, temperatures, alphas, rates, decays):
         if len(missing) == num_classes:
             raise InputError("nothing left after masking", f"at least one of the {num_classes} classes kept", label)
-        words = [*_loss_words(temperature, alpha), *([f"lr={rate:g}"] * (len(rates) > 1))]
-        words += [*([f"wd={decay:g}"] * (len(decays) > 1)), label]
+        words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
+        words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
         name = " ".join(word for word in words if word)
         settings.setdefault(name, Setting(name, missing, temperature, alpha, rate, decay))
     return list(settings.values())
@@ -76,17 +77,31 @@ def parse_settings(num_classes: int) -> list[Setting]:
 def _loss_words(temperature: float, alpha: float) -> list[str]:
     if FLAGS.loss == "labels" or alpha == 0:
         return ["labels"]
-    words = [f"T={temperature:g}"] if FLAGS.loss == "soft" else ["hard_label"]
-    return words + ([f"alpha={alpha:g}"] if alpha < 1 else [])
+    words = [f"T={_short(temperature)}"] if FLAGS.loss == "soft" else ["hard_label"]
+    return words + ([f"alpha={_short(alpha)}"] if alpha < 1 else [])
+
+
+def _short(value: float) -> str:
+    """Few digits, yet never the same for two values."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
 
 
 def load_teacher(fingerprint: str) -> Teacher | None:
     """The teachers that the flags name, verified and matched with the data set; None where none is needed."""
     if FLAGS.loss == "labels":
         return None
-    folder = Path(common.require("teacher", "runs/teacher")) / "teachers"
+    folder = common.require_folder("teacher", "runs/teacher") / "teachers"
     if not (folder / "manifest.json").is_file():
         raise InputError("no teacher", "a run folder of train_teacher that is complete", FLAGS.teacher)
+    try:
+        return _read_teacher(folder, fingerprint)
+    except (AttributeError, KeyError, TypeError) as error:  # the arrays are checked by hash, their description is not
+        expected = f"{folder / 'manifest.json'} as train_teacher wrote it"
+        raise InputError("damaged teacher", expected, repr(error)) from None
+
+
+def _read_teacher(folder: Path, fingerprint: str) -> Teacher:
     variables, metadata = checkpoint.load(folder)
     if metadata["data"]["fingerprint"] != fingerprint:
         theirs = f"{metadata['data']['name']} ({metadata['data']['fingerprint'][:12]})"
@@ -113,11 +128,16 @@ def teacher_seed(seed: int, teacher: Teacher | None) -> int | None:
     return seed % teacher.description["num_teachers"]
 
 
+def augments() -> bool:
+    """Whether the students see augmented images, on which the teacher is then queried."""
+    return bool(FLAGS.jitter or FLAGS.rotate or FLAGS.stretch)
+
+
 def with_teacher(table: Table, teacher: Teacher | None) -> Table:
-    """The table with what the loss needs of the teacher: cached logits, or variables to query under --jitter."""
+    """The table with what the loss needs of the teacher: cached logits, or variables to query under augmentation."""
     if teacher is None:
         return table
-    if FLAGS.jitter:
+    if augments():
         return table.replace(teacher_variables=teacher.variables)
     return table.replace(teacher_logits=models.predict_stacked(teacher.model, teacher.variables, table.images))
 
@@ -162,13 +182,13 @@ MIXTURES = 100  # purpose folded into a run's key, apart from those of training
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    out, spec = Path(common.require("out", "runs/students")), common.require("model", "mlp-800-800")
+    out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.num_classes)
     teacher = load_teacher(dataset.fingerprint)
     config = common.make_config(
         spec, dataset, len(train), losses.LOSSES[FLAGS.loss],
-        teacher_model=teacher.model if teacher and FLAGS.jitter else None,
+        teacher_model=teacher.model if teacher and augments() else None,
         average_teachers=FLAGS.teacher_seeds == "ensemble",
     )  # fmt: skip
     seeds = range(FLAGS.seeds)
@@ -184,6 +204,7 @@ def main(argv: Sequence[str]) -> None:
     if common.open_run_folder(out, description) and (out / "students").exists():
         print(f"{out} is complete; the report is written again")
         print(report.build(out))
+        common.finish(out)
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     per_setting = [
@@ -192,7 +213,7 @@ def main(argv: Sequence[str]) -> None:
     ]
     num_teachers = teacher.description["num_teachers"] if teacher else 1
     hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
-    keys = sweep.run_keys(seeds, len(settings))
+    keys = sweep.run_keys(seeds, len(settings), STUDENTS)
     states, history = common.train_runs(config, with_teacher(table, teacher), held_out, hparams, keys, out)
 
     prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import common
-from kd_jax import results
+from kd_jax import results, summary
 from kd_jax.stats import Interval
 from kd_jax.types import InputError
 
 WIDTH = 110  # columns of the terminal table
 MOST_SETTINGS, MOST_CLASSES, MOST_PAIRS = 12, 10, 30
-LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned", "test_tuned")
 HOW = {
     "none": "as trained",
     "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
@@ -29,22 +28,21 @@ HOW = {
 
 
 class Content(NamedTuple):
-    """What the renderings share. values: every interval; head: the setting and the correction that the answer
-    speaks of, chosen on the validation split."""
+    """What the renderings share. values: every interval; paired: every difference; head: the setting and the
+    correction that the answer speaks of, chosen on the validation split."""
 
     run: results.Run
-    summary: dict[str, Any]
-    values: dict[results.Key, Interval]
+    values: summary.Values
+    paired: list[dict[str, Any]]
     settings: list[dict[str, Any]]
     head: tuple[str, str]
 
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
-    folders = [Path(argument) for argument in argv[1:]]
-    if not folders:
+    if not argv[1:]:
         raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
-    for files, text in [_render(folder) for folder in folders]:
+    for files, text in [_render(Path(folder)) for folder in argv[1:]]:
         _write(files)
         print(text)
 
@@ -66,46 +64,26 @@ def _write(files: dict[Path, bytes]) -> None:
 
 def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     run = results.read_run(folder)
-    summary = results.summarise(run.results, run.config)
-    values = results.lookup(summary)
-    settings = run.config["settings"]
-    teacher = {"name": results.TEACHER, "missing": []}
-    apart = bool(_corrections(results.TEACHER, values)) and teacher["name"] not in [
-        s["name"] for s in settings
-    ]
-    content = Content(run, summary, values, [teacher] * apart + settings, _head(settings, values))
+    sums, settings = summary.summarise(run.results, run.config), run.config["settings"]
+    values = summary.lookup(sums)
+    best = summary.best_setting(settings, values)
+    head = best, summary.preferred_correction(best, values)
+    named = {setting["name"] for setting in settings}
+    if results.TEACHER not in named and summary.corrections_of(results.TEACHER, values):
+        settings = [{"name": results.TEACHER, "missing": []}, *settings]
+    content = Content(run, values, sums["paired"], settings, head)
     figures = _figures(content)
     files = {folder / "figures" / f"{name}.png": png for name, png in figures.items()}
-    files[folder / "summary.json"] = results.to_json(summary)
+    files[folder / "summary.json"] = results.to_json(sums)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, list(figures)).encode()
     return files, f"{_terminal(content)}\nReport: {folder / 'report.md'}"
-
-
-def _head(settings: list[dict[str, Any]], values: dict[results.Key, Interval]) -> tuple[str, str]:
-    """The setting (with missing classes, if any has) that is best on the validation split, never on the test
-    split, and the one of its corrections that needs the fewest labels."""
-
-    def validation(setting: dict[str, Any]) -> float:
-        interval = values.get((setting["name"], "validation", "none", "all", "accuracy"))
-        return interval.mean if interval and not math.isnan(interval.mean) else -1.0
-
-    best = max([s for s in settings if s["missing"]] or settings, key=validation)["name"]
-    corrections = _corrections(best, values)
-    return best, next((c for c in LABEL_FREE_FIRST if c in corrections), "none")
-
-
-def _corrections(setting: str, values: dict[results.Key, Interval]) -> list[str]:
-    return [c for c in results.CORRECTIONS if (setting, "test", c, "all", "accuracy") in values]
 
 
 def _figures(content: Content) -> dict[str, bytes]:
     from kd_jax import plots  # matplotlib takes half a second, so only where it is used
 
     config, values, rows = content.run.config, content.values, content.run.results
-    corrections = {}
-    for setting in content.settings:
-        found = _corrections(setting["name"], values)
-        corrections[setting["name"]] = next((c for c in LABEL_FREE_FIRST if c in found), "none")
+    corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
         figures["learning_curves"] = plots.learning_curves(content.run.history, config)
@@ -134,8 +112,7 @@ def _question(config: dict[str, Any]) -> str:
 
 
 def _answer(content: Content) -> str:
-    (name, correction), values = content.head, content.values
-    config = content.run.config
+    (name, correction), values, config = content.head, content.values, content.run.config
     missing = next(setting["missing"] for setting in content.settings if setting["name"] == name)
 
     def share(setting: str, correction: str, class_: str) -> str:
@@ -145,7 +122,7 @@ def _answer(content: Content) -> str:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
             sentence += f", its teacher {share(results.TEACHER, 'none', 'all')}"
-        return f"{sentence[0].upper()}{sentence[1:]}; {_units(content)}."
+        return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
     sentence = (
@@ -154,7 +131,7 @@ def _answer(content: Content) -> str:
     )
     if correction != "none":
         sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
-    return f"{sentence}; {_units(content)}."
+    return f"{sentence}; {summary.units_of(config)}."
 
 
 def _chosen(content: Content) -> str:
@@ -175,27 +152,19 @@ def _in_words(interval: Interval | None) -> str:
     return f"{mean} %" if math.isnan(interval.low) else f"{mean} % (95 % interval {low} to {high})"
 
 
-def _units(content: Content) -> str:
-    runs = content.run.config["runs"]
-    seeds = len({run["seed"] for run in runs})
-    teachers = {run["teacher_seed"] for run in runs} - {None}
-    words = f"{seeds} seed{'s' if seeds != 1 else ''}"
-    return f"{words} of {len(teachers)} teachers" if len(teachers) > 1 else words
-
-
 def _about_intervals(content: Content) -> str:
-    runs, units = content.run.config["runs"], _units(content)
-    seeds, teachers = {run["seed"] for run in runs}, {run["teacher_seed"] for run in runs} - {None}
-    text = f"Means over {units}; ± is half the width of the 95 % Student t interval."
+    config = content.run.config
+    seeds = {run["seed"] for run in config["runs"]}
+    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
+    text = f"Means over {summary.units_of(config)}; ± is half the width of the 95 % Student t interval."
     if len(seeds) == 1:
         text = "One seed, so no interval."
     if len(teachers) > 1:
         text += " The intervals cover the luck of the teacher as well."
         if len(teachers) < len(seeds):
-            text += (
-                " Students of one teacher share its luck: means, intervals and n are those of the teachers."
-            )
-    elif content.run.config["teacher"] is not None:
+            text += " Students of one teacher share its luck: "
+            text += "means, intervals and n are those of the teachers."
+    elif config["teacher"] is not None:
         text += " There is one teacher (or one ensemble) for all seeds: its luck is not covered."
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
 
@@ -213,26 +182,22 @@ def _text(interval: Interval | None, scale: float = 100, digits: int = 2, half: 
     return f"{scale * interval.mean:.{digits}f}{joined}"
 
 
-def _grid(
-    content: Content, parts: Sequence[str], half: str | None
-) -> Iterator[tuple[str, str, str, list[str]]]:
-    """(setting, correction, n, the test accuracy of each part in %); a part is all, missing, kept or a class
-    index, with one decimal, a star where the class is missing, and an interval only where `half` joins it."""
+def _grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[list[str]]:
+    """[setting, correction, errors, the test accuracy of each part in %, n]; a part is all, missing, kept or
+    a class index: with one decimal, a star where it is missing, an interval only where `half` joins it.
+    """
     for setting in content.settings:
         name, missing = setting["name"], setting["missing"]
-        for correction in _corrections(name, content.values):
-            cells = []
+        for correction in summary.corrections_of(name, content.values):
+            cells = [_text(content.values.get((name, "test", correction, "all", "errors")), 1, 1, half=None)]
             for part in parts:
                 interval = content.values.get((name, "test", correction, part, "accuracy"))
                 if part.isdigit():
                     cells.append(_text(interval, digits=1, half=half) + " *"[int(part) in missing])
                 else:
                     cells.append(_text(interval, half=half or " ±"))
-            yield name, correction, str(content.values[name, "test", correction, "all", "accuracy"].n), cells
-
-
-def _errors(content: Content, setting: str, correction: str) -> str:
-    return _text(content.values.get((setting, "test", correction, "all", "errors")), 1, 1, half=None)
+            n = content.values[name, "test", correction, "all", "accuracy"].n
+            yield [name, correction, *cells, str(n)]
 
 
 def _terminal(content: Content) -> str:
@@ -246,13 +211,13 @@ def _terminal(content: Content) -> str:
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
     last = None
-    for name, correction, n, cells in _grid(content, parts, half=None):
+    for name, correction, errors, *cells, n in _grid(content, parts, half=None):
         if full and name != last:
             lines.append(f"{name}  (n = {n})"[:WIDTH])
         last = name
         label = f"{name if len(name) < longest else name[: longest - 2] + '…':{longest}}" if longest else " "
         label += f"{correction}{'!' * (correction == 'test_tuned')}"
-        line = f"{label:{longest + 17}}{_errors(content, name, correction):>7}{_aligned(cells, parts)}"
+        line = f"{label:{longest + 17}}{errors:>7}{_aligned(cells, parts)}"
         lines.append(line if full else f"{line}{n:>4}")
     if full and data["class_names"] != parts[2:]:
         names = ", ".join(f"{index} {name}" for index, name in enumerate(data["class_names"]))
@@ -260,25 +225,16 @@ def _terminal(content: Content) -> str:
     notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
     notes += " * never seen in training." if any(setting["missing"] for setting in content.settings) else ""
     notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
-    return "\n".join(
-        [
-            *textwrap.wrap(_answer(content), WIDTH),
-            "",
-            *lines,
-            "",
-            *textwrap.wrap(f"{notes} {_about_intervals(content)}", WIDTH),
-        ]
-    )
+    answer, notes = _answer(content), f"{notes} {_about_intervals(content)}"
+    return "\n".join([*textwrap.wrap(answer, WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
 
 
 def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
     """Cells of 6 columns for a class, the last for its star, and of 13 for a mean with its interval."""
-    widths = [6 if part.isdigit() else 13 for part in parts]
-    cells = [
-        cell.replace("100.0", "100") if width == 6 else cell
-        for cell, width in zip(cells, widths, strict=True)
-    ]
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+    return "".join(
+        f"{cell.replace('100.0', '100'):>6}" if part.isdigit() else f"{cell:>13}"
+        for cell, part in zip(cells, parts, strict=True)
+    ).rstrip()
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -301,10 +257,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     many = data["num_classes"] > 2 * MOST_CLASSES
     parts = ["kept", "missing"] if many else [str(index) for index in range(data["num_classes"])]
     heads = parts if many else data["class_names"]
-    table = [
-        [name, correction, _errors(content, name, correction), *cells, n]
-        for name, correction, n, cells in _grid(content, ["all", *parts], half=" ± ")
-    ]
+    table = list(_grid(content, ["all", *parts], half=" ± "))
     lines = [f"# {_plain(title)}", "", _plain(_question(config)), "", f"**{_plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
     lines += _markdown_table(["setting", "correction", "errors", "all classes", *heads, "n"], table)
@@ -327,7 +280,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
 def _biases(content: Content) -> list[str]:
     rows = []
     for setting in content.settings:
-        for correction in _corrections(setting["name"], content.values):
+        for correction in summary.corrections_of(setting["name"], content.values):
             bias = content.values.get((setting["name"], "test", correction, "missing", "bias"))
             if bias is not None and correction != "none":
                 rows.append([setting["name"], correction, _text(bias, 1, half=" ± "), str(bias.n)])
@@ -341,27 +294,23 @@ def _differences(content: Content) -> list[str]:
     """Of the pairs of summary.json: accuracies as trained and under the answer's correction, and, where there
     are many settings, only against the answer's setting."""
     setting, chosen = content.head
-    few = len(content.settings) <= 5
-    worth = [
-        pair
-        for pair in content.summary["paired"]
-        if pair["metric"] == "accuracy"
-        and (pair["correction"] in ("none", chosen) or pair["a"] == pair["b"])
-        and (few or setting in (pair["a"], pair["b"]))
-    ]
-    rows = []
-    for pair in worth[:MOST_PAIRS]:
-        low, high = (f"{100 * pair[end]:+.2f}" for end in ("low", "high"))
-        what, where = f"{pair['a']} - {pair['b']}", f"correction {pair['correction']}"
-        if pair["a"] == pair["b"]:
-            what, where = f"{pair['correction']} - none", pair["a"]
-        points, p = f"{100 * pair['difference']:+.2f}", f"{pair['p']:.2g}"
-        rows.append([what, where, pair["class"], points, f"{low} to {high}", p, str(pair["n"])])
+    few, rows = len(content.settings) <= 5, []
+    for pair in content.paired:
+        a, b, correction = pair["a"], pair["b"], pair["correction"]
+        worth = (a == b or correction in ("none", chosen)) and (few or setting in (a, b))
+        if pair["metric"] == "accuracy" and worth:
+            within = [f"{correction} - none", a]
+            between = [f"{a} - {b}", f"correction {correction}"]
+            points, low, high = (f"{100 * pair[number]:+.2f}" for number in ("difference", "low", "high"))
+            p, n = f"{pair['p']:.2g}", str(pair["n"])
+            numbers = [pair["class"], points, f"{low} to {high}", p, n]
+            rows.append((within if a == b else between) + numbers)
     if not rows:
         return []
+    rows = rows[:MOST_PAIRS]
     heads = ["difference", "within", "classes", "points", "95 % interval", "p", "n"]
     note = f"Paired over seeds, test accuracy in percentage points; {len(rows)} of the"
-    note += f" {len(content.summary['paired'])} pairs in summary.json; p is not corrected for their number."
+    note += f" {len(content.paired)} pairs in summary.json; p is not corrected for their number."
     return ["## Paired differences", "", note, "", *_markdown_table(heads, rows)]
 
 

@@ -1,7 +1,6 @@
 """Train teachers of several seeds as one program and save them with all that is needed to rebuild them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -20,7 +19,7 @@ flags.DEFINE_string("omit", "none", "Classes the teacher does not see, joined by
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    out, spec = Path(common.require("out", "runs/teacher")), common.require("model", "mlp-1200-1200")
+    out, spec = common.require_folder("out", "runs/teacher"), common.require("model", "mlp-1200-1200")
     (learning_rate,) = common.parse_numbers("learning_rate", str(FLAGS.learning_rate), open_low=True)
     (weight_decay,) = common.parse_numbers("weight_decay", str(FLAGS.weight_decay))
     dataset, train, validation = common.load_data()
@@ -40,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
     if common.open_run_folder(out, description) and (out / "teachers").exists():
         print(f"{out} is complete; the report is written again")
         print(report.build(out))
+        common.finish(out)
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     states, history = common.train_runs(

@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kd_jax import results
+from kd_jax.stats import Interval
+from kd_jax.summary import Values, interval_of, teachers_of, units_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BEFORE, AFTER, SHADE, GREY = COLOURS[0], COLOURS[1], "#E4E4E4", "#BBBBBB"
@@ -39,9 +41,6 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 }
 _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
-
-Summary = dict[results.Key, results.stats.Interval]
-"""What `results.lookup` gives."""
 
 
 def to_png(figure: Figure) -> bytes:
@@ -84,11 +83,11 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
             if metric == "accuracy_missing":
                 axes.set_ylim(-2, 102)
         _legend(figure)
-        _heading(figure, f"Learning curves: mean and 95 % interval, {_seeds(config)}")
+        _heading(figure, f"Learning curves: mean and 95 % interval, n = {units_of(config)}")
     return figure
 
 
-def class_bars(summary: Summary, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
+def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
     """Test accuracy (%) of each class, one panel a setting, bars before and after the correction that
     `corrections` names for the setting (none: one bar); the missing classes are shaded. With more than 20
     classes the bars are all, kept and missing. At most 6 settings, those with missing classes first."""
@@ -104,7 +103,7 @@ def class_bars(summary: Summary, config: dict[str, Any], corrections: dict[str, 
             after = corrections.get(name, "none")
             shown = ["none"] if after == "none" else ["none", after]
             for place, correction in enumerate(shown):
-                rows = _percent(summary.get((name, "test", correction, c, "accuracy")) for c in classes)
+                rows = _percent(values.get((name, "test", correction, c, "accuracy")) for c in classes)
                 at = np.arange(len(classes)) + (place - (len(shown) - 1) / 2) * 0.4
                 label = "as trained" if correction == "none" else f"bias corrected, {correction}"
                 error = {"elinewidth": 0.9, "capsize": 1.5, "ecolor": "#333333"}
@@ -122,16 +121,16 @@ def class_bars(summary: Summary, config: dict[str, Any], corrections: dict[str, 
         _legend(figure)
         left_out = len(config["settings"]) - len(settings)
         more = f"; {left_out} settings are not shown" if left_out else ""
-        _heading(figure, f"Test accuracy of each class: mean and 95 % interval, {_seeds(config)}{more}")
+        _heading(figure, f"Test accuracy of each class: mean and 95 % interval, n = {units_of(config)}{more}")
     return figure
 
 
 def bias_curve(
-    curve: Sequence[results.BiasRow], summary: Summary, config: dict[str, Any], settings: Sequence[str]
+    curve: Sequence[results.BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
 ) -> Figure:
     """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
     (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
-    each correction chose."""
+    each correction chose, also where it lies outside the curve."""
     settings = list(settings)[:MOST_PANELS]
     width = min(len(settings), 3)
     height = math.ceil(len(settings) / width)
@@ -141,20 +140,34 @@ def bias_curve(
         for axes in panels[len(settings) :]:
             axes.set_axis_off()
         for axes, name in zip(panels, settings, strict=False):
-            for colour, (part, points) in zip(COLOURS, _by_bias(curve, summary, config, name), strict=False):
+            for colour, (part, points) in zip(COLOURS, _by_bias(curve, values, config, name), strict=False):
                 _band(axes, points, colour, f"{part} classes")
-            for correction, line in _LINES.items():
-                chosen = summary.get((name, "test", correction, "missing", "bias"))
-                if chosen is not None:
-                    label = f"bias chosen, {correction}"
-                    axes.axvline(chosen.mean, color="#333333", linestyle=line, linewidth=1.1, label=label)
+            beyond = _mark_chosen(axes, values, name)
             title = textwrap.fill(name, 42, break_long_words=True)
-            axes.set(title=title, ylim=(-2, 102), xlabel="added to the missing classes' logits (nats)")
+            label = f"added to the missing classes' logits (nats)\n{textwrap.fill(beyond, 50)}".strip()
+            axes.set(title=title, ylim=(-2, 102), xlabel=label)
         for row in panels[::width]:
             row.set_ylabel("test accuracy (%)")
         _legend(figure)
-        _heading(figure, f"Accuracy against bias: mean and 95 % interval, {_seeds(config)}")
+        _heading(figure, f"Accuracy against bias: mean and 95 % interval, n = {units_of(config)}")
     return figure
+
+
+def _mark_chosen(axes: Axes, values: Values, setting: str) -> str:
+    """A vertical line at the mean bias that each correction chose; the axis extends to it. What is further
+    from the curve than the curve is wide would squash it, and is returned in words instead."""
+    low, high = axes.dataLim.intervalx
+    beyond = []
+    for correction, line in _LINES.items():
+        chosen = values.get((setting, "test", correction, "missing", "bias"))
+        if chosen is None:
+            continue
+        if max(low - chosen.mean, chosen.mean - high) > high - low:
+            beyond.append(f"{correction} {chosen.mean:.1f}")
+        else:
+            label = f"bias chosen, {correction}"
+            axes.axvline(chosen.mean, color="#333333", linestyle=line, linewidth=1.1, label=label)
+    return f"chosen beyond this axis: {', '.join(beyond)}" if beyond else ""
 
 
 def confusion_matrix(
@@ -183,7 +196,7 @@ def confusion_matrix(
                 _numbers(axes, shares)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
         marked = "; * never seen in training" if missing else ""
-        _heading(figure, f"Confusion, test split: {setting}, mean, {_seeds(config)}{marked}")
+        _heading(figure, f"Confusion, test split: {setting}, mean, n = {units_of(config)}{marked}")
     return figure
 
 
@@ -197,7 +210,7 @@ def _curves(
         if shown and not math.isnan(row.value):
             by_epoch = values.setdefault((row.setting, row.metric), {})
             by_epoch.setdefault(row.epoch, {})[row.seed] = row.value
-    teachers = results.teachers_of(config)
+    teachers = teachers_of(config)
     return {
         key: np.array([_point(epoch, key[0], by_epoch[epoch], teachers) for epoch in sorted(by_epoch)])
         for key, by_epoch in values.items()
@@ -208,18 +221,18 @@ def _point(
     at: float, setting: str, by_seed: dict[int, float], teachers: dict[Any, Any]
 ) -> tuple[float, float, float, float]:
     """(at, mean, low, high), the latter in %."""
-    interval = results.interval_of(setting, by_seed, teachers)
+    interval = interval_of(setting, by_seed, teachers)
     return at, 100 * interval.mean, 100 * interval.low, 100 * interval.high
 
 
 def _by_bias(
-    curve: Sequence[results.BiasRow], summary: Summary, config: dict[str, Any], setting: str
+    curve: Sequence[results.BiasRow], values: Values, config: dict[str, Any], setting: str
 ) -> list[tuple[str, np.ndarray]]:
     """(part, f64[points,4]: bias, mean, low, high in %) for the missing, the kept and all classes; a part's
     accuracy weighs each class by its number of test examples."""
     missing = set(next(s["missing"] for s in config["settings"] if s["name"] == setting))
     every = set(range(config["data"]["num_classes"]))
-    totals = {k: getattr(summary.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
+    totals = {k: getattr(values.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
     accuracies: dict[float, dict[int, dict[int, float]]] = {}
     for row in curve:
         if row.setting == setting and not math.isnan(row.accuracy):
@@ -229,7 +242,7 @@ def _by_bias(
         total = sum(totals[k] for k in part & by_class.keys())
         return sum(totals[k] * by_class[k] for k in part & by_class.keys()) / total if total else math.nan
 
-    teachers = results.teachers_of(config)
+    teachers = teachers_of(config)
     return [
         (
             part,
@@ -266,7 +279,7 @@ def _numbers(axes: Axes, shares: np.ndarray) -> None:
             axes.text(called, true, text, ha="center", va="center", fontsize=7, color=colour)
 
 
-def _percent(intervals: Iterable[results.stats.Interval | None]) -> np.ndarray:
+def _percent(intervals: Iterable[Interval | None]) -> np.ndarray:
     """f64[n,3]: mean, low, high in %; nan where there is no interval."""
     return 100 * np.array([interval[:3] if interval else (math.nan,) * 3 for interval in intervals])
 
@@ -304,10 +317,3 @@ def _legend(figure: Figure) -> None:
 def _heading(figure: Figure, text: str) -> None:
     wrapped = textwrap.fill(text, int(11 * figure.get_figwidth()))
     figure.suptitle(wrapped, x=0.01, ha="left", fontsize=10, fontweight="bold")
-
-
-def _seeds(config: dict[str, Any]) -> str:
-    seeds = {run["seed"] for run in config["runs"]}
-    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
-    shared = f" of {len(teachers)} teachers" if len(teachers) > 1 else ""
-    return f"n = {len(seeds)} seed{'s' if len(seeds) > 1 else ''}{shared}"

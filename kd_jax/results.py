@@ -31,15 +31,13 @@ Numbers are written with repr, so they read back as the same float64.
 
 import csv
 import io
-import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kd_jax import stats
 from kd_jax.types import InputError
 
 FORMAT = 1
@@ -48,7 +46,6 @@ CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teach
 METRICS = ("accuracy", "errors", "total", "bias", "macro_accuracy")
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
 
-_MOST_SETTINGS_FOR_ALL_PAIRS = 16
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
     "data": dict, "teacher": dict | None, "settings": list, "runs": list,
@@ -169,6 +166,9 @@ def _to_csv(row_type: type, rows: Iterable[tuple[Any, ...]]) -> bytes:
 
 # Reading
 
+Parser = Callable[[str], Any]
+"""Of a cell; raises ValueError with what it expected."""
+
 
 def read_run(folder: Path) -> Run:
     """Reads config.json, history.csv, results.csv and bias_curve.csv, and checks that they belong together.
@@ -250,50 +250,42 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path} is not text", "UTF-8", f"byte {error.start} is not") from None
 
 
-def _read_csv(path: Path, row_type: Any, parsers: dict[str, Callable[[str], Any]]) -> list[Any]:
-    """parsers: by column, each raising ValueError with what it expected. Rows that differ in nothing but
+def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any]:
+    """parsers: by column. Rows that differ in nothing but
     their last column (the value) are one measurement given twice."""
     text = _read_text(path)
     columns = _columns(row_type)
-    parse_row = [parsers[column] for column in columns]
     if not text.endswith("\n"):
         raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[Any] = []
-    seen: set[Any] = set()
+    rows: dict[Any, Any] = {}
     try:
         header = next(reader, [])
         if header != columns:
             raise InputError(f"{path}, line 1", ",".join(columns), ",".join(header))
         for cells in reader:
+            where = f"{path}, line {reader.line_num}"
             if len(cells) != len(columns):
-                raise InputError(f"{path}, line {reader.line_num}", f"{len(columns)} columns", len(cells))
-            try:
-                row = row_type._make([parse(cell) for parse, cell in zip(parse_row, cells, strict=True)])
-            except ValueError:
-                raise _bad_cell(f"{path}, line {reader.line_num}", columns, parse_row, cells) from None
-            if row[:-1] in seen:
-                once = f"each {', '.join(columns[:-1])} once"
-                raise InputError(f"{path}, line {reader.line_num}", once, f"{row[:-1]} again")
-            seen.add(row[:-1])
-            rows.append(row)
+                raise InputError(where, f"{len(columns)} columns", len(cells))
+            row = row_type._make(_parse(where, zip(columns, cells, strict=True), parsers))
+            if row[:-1] in rows:
+                raise InputError(where, f"each {', '.join(columns[:-1])} once", f"{row[:-1]} again")
+            rows[row[:-1]] = row
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}", "comma-separated values", error) from None
-    return rows
+    return list(rows.values())
 
 
-def _bad_cell(
-    where: str, columns: list[str], parse_row: list[Callable[[str], Any]], cells: list[str]
-) -> InputError:
-    for column, parse, cell in zip(columns, parse_row, cells, strict=True):
+def _parse(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> Iterator[Any]:
+    """cells: (column, text)."""
+    for column, cell in cells:
         try:
-            parse(cell)
+            yield parsers[column](cell)
         except ValueError as error:
-            return InputError(f"{where}, column {column}", str(error), repr(cell))
-    raise AssertionError("no cell of this row is bad")
+            raise InputError(f"{where}, column {column}", str(error), repr(cell)) from None
 
 
-def _parsers(config: dict[str, Any]) -> dict[str, Callable[[str], Any]]:
+def _parsers(config: dict[str, Any]) -> dict[str, Parser]:
     """What most columns hold; a file's reader adds or replaces the others."""
     return {
         **dict.fromkeys(("run", "seed", "epoch"), _whole),
@@ -376,114 +368,3 @@ def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:
         if key not in value or not isinstance(value[key], kind) or isinstance(value[key], bool):
             expected = getattr(kind, "__name__", str(kind))
             raise InputError(f"{where}: {key}", expected, repr(value[key]) if key in value else "nothing")
-
-
-# Summing up
-
-Key = tuple[str, str, str, str, str]
-"""(setting, split, correction, class, metric)"""
-
-
-def teachers_of(config: dict[str, Any]) -> dict[tuple[str, int], int | None]:
-    """(setting, seed) -> the seed of the teacher that this run learnt from."""
-    return {(run["setting"], run["seed"]): run["teacher_seed"] for run in config["runs"]}
-
-
-def interval_of(
-    setting: str, by_seed: dict[int, float], teachers: dict[tuple[str, int], int | None]
-) -> stats.Interval:
-    """The interval over the seeds at which the value is defined, clustered by the teachers they share."""
-    defined = {seed: value for seed, value in by_seed.items() if not math.isnan(value)}
-    if setting == TEACHER:
-        return stats.mean_interval(list(defined.values()))
-    return stats.clustered_interval(
-        list(defined.values()), [teachers.get((setting, seed)) for seed in defined]
-    )
-
-
-def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
-    """The values by seed of every measurement, in the order of the rows."""
-    groups: dict[Key, dict[int, float]] = {}
-    for setting, seed, *rest, value in rows:
-        groups.setdefault((setting, *rest), {})[seed] = value  # type: ignore[arg-type]
-    return groups
-
-
-def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, Any]:
-    """The content of summary.json.
-
-    results: the interval of every measurement but predicted_as_*.
-    paired: accuracy and errors on the test split, of all classes and of the missing ones (where both settings
-    miss the same): every two settings under the same correction, and each correction against none within a
-    setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
-    Pairs that share fewer than two seeds are left out.
-    """
-    groups = group(row for row in rows if not row.metric.startswith("predicted_as_"))
-    teachers = teachers_of(config)
-    results = []
-    for key, by_seed in groups.items():
-        interval = interval_of(key[0], by_seed, teachers)
-        names = dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True))
-        results.append(names | _defined(interval))
-    paired = [
-        entry
-        for a, b in _pairs(config["settings"])
-        for correction in CORRECTIONS
-        for class_ in ("all", "missing")
-        for metric in ("accuracy", "errors")
-        for entry in _pair(a, b, correction, class_, metric, groups, teachers)
-    ]
-    return {"format": FORMAT, "results": results, "paired": paired}
-
-
-def lookup(summary: dict[str, Any]) -> dict[Key, stats.Interval]:
-    """The intervals of a summary by (setting, split, correction, class, metric)."""
-
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    return {
-        (e["setting"], e["split"], e["correction"], e["class"], e["metric"]): stats.Interval(
-            number(e["mean"]), number(e["low"]), number(e["high"]), e["n"]
-        )
-        for e in summary["results"]
-    }
-
-
-def _defined(numbers: Any) -> dict[str, Any]:
-    return {name: None if math.isnan(value) else value for name, value in numbers._asdict().items()}
-
-
-def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every setting with itself (its corrections against none), and the settings worth comparing."""
-    yield from ((setting, setting) for setting in settings)
-    for a, b in itertools.combinations(settings, 2):
-        differing = sum(a.get(name) != b.get(name) for name in (a | b) if name != "name")
-        if len(settings) <= _MOST_SETTINGS_FOR_ALL_PAIRS or differing == 1:
-            yield a, b
-
-
-def _pair(
-    a: dict[str, Any],
-    b: dict[str, Any],
-    correction: str,
-    class_: str,
-    metric: str,
-    groups: dict[Key, dict[int, float]],
-    teachers: dict[tuple[str, int], int | None],
-) -> Iterable[dict[str, Any]]:
-    """One entry, or none where it would say nothing."""
-    within = a is b
-    if (within and correction == "none") or (class_ == "missing" and a["missing"] != b["missing"]):
-        return
-    of_a = groups.get((a["name"], "test", correction, class_, metric), {})
-    of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})
-    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
-    if len(seeds) < 2:
-        return
-    shared = [(teachers.get((a["name"], seed)), teachers.get((b["name"], seed))) for seed in seeds]
-    difference = stats.paired_difference(
-        [of_a[seed] for seed in seeds], [of_b[seed] for seed in seeds], shared
-    )
-    names = {"a": a["name"], "b": b["name"], "split": "test", "correction": correction}
-    yield names | {"class": class_, "metric": metric} | _defined(difference)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.container import BarContainer
 
 from experiments import report
-from kd_jax import plots, results
+from kd_jax import plots, results, summary
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
@@ -324,7 +324,7 @@ def run(folder):
 
 @pytest.fixture
 def values(run):
-    return results.lookup(results.summarise(run.results, run.config))
+    return summary.lookup(summary.summarise(run.results, run.config))
 
 
 def labels_of(figure):
@@ -385,6 +385,25 @@ def test_bias_curve(run, values):
         lines["bias chosen, teacher_matched"][0, 0] == 2.5 and lines["bias chosen, test_tuned"][0, 0] == 4.0
     )
     assert "(nats)" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    "chosen, drawn", [(3.5, True), (6.9, True), (7.1, False), (150.04, False), (-4.9, True), (-5.1, False)]
+)
+def test_biases_outside_the_curve(run, values, chosen, drawn):
+    # The curve goes from -1 to 3: the axis extends by up to 4 on each side, what is further out is written.
+    key = (SOFT, "test", "test_tuned", "missing", "bias")
+    values[key] = values[key]._replace(mean=chosen)
+    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
+    marks = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in axes.lines}
+    low, high = axes.get_xlim()
+    assert marks["bias chosen, teacher_matched"] == 2.5
+    if drawn:
+        assert marks["bias chosen, test_tuned"] == chosen and low < chosen < high
+        assert axes.get_xlabel().endswith("(nats)")
+    else:
+        assert "bias chosen, test_tuned" not in marks and -5 < low < high < 7
+        assert axes.get_xlabel().endswith(f"(nats)\nchosen beyond this axis: test_tuned {chosen:.1f}")
 
 
 def test_bias_curve_weighs_classes_by_their_examples(run, values):

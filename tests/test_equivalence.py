@@ -1,0 +1,268 @@
+"""A whole sweep, done in every way it can be done: the outcome is the same.
+
+Three settings x three seeds of a small network with dropout, jitter, Adam and a schedule, on 24 random images,
+five epochs; distilled from two teachers. One program a way, shared by the tests (compiling is what takes time).
+A mapped run equals its solo run to rounding; whatever runs the same program is equal to the bit.
+"""
+
+import dataclasses
+import functools
+import re
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from kd_jax import augment, checkpoint, losses, models, optim, sweep
+from kd_jax.train import Config, evaluate, fit, init_state, variables_of
+from kd_jax.types import HParams, Table, TrainState
+
+N, K, M, B, U, EPOCHS = 24, 3, 2, 8, 3, 5
+SEEDS = (0, 1, 2)
+FROZEN = 2  # the setting whose rate is 0
+RANDOM = np.random.RandomState(0)
+IMAGES = RANDOM.randint(256, size=(N, 4, 4, 1)).astype(np.uint8)
+LABELS = (np.arange(N) % K).astype(np.int32)
+TEACHERS = RANDOM.standard_normal((M, N, K)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes():
+    """optax's own Adam and schedules mix Python floats with integer counts, which the strict setting forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def setting(rate, decay, temperature, alpha, mask) -> HParams:
+    numbers = (np.float32(x) for x in (rate, decay, temperature, alpha))
+    return HParams(*numbers, np.array(mask), np.int32(0))
+
+
+SETTINGS = (
+    setting(0.05, 0.0, 2, 1.0, [True, True, True]),
+    setting(0.02, 1e-3, 4, 0.5, [True, False, True]),
+    setting(0.0, 0.0, 1, 0.0, [True, True, True]),
+)
+HPARAMS = sweep.stack_runs(SETTINGS, SEEDS, M)
+R = len(SETTINGS) * len(SEEDS)  # 9: padded to 10 on two devices
+CONFIG = Config(
+    model=models.build("mlp-6", K, dropout=0.5, input_dropout=0.1),
+    image_shape=(4, 4, 1),
+    num_classes=K,
+    loss_fn=losses.LOSSES["soft"],
+    optimizer=optim.OPTIMIZERS["adamw"],
+    schedule=optim.SCHEDULES["warmup_cosine"](EPOCHS * U),
+    batch_size=B,
+    num_updates=U,
+    max_norm=2.0,
+    augment=partial(augment.jitter, pixels=1),
+)
+
+
+def table(images=IMAGES, teachers=TEACHERS) -> Table:
+    return Table(jnp.asarray(images), jnp.asarray(LABELS), jnp.asarray(teachers))
+
+
+HELD_OUT = Table(jnp.asarray(IMAGES[:7]), jnp.asarray(LABELS[:7]))
+
+
+@functools.cache
+def start() -> TrainState:
+    """The nine initial states, in numpy."""
+    return plain(sweep.init_states(CONFIG, sweep.run_keys(SEEDS, len(SETTINGS))))
+
+
+def fresh(rows=slice(None)) -> TrainState:
+    """A copy of them on the device: each sweep donates its own."""
+    states = jax.tree.map(lambda leaf: jnp.array(leaf[rows]), start())
+    return states.replace(key=jax.random.wrap_key_data(states.key))
+
+
+def plain(tree):
+    """Keys as their data, all in numpy."""
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
+
+
+def joined(histories):
+    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
+
+
+def train(data=None, held_out=HELD_OUT, states=None, epochs=EPOCHS, length=EPOCHS, chunk=None, hparams=HPARAMS):
+    """(final states, history) in numpy."""
+    histories, states = [], fresh() if states is None else states
+    data = table() if data is None else data
+    for states, history, epoch in sweep.run_segments(CONFIG, data, held_out, hparams, states, epochs, length, chunk):
+        histories.append(history)
+    assert epoch == epochs
+    return plain(states), joined(histories)
+
+
+@functools.cache
+def reference():
+    """All at once, two devices, five epochs in one segment."""
+    return train()
+
+
+def same_bits(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def close(one, other):
+    """Counts may differ only where two logits tie, which they do not here; floats by rounding alone."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), one, other)
+
+
+def row(tree, run):
+    return jax.tree.map(lambda leaf: leaf[run], tree)
+
+
+def differ(one, other) -> bool:
+    return bool(np.max(np.abs(one.params["hidden_0"]["kernel"] - other.params["hidden_0"]["kernel"])) > 1e-3)
+
+
+def test_the_same_sweep_twice_gives_the_same_bits():
+    same_bits(reference(), train())
+
+
+def test_every_run_differs_from_every_other():
+    states, _ = reference()
+    assert all(differ(row(states, a), row(states, b)) for a in range(R) for b in range(a))
+
+
+def test_settings_share_their_initialisation_and_seeds_do_not():
+    states = start()
+    for seed in range(3):
+        same_bits(row(states, seed), row(states, 3 + seed))
+        same_bits(row(states, seed), row(states, 6 + seed))
+    assert all(differ(row(states, a), row(states, b)) for a, b in [(0, 1), (0, 2), (1, 2)])
+
+
+def test_a_mapped_run_is_its_solo_run():
+    """Run by run by `fit` alone: no map, no placement, no padding."""
+    states, history = reference()
+    solo = jax.jit(lambda hparams, state: fit(CONFIG, table(), HELD_OUT, hparams, state, jnp.int32(EPOCHS), EPOCHS))
+    for run in (0, 4, 8):
+        after, counts = solo(row(HPARAMS, run), fresh(run))
+        close(plain(after), row(states, run))
+        close(plain(counts), row(history, run))
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_the_chunk_changes_only_the_cost(chunk):
+    """Five runs a device: one after another, or as 2 + 2 + 1."""
+    close(train(chunk=chunk), reference())
+
+
+def test_one_device_gives_what_two_give(monkeypatch):
+    mesh = Mesh(np.array(jax.local_devices()[:1]), ("runs",), axis_types=(AxisType.Auto,))
+    monkeypatch.setattr(sweep, "runs_mesh", lambda: mesh)
+    close(train(), reference())
+
+
+def test_segments_and_resuming_give_the_same_bits(tmp_path):
+    """Epochs 2 + 2 + 1; and stopped after 2, saved, loaded into another start, and continued to 5."""
+    whole = train(length=2)
+    same_bits(whole, reference())
+    segments = sweep.run_segments(CONFIG, table(), HELD_OUT, HPARAMS, fresh(), EPOCHS, 2, None)
+    states, first, epoch = next(segments)
+    assert epoch == 2 and np.all(plain(states).epoch == 2) and first["train"].total.shape == (R, 2, K)
+    checkpoint.save(tmp_path / "epoch_2", {"states": states}, {"epoch": 2})
+    arrays, _ = checkpoint.load(tmp_path / "epoch_2")
+    others = sweep.init_states(CONFIG, sweep.run_keys([7, 8, 9], len(SETTINGS)))
+    loaded = checkpoint.rebuild(others, arrays["states"])
+    after, rest = train(states=loaded, length=2)
+    same_bits((after, joined([first, rest])), whole)
+
+
+def test_the_grid_is_traced_once(monkeypatch):
+    """Nine runs of three settings in three segments, then other settings, masks and seeds: one trace of `fit`."""
+    monkeypatch.setattr(sweep, "fit", chex.assert_max_traces(fit, n=1))
+    config = dataclasses.replace(CONFIG, max_norm=3.0)  # a program that no other test has compiled
+
+    def run(settings, seeds, epochs):
+        hparams = sweep.stack_runs(settings, seeds, M)
+        states = fresh().replace(key=sweep.run_keys(seeds, len(settings)))
+        list(sweep.run_segments(config, table(), None, hparams, states, epochs, 2, None))
+
+    run(SETTINGS, SEEDS, EPOCHS)
+    run((setting(0.3, 0.1, 9, 0.2, [False, False, True]),) * 3, (5, 6, 7), 3)
+    with pytest.raises(AssertionError, match="traced"):  # the counter does count
+        list(sweep.run_segments(config, table(), None, HPARAMS, fresh(), 3, 3, None))
+
+
+def test_a_masked_class_does_not_touch_its_run():
+    """Other images and other teacher logits of class 1 in the training set: setting 1, which never sees it, is the
+    same to the bit; setting 0, which does, is not."""
+    images, teachers = IMAGES.copy(), TEACHERS.copy()
+    images[LABELS == 1] = 255 - images[LABELS == 1]
+    teachers[:, LABELS == 1] *= -1
+    states, history = train(table(images, teachers))
+    for run in range(R):
+        if run // 3 == 1:
+            same_bits(row(states, run), row(reference()[0], run))
+            same_bits(row(history, run), row(reference()[1], run))
+        elif run // 3 == 0:
+            assert differ(row(states, run), row(reference()[0], run))
+    seen = reference()[1]["train"].total
+    assert not np.any(seen[3:6, :, 1]) and np.all(seen[3:6, :, [0, 2]] >= 8)
+    np.testing.assert_array_equal(seen.sum(axis=-1), U * B)  # equal work
+
+
+def test_each_run_learns_from_its_own_teacher():
+    """Seeds 0, 1, 2 learn from teachers 0, 1, 0: another teacher 1 changes the runs of seed 1 and no other."""
+    states, _ = train(table(teachers=np.stack([TEACHERS[0], -TEACHERS[1]])))
+    for run in range(2 * len(SEEDS)):
+        if run % 3 == 1:
+            assert differ(row(states, run), row(reference()[0], run))
+        else:
+            same_bits(row(states, run), row(reference()[0], run))
+
+
+def test_validation_does_not_touch_training():
+    """With none at all the student trains the same: it is in training mode after each validation, too."""
+    states, history = train(held_out=None)
+    close((states, history["train"]), (reference()[0], reference()[1]["train"]))
+    assert set(history) == {"train"}
+
+
+def test_dropout_is_active_in_every_epoch_and_absent_from_validation():
+    """At a rate of 0 the network stays as it began: its validation counts are those of `evaluate` at every epoch,
+    its training loss is another in each, by dropout and jitter."""
+    states, history = reference()
+    for run in range(3 * FROZEN, R):
+        same_bits(row(states, run).params, row(start(), run).params)
+        counts = evaluate(CONFIG.model, variables_of(row(start(), run)), HELD_OUT.images, HELD_OUT.labels)
+        for epoch in range(EPOCHS):
+            close(row(row(history["validation"], run), epoch), plain(counts))
+        assert len(np.unique(history["train"].loss_sum[run])) == EPOCHS
+
+
+def test_learning_happens():
+    """The training loss of each run that has a rate falls."""
+    loss = reference()[1]["train"].loss_sum[:3]
+    assert np.all(loss[:, -1] < loss[:, 0])
+
+
+def lowered(length, num_runs_on_each, mesh):
+    hparams, states = (sweep.pad_runs(tree, mesh.size * num_runs_on_each) for tree in (HPARAMS, fresh()))
+    arguments = (table(), HELD_OUT, jnp.int32(2), hparams, states)
+    return sweep._segment.lower(CONFIG, length, None, mesh, *arguments)
+
+
+def test_no_collective_in_the_compiled_program():
+    """Runs never speak to each other: two devices compute side by side."""
+    text = lowered(EPOCHS, 5, sweep.runs_mesh()).compile().as_text()
+    assert "while" in text and re.search(r"num_partitions=2|sharding=\{devices=\[2", text)
+    names = r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all"
+    assert not re.findall(names, text)
+
+
+def test_init_states_is_init_state_of_each_key():
+    one = jax.jit(partial(init_state, CONFIG), compiler_options=sweep.QUICK_COMPILE)(fresh(1).key)
+    close(plain(one), row(start(), 1))
+    assert np.all(start().epoch == 0)

@@ -1,0 +1,1018 @@
+"""The entry points as a user runs them: what they write, that it is true, that nothing is lost, and that bad
+input costs one line.
+
+They run in one process (`Launcher`), each as `python -m experiments.NAME` would: Python and JAX start once.
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import scipy.stats
+from absl import app, flags
+
+from kd_jax import checkpoint, data, models
+from kd_jax.results import CORRECTIONS
+from kd_jax.types import InputError
+
+ROOT = Path(__file__).parents[1]
+STRICT = {"JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_DEBUG_KEY_REUSE": "true"}
+
+
+class Outcome(NamedTuple):
+    """What an entry point left: exit status (minus the signal that killed it), its streams, what was asked."""
+
+    status: int
+    out: str = ""
+    err: str = ""
+    value: Any = None
+
+
+class Launcher:
+    """A process that runs entry points one after another, this file being its program."""
+
+    def __init__(self, folder: Path):
+        environment = os.environ | STRICT | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-P", __file__]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, cwd=folder, env=environment
+        )
+
+    def __enter__(self) -> "Launcher":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.process.communicate()
+
+    def __call__(self, name: str, *words: object, ask: str = "", die: str = "", before: str = "") -> Outcome:
+        """Runs experiments.`name` with these flags.
+
+        ask: instead of running its main, evaluate this in the module, its flags being parsed.
+        die, before: send the process this signal when it is about to put a file or folder of that name in place.
+        """
+        request = {"name": name, "words": list(map(str, words)), "ask": ask, "die": die, "before": before}
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        reply = self.process.stdout.readline()
+        return Outcome(**json.loads(reply)) if reply else Outcome(self.process.wait())
+
+
+def serve() -> None:
+    """The launcher's other end: a request a line from stdin, a reply a line to what was stdout at the start."""
+    app.define_help_flags()
+    builtin = set(flags.FLAGS)
+    rename = os.replace
+    with os.fdopen(os.dup(1), "w") as replies:
+        for line in sys.stdin:
+            request = json.loads(line)
+
+            def replace(source: Any, target: Any, request: dict[str, Any] = request) -> None:
+                if Path(target).name == request["before"]:
+                    os.kill(os.getpid(), signal.Signals[request["die"]])
+                rename(source, target)
+
+            os.replace = replace  # type: ignore[assignment]
+            print(json.dumps(_captured(request)), file=replies, flush=True)
+            # As if never imported: both entry points have a flag --omit.
+            for module in [module for module in sys.modules if module.split(".")[0] == "experiments"]:
+                del sys.modules[module]
+            for flag in set(flags.FLAGS) - builtin:
+                delattr(flags.FLAGS, flag)
+            flags.FLAGS.unparse_flags()
+
+
+def _captured(request: dict[str, Any]) -> dict[str, Any]:
+    """Whatever is written to file descriptors 1 and 2, by Python or not."""
+    kept = [os.dup(1), os.dup(2)]
+    streams = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
+    try:
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream.fileno(), number)
+        status, value = _execute(request)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in enumerate(kept, 1):
+            os.dup2(old, number)
+            os.close(old)
+    texts = []
+    for stream in streams:
+        stream.seek(0)
+        texts.append(stream.read().decode())
+        stream.close()
+    return {"status": status, "out": texts[0], "err": texts[1], "value": value}
+
+
+def _execute(request: dict[str, Any]) -> tuple[int, Any]:
+    module = f"experiments.{request['name']}"
+    try:
+        if request["ask"]:
+            namespace = runpy.run_module(module)
+            flags.FLAGS([module, *request["words"]])
+            return 0, eval(request["ask"], namespace)
+        sys.argv = [module, *request["words"]]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return 0, None
+    except SystemExit as exit:
+        return (exit.code if isinstance(exit.code, int) else int(exit.code is not None)), None
+    except InputError as error:
+        return 2, str(error)
+    except BaseException:
+        traceback.print_exc()
+        return 1, None
+
+
+# --- what all tests share: one teacher, one sweep of students -------------------------------------------
+
+SEEDS, EPOCHS, CLASSES = range(2), 3, 10
+TRAINING = ["--model=mlp-16", "--epochs=3", "--batch_size=64", "--seeds=2", "--checkpoint_every=1"]
+SETTINGS = {"labels": (), "T=4": (), "labels omit=3": (3,), "T=4 omit=3": (3,)}
+TEACHER_FILES = {"config.json", "history.csv", "results.csv", "summary.json", "report.md", "figures", "teachers"}
+STUDENT_FILES = TEACHER_FILES - {"teachers"} | {"students", "bias_curve.csv"}
+
+
+class Run(NamedTuple):
+    """A finished run: its folder, the flags that made it but for --out, and what it printed."""
+
+    folder: Path
+    words: list[str]
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """The folder that everything here lies in, entry points' working folder."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(scope="session")
+def launch(home) -> Iterator[Launcher]:
+    with Launcher(home) as launcher:
+        yield launcher
+
+
+@pytest.fixture(scope="session")
+def teacher(launch, home) -> Run:
+    words = [*TRAINING, "--learning_rate=1e-2"]
+    return Run(home / "teacher", words, launch("train_teacher", *words, f"--out={home / 'teacher'}"))
+
+
+@pytest.fixture(scope="session")
+def sweep(launch, home, teacher) -> Run:
+    words = [*TRAINING, "--learning_rates=1e-2", f"--teacher={teacher.folder}", "--temperatures=4"]
+    words += ["--alphas=0,1", "--omit=none,3"]
+    return Run(home / "sweep", words, launch("distill", *words, f"--out={home / 'sweep'}"))
+
+
+@pytest.fixture(scope="session")
+def toy(launch, home) -> Run:
+    """A teacher of a data set of the user's own: 3 classes, which a line of 4 pixels in 6 x 5 tells apart."""
+    order = np.random.RandomState(0)
+    images = order.randint(0, 90, (90, 6, 5)).astype(np.uint8)
+    labels = np.arange(90) % 3
+    images[np.arange(90), labels, :4] = 255
+    parts = {"train_images": images[:60], "train_labels": labels[:60]}
+    np.savez(home / "toy.npz", **parts, test_images=images[60:], test_labels=labels[60:])
+    words = ["--data_set=toy.npz", "--model=mlp-8", "--epochs=2", "--batch_size=8", "--learning_rate=0.05"]
+    words += ["--seeds=2"]
+    return Run(home / "toy", words, launch("train_teacher", *words, "--out=toy"))
+
+
+@pytest.fixture
+def distil(launch, home, toy, tmp_path):
+    """distil(flags...) runs small students of the toy teacher -> Run."""
+
+    def call(*words: str, out: str = "") -> Run:
+        folder = Path(out or tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+        given = [*toy.words[:4], "--learning_rates=0.05", "--seeds=2", f"--teacher={toy.folder}", *words]
+        return Run(folder, given, launch("distill", *given, f"--out={folder}"))
+
+    return call
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def results_of(folder: Path) -> dict[tuple[str, int, str, str, str, str], float]:
+    """(setting, seed, split, correction, class, metric) -> value, every row of results.csv."""
+    names = ("setting", "seed", "split", "correction", "class", "metric")
+    rows = read_csv(folder / "results.csv")
+    assert all(list(row) == [*names, "value"] for row in rows)
+    found = {tuple(row[name] for name in names): float(row["value"] or "nan") for row in rows}
+    assert len(found) == len(rows)
+    return {(key[0], int(key[1]), *key[2:]): value for key, value in found.items()}  # type: ignore[misc]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    """The parameters of a checkpoint, by "layer/kernel" and "layer/bias", leading axis R."""
+    variables, _ = checkpoint.load(folder)
+    assert set(variables) == {"params"}
+    return {f"{layer}/{name}": leaf for layer, leaves in variables["params"].items() for name, leaf in leaves.items()}
+
+
+def same_arrays(one: Path, other: Path) -> bool:
+    first, second = arrays_of(one), arrays_of(other)
+    return first.keys() == second.keys() and all(first[key].tobytes() == second[key].tobytes() for key in first)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def logits_of(arrays: dict[str, np.ndarray], run: int, images: np.ndarray) -> np.ndarray:
+    """f64[N,K] of the dense network `run`, by NumPy alone."""
+    x = images.reshape(len(images), -1) / 255.0
+    for layer in sorted({key.split("/")[0] for key in arrays} - {"logits"}):
+        x = np.maximum(x @ arrays[f"{layer}/kernel"][run] + arrays[f"{layer}/bias"][run], 0)
+    return x @ arrays["logits/kernel"][run] + arrays["logits/bias"][run]
+
+
+def splits_of(dataset: data.Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    _, validation = data.split_validation(dataset.train_labels, 0.1)
+    held_out = dataset.train_images[validation], dataset.train_labels[validation]
+    return {"validation": held_out, "test": (dataset.test_images, dataset.test_labels)}
+
+
+def done(run: Run) -> Outcome:
+    """The outcome of a run that is to have gone well and quietly."""
+    assert run.outcome.status == 0 and run.outcome.err == "", run.outcome
+    return run.outcome
+
+
+# --- 1. what a run leaves, and that it is true ----------------------------------------------------------
+
+
+def test_both_run_folders_hold_what_they_are_to_hold(teacher, sweep):
+    for run, files in ((teacher, TEACHER_FILES), (sweep, STUDENT_FILES)):
+        done(run)
+        assert {path.name for path in run.folder.iterdir()} == files  # and no checkpoints, no temporary file
+        figures = {"class_bars.png", "confusion_matrix.png", "learning_curves.png"}
+        figures |= {"bias_curve.png"} if run is sweep else set()
+        assert {path.name for path in (run.folder / "figures").iterdir()} == figures
+        for figure in figures:
+            from PIL import Image
+
+            with Image.open(run.folder / "figures" / figure) as image:
+                image.load()
+                assert min(image.size) > 200 and len(image.convert("RGB").getcolors(1 << 24)) > 10
+        report = (run.folder / "report.md").read_text()
+        assert all(f"figures/{figure}" in report for figure in figures)
+
+
+def test_config_is_complete(launch, teacher, sweep, digits):
+    for name, run in (("train_teacher", teacher), ("distill", sweep)):
+        config = config_of(run.folder)
+        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", launch(name, "--help").out, re.MULTILINE))
+        assert set(config["flags"]) == listed and len(listed) > 20
+        assert config["flags"]["out"] == str(run.folder) and config["flags"]["epochs"] == EPOCHS
+        assert config["experiment"] == name
+        assert config["command"].startswith(f"./launch.sh {name} --model=mlp-16 --epochs=3 ")
+        for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy"):
+            assert config["versions"][package] == importlib.metadata.version(package)
+        assert config["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+        assert config["device"] == f"2 x cpu (cpu), {os.cpu_count()} CPU cores"
+        about = config["data"]
+        assert (about["name"], about["fingerprint"]) == ("digits", digits.fingerprint)
+        assert (about["train"] + about["validation"], about["test"]) == (1297, 500)
+        assert about["class_names"] == [str(k) for k in range(CLASSES)]
+    manifest = (teacher.folder / "teachers" / "manifest.json").read_bytes()
+    assert config["teacher"]["sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert config["teacher"]["num_teachers"] == 2 and config["teacher"]["class_mask"] == [True] * CLASSES
+    assert config["teacher"]["flags"] == config_of(teacher.folder)["flags"]
+
+
+def test_runs_are_settings_times_seeds(teacher, sweep):
+    config = config_of(sweep.folder)
+    assert {s["name"]: tuple(s["missing"]) for s in config["settings"]} == SETTINGS
+    expected = [
+        {"run": run, "setting": setting, "seed": seed, "teacher_seed": seed}
+        for run, (setting, seed) in enumerate(itertools.product(SETTINGS, SEEDS))
+    ]
+    assert config["runs"] == expected
+    assert [run["seed"] for run in config_of(teacher.folder)["runs"]] == [*SEEDS]
+    assert all(leaf.shape[0] == len(expected) for leaf in arrays_of(sweep.folder / "students").values())
+    assert {key[:2] for key in results_of(sweep.folder)} == set(itertools.product([*SETTINGS, "teacher"], SEEDS))
+
+
+def test_history_has_every_epoch_of_every_run(sweep):
+    rows = read_csv(sweep.folder / "history.csv")
+    assert list(rows[0]) == ["run", "setting", "seed", "epoch", "split", "metric", "value"]
+    measured = [("train", m) for m in ("loss", "accuracy", "agreement")]
+    measured += [("validation", m) for m in ("loss", "accuracy", "accuracy_missing")]
+    keys = [(row["run"], row["setting"], row["seed"], row["epoch"], row["split"], row["metric"]) for row in rows]
+    assert sorted(keys) == sorted(
+        (str(run), setting, str(seed), str(epoch), *what)
+        for run, (setting, seed) in enumerate(itertools.product(SETTINGS, SEEDS))
+        for epoch in range(1, EPOCHS + 1)
+        for what in measured
+    )
+    for row in rows:
+        assert (row["value"] == "") == (row["metric"] == "accuracy_missing" and not SETTINGS[row["setting"]])
+    results = results_of(sweep.folder)
+    for row in rows:  # what the last epoch measured is what the result says
+        if row["epoch"] == str(EPOCHS) and (row["split"], row["metric"]) == ("validation", "accuracy"):
+            key = (row["setting"], int(row["seed"]), "validation", "none", "all", "accuracy")
+            assert float(row["value"]) == results[key]
+
+
+def check_confusion(results: dict, key: tuple, predicted: np.ndarray, labels: np.ndarray, missing: tuple) -> None:
+    """Every row of one run, split and correction against predictions made by NumPy."""
+    right = predicted == labels
+    groups = {"all": np.ones_like(right)} | {str(k): labels == k for k in range(CLASSES)}
+    if missing:
+        groups |= {"missing": np.isin(labels, missing), "kept": ~np.isin(labels, missing)}
+    expected = {}
+    for name, members in groups.items():
+        count, correct = int(members.sum()), int((right & members).sum())
+        expected |= {(name, "accuracy"): correct / count, (name, "total"): count, (name, "errors"): count - correct}
+    per_class = [expected[str(k), "accuracy"] for k in range(CLASSES)]
+    expected["all", "macro_accuracy"] = pytest.approx(sum(per_class) / CLASSES, abs=1e-15)
+    if key[2] == "test":
+        for i, j in itertools.product(range(CLASSES), repeat=2):
+            expected[str(i), f"predicted_as_{j}"] = int(((labels == i) & (predicted == j)).sum())
+    found = {k[4:]: value for k, value in results.items() if k[:4] == key and k[5] != "bias"}
+    assert found == expected
+
+
+def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits):
+    results, splits = results_of(sweep.folder), splits_of(digits)
+    students, teachers = arrays_of(sweep.folder / "students"), arrays_of(teacher.folder / "teachers")
+    checked = set()
+    for (setting, missing), seed, split in itertools.product(SETTINGS.items(), SEEDS, splits):
+        images, labels = splits[split]
+        logits = logits_of(students, [*SETTINGS].index(setting) * len(SEEDS) + seed, images)
+        for correction in CORRECTIONS if missing else ["none"]:
+            key = (setting, seed, split, correction)
+            bias = results.get((*key, "missing", "bias"), 0.0)
+            biased = logits + bias * np.isin(np.arange(CLASSES), missing)
+            check_confusion(results, key, np.argmax(biased, axis=1), labels, missing)
+            assert ((*key, "missing", "bias") in results) == bool(missing)
+            checked.add(key)
+    for seed, split in itertools.product(SEEDS, splits):
+        images, labels = splits[split]
+        key = ("teacher", seed, split, "none")
+        predicted = np.argmax(logits_of(teachers, seed, images), axis=1)
+        check_confusion(results, key, predicted, labels, ())
+        check_confusion(results_of(teacher.folder), key, predicted, labels, ())
+        checked.add(key)
+    assert {key[:4] for key in results} == checked
+
+
+def test_biases_are_what_their_names_say(sweep, digits):
+    results, splits = results_of(sweep.folder), splits_of(digits)
+    students = arrays_of(sweep.folder / "students")
+    shares = np.bincount(digits.train_labels) / len(digits.train_labels)
+    for setting, seed in itertools.product([name for name, missing in SETTINGS.items() if missing], SEEDS):
+
+        def errors(split, correction, setting=setting, seed=seed):
+            return results[setting, seed, split, correction, "all", "errors"]
+
+        def bias(correction, setting=setting, seed=seed):
+            return results[setting, seed, "test", correction, "missing", "bias"]
+
+        assert bias("none") == 0
+        assert all(errors("test", "test_tuned") <= errors("test", other) for other in CORRECTIONS)
+        assert all(errors("validation", "validation_tuned") <= errors("validation", other) for other in CORRECTIONS)
+        margins = {}
+        for split, correction in (("test", "test_tuned"), ("validation", "validation_tuned")):
+            images, labels = splits[split]
+            logits = logits_of(students, [*SETTINGS].index(setting) * len(SEEDS) + seed, images)
+            kept = np.delete(logits, 3, axis=1)
+            margins[split] = kept.max(axis=1) - logits[:, 3]
+            kept_right = np.delete(np.arange(CLASSES), 3)[kept.argmax(axis=1)] == labels
+            edges = np.sort(margins[split])
+            tried = [edges[0] - 1, *(edges[1:] + edges[:-1]) / 2, edges[-1] + 1]
+            fewest = min(np.sum(~np.where(margins[split] < b, labels == 3, kept_right)) for b in tried)
+            assert errors(split, correction) == fewest
+        called = int(np.sum(margins["validation"] < bias("prior_matched")))
+        assert called == round(shares[3] * len(margins["validation"]))
+        assert len({bias(correction) for correction in CORRECTIONS}) > 3
+
+
+def test_the_digit_that_was_left_out_comes_back(sweep):
+    results = results_of(sweep.folder)
+    for seed in SEEDS:
+        assert results["labels omit=3", seed, "test", "none", "3", "accuracy"] < 0.1
+        assert results["labels", seed, "test", "none", "3", "accuracy"] > 0.5
+        assert results["T=4 omit=3", seed, "test", "prior_matched", "3", "accuracy"] > 0.5
+
+
+def test_bias_curve_shows_the_students(sweep, digits):
+    rows = read_csv(sweep.folder / "bias_curve.csv")
+    assert list(rows[0]) == ["setting", "seed", "bias", "class", "accuracy"]
+    grid = sorted({float(row["bias"]) for row in rows})
+    assert grid == [*np.arange(-12, 12.01, 0.25)]
+    assert len(rows) == 2 * len(SEEDS) * len(grid) * CLASSES and {row["setting"] for row in rows} == {
+        name for name, missing in SETTINGS.items() if missing
+    }
+    logits = logits_of(arrays_of(sweep.folder / "students"), 5, digits.test_images)  # labels omit=3, seed 1
+    for row in rows:
+        if (row["setting"], row["seed"]) == ("labels omit=3", "1"):
+            members = digits.test_labels == int(row["class"])
+            biased = logits + float(row["bias"]) * (np.arange(CLASSES) == 3)
+            assert float(row["accuracy"]) == np.mean(biased[members].argmax(axis=1) == int(row["class"]))
+
+
+def test_summary_is_students_t_over_the_seeds(sweep):
+    results, summary = results_of(sweep.folder), json.loads((sweep.folder / "summary.json").read_text())
+    entries = {tuple(e[k] for k in ("setting", "split", "correction", "class", "metric")): e for e in summary["results"]}
+    assert {key[:1] + key[2:] for key in results if not key[5].startswith("predicted_as")} == set(entries)
+    for key, entry in entries.items():
+        values = [results[key[0], seed, *key[1:]] for seed in SEEDS]
+        low, high = scipy.stats.t.interval(0.95, 1, np.mean(values), scipy.stats.sem(values) or 1e-300)
+        assert entry["n"] == 2 and entry["mean"] == pytest.approx(np.mean(values), abs=1e-12)
+        assert (entry["low"], entry["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+    pair = next(
+        p for p in summary["paired"]
+        if (p["a"], p["b"], p["class"], p["metric"]) == ("labels", "T=4", "all", "accuracy")
+    )  # fmt: skip
+    a, b = ([results[name, seed, "test", "none", "all", "accuracy"] for seed in SEEDS] for name in ("labels", "T=4"))
+    assert pair["difference"] == pytest.approx(np.mean(a) - np.mean(b), abs=1e-12)
+    assert pair["p"] == pytest.approx(scipy.stats.ttest_rel(a, b).pvalue, abs=1e-9)
+
+
+def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
+    lines = done(sweep).out.splitlines()
+    progress, table = lines[:EPOCHS], lines[EPOCHS:]
+    for epoch, line in enumerate(progress, 1):
+        assert re.fullmatch(
+            rf"epoch {epoch}/3  mean validation accuracy [\d.]+ %  \d+ s, about \d+ s left", line
+        )
+    results = results_of(sweep.folder)
+    under = None
+    seen = set()
+    for line in table:
+        if heading := re.fullmatch(r"(.*)  \(n = 2\)", line):
+            under = heading[1]
+        elif under and (cells := re.fullmatch(r" (\w+)(!?) +([\d.]+) .*", line)):
+            correction = cells[1]
+            seen.add((under, correction))
+            assert (cells[2] == "!") == (correction == "test_tuned")
+            assert ("*" in line) == bool(SETTINGS.get(under))
+            errors = [results[under, seed, "test", correction, "all", "errors"] for seed in SEEDS]
+            assert float(cells[3]) == np.mean(errors)
+    assert seen == {(name, c) for name, missing in SETTINGS.items() for c in (CORRECTIONS if missing else ["none"])} | {
+        ("teacher", "none")
+    }
+    assert lines[-1] == f"Report: {sweep.folder / 'report.md'}"
+    for run in (teacher, sweep):
+        assert not re.search(r"INFO|WARN|Warning|^[IWE]\d{4} ", done(run).out, re.MULTILINE)
+
+
+def test_checkpoints_rebuild_their_models(teacher, sweep, digits):
+    for folder, count in ((teacher.folder / "teachers", 2), (sweep.folder / "students", 8)):
+        variables, metadata = checkpoint.load(folder)
+        assert metadata["num_models"] == count and metadata["data"]["fingerprint"] == digits.fingerprint
+        model = models.build(metadata["model"], metadata["data"]["num_classes"], **metadata["model_options"])
+        logits = np.asarray(models.predict_stacked(model, variables, digits.test_images))
+        arrays = arrays_of(folder)
+        for run in range(count):
+            np.testing.assert_allclose(logits[run], logits_of(arrays, run, digits.test_images), atol=1e-4)
+    assert metadata["settings"] == config_of(sweep.folder)["settings"]
+
+
+def test_runs_differ_and_no_student_is_its_teachers_twin(teacher, sweep):
+    kernels = arrays_of(sweep.folder / "students")["hidden_0/kernel"]
+    teachers = arrays_of(teacher.folder / "teachers")["hidden_0/kernel"]
+    assert kernels[0].shape == teachers[0].shape  # the same model, so the same key would mean the same weights
+    for one, other in itertools.combinations([*kernels, *teachers], 2):
+        assert not np.array_equal(one, other)
+    # labels, seed 0, trained as the teacher of seed 0 was: alike only if they began alike.
+    assert np.corrcoef(kernels[0].ravel(), teachers[0].ravel())[0, 1] < 0.5
+    # Settings share their seeds' beginnings.
+    assert np.corrcoef(kernels[0].ravel(), kernels[4].ravel())[0, 1] > 0.5
+
+
+# --- 2. real MNIST --------------------------------------------------------------------------------------
+
+
+def test_mnist_end_to_end(launch, home, mnist):
+    shared = ["--data_set=mnist", "--validation_fraction=0.1", "--epochs=1", "--model=mlp-32"]
+    teacher = Run(home / "mnist_teacher", shared, launch("train_teacher", *shared, "--out=mnist_teacher"))
+    assert "epoch 1/1" in done(teacher).out
+    words = [*shared, "--teacher=mnist_teacher", "--omit=none,3", "--seeds=2", "--out=mnist_students"]
+    students = Run(home / "mnist_students", words, launch("distill", *words))
+    done(students)
+    config, results = config_of(students.folder), results_of(students.folder)
+    assert (config["data"]["train"], config["data"]["validation"], config["data"]["test"]) == (54_000, 6_000, 10_000)
+    assert results["teacher", 0, "test", "none", "all", "errors"] < 1_500
+    logits = logits_of(arrays_of(students.folder / "students"), 2, mnist.test_images)  # T=4 omit=3, seed 0
+    wrong = int(np.sum(logits.argmax(axis=1) != mnist.test_labels))
+    assert results["T=4 omit=3", 0, "test", "none", "all", "errors"] == wrong
+    assert results["T=4 omit=3", 0, "test", "prior_matched", "3", "accuracy"] > 0.5
+    # One teacher for both seeds: they count as two.
+    assert all(e["n"] == (1 if e["setting"] == "teacher" else 2) for e in json.loads((students.folder / "summary.json").read_text())["results"])
+
+
+# --- 3. the grid ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settings(launch):
+    """settings(flags...) -> [(name, missing, temperature, alpha, learning rate, weight decay)], or the error."""
+    return lambda *words: launch("distill", *words, ask="parse_settings(10)").value
+
+
+def test_settings_are_the_product_of_the_lists(settings):
+    found = settings("--temperatures=1,4", "--alphas=0.5,1", "--omit=none,3,7+8", "--weight_decays=0,1e-4")
+    names = [name for name, *_ in found]
+    assert len(found) == len(set(names)) == 2 * 2 * 3 * 2
+    assert {tuple(rest) for _, missing, *rest in found} == set(
+        itertools.product((1.0, 4.0), (0.5, 1.0), (1e-3,), (0.0, 1e-4))
+    )
+    assert ["T=4 alpha=0.5 wd=0.0001 omit=7+8", [7, 8], 4.0, 0.5, 1e-3, 1e-4] in found
+    assert names[0] == "T=1 alpha=0.5 wd=0"  # no word about what does not vary
+
+
+def test_settings_by_default(settings):
+    assert settings() == [["T=4", [], 4.0, 1.0, 1e-3, 0.0]]
+
+
+def test_settings_that_are_the_same_come_once(settings):
+    assert [name for name, *_ in settings("--temperatures=1,4", "--alphas=0,1")] == ["labels", "T=1", "T=4"]
+    assert [name for name, *_ in settings("--temperatures=1,4", "--alphas=0,1", "--loss=labels")] == ["labels"]
+    found = settings("--temperatures=1,4", "--alphas=0.5,1", "--loss=hard_label")
+    assert [name for name, *_ in found] == ["hard_label alpha=0.5", "hard_label"]
+
+
+def test_settings_that_differ_little_stay_apart(settings):
+    found = settings("--temperatures=4,4.0000019", "--learning_rates=0.1,0.10000001")
+    assert len(found) == len({name for name, *_ in found}) == 4
+
+
+def test_omit_and_keep_together(settings):
+    found = settings("--omit=none,3", "--keep=7+8")
+    rest = [0, 1, 2, 3, 4, 5, 6, 9]
+    assert [(name, missing) for name, missing, *_ in found] == [("T=4", []), ("T=4 omit=3", [3]), ("T=4 keep=7+8", rest)]
+    assert [(name, missing) for name, missing, *_ in settings("--keep=7+8")] == [("T=4 keep=7+8", rest)]
+    assert settings("--omit=8+7, 3")[0][:2] == ["T=4 omit=7+8", [7, 8]]  # in any order, spaces allowed
+
+
+def test_labels_need_no_teacher(launch, home, toy, tmp_path):
+    words = [*toy.words[:4], "--loss=labels", "--omit=none,1", "--keep=0+1", f"--out={tmp_path / 'run'}"]
+    run = Run(tmp_path / "run", words, launch("distill", *words))
+    done(run)
+    config, results = config_of(run.folder), results_of(run.folder)
+    assert config["teacher"] is None and {r["teacher_seed"] for r in config["runs"]} == {None}
+    assert {key[0] for key in results} == {"labels", "labels omit=1", "labels keep=0+1"}
+    assert {key[3] for key in results} == {*CORRECTIONS} - {"teacher_matched"}
+    assert "agreement" not in {row["metric"] for row in read_csv(run.folder / "history.csv")}
+
+
+def test_hard_label_follows_the_teachers_answers(distil, toy):
+    run = distil("--loss=hard_label", "--alphas=0,1", "--epochs=4")
+    done(run)
+    assert [s["name"] for s in config_of(run.folder)["settings"]] == ["labels", "hard_label"]
+    kernels = arrays_of(run.folder / "students")["logits/kernel"]
+    # The toy teachers are not perfect, so their answers are not the labels and the students differ.
+    assert any(results_of(toy.folder)["teacher", seed, "validation", "none", "all", "errors"] >= 0 for seed in SEEDS)
+    assert not np.array_equal(kernels[0], kernels[2])
+
+
+def test_which_teacher_a_student_learns_from(distil):
+    words = ["--seeds=3", "--epochs=3"]
+    paired, first, mean = (distil(*words, f"--teacher_seeds={how}") for how in ("paired", "first", "ensemble"))
+    seeds = [[r["teacher_seed"] for r in config_of(done(run) and run.folder)["runs"]] for run in (paired, first, mean)]
+    assert seeds == [[0, 1, 0], [0, 0, 0], [None, None, None]]
+    counts = [config_of(run.folder)["teacher"]["num_teachers"] for run in (paired, first, mean)]
+    assert counts == [2, 1, 2]
+    teachers = [{key[1] for key in results_of(run.folder) if key[0] == "teacher"} for run in (paired, first, mean)]
+    assert teachers == [{0, 1}, {0}, {0, 1}]
+    kernels = [arrays_of(run.folder / "students")["logits/kernel"] for run in (paired, first, mean)]
+    for seed in range(3):  # seeds 0 and 2 of `paired` have the first teacher, seed 1 another
+        alike = np.allclose(kernels[0][seed], kernels[1][seed], atol=1e-5)
+        assert alike == (seed != 1)
+        assert not np.allclose(kernels[0][seed], kernels[2][seed], atol=1e-5)
+    intervals = [json.loads((run.folder / "summary.json").read_text())["results"] for run in (paired, first, mean)]
+    students = [{e["n"] for e in entries if e["setting"] != "teacher"} for entries in intervals]
+    assert students == [{2}, {3}, {3}]  # two teachers are two units, however many students they have
+
+
+def test_jitter_queries_the_teacher(launch, distil, toy):
+    ask = """(lambda table, teacher: [
+        with_teacher(table, teacher).teacher_logits is None,
+        with_teacher(table, teacher).teacher_variables is None,
+    ])(common.make_tables(*common.load_data())[0], load_teacher(common.load_data()[0].fingerprint))"""
+    words = [*toy.words[:4], f"--teacher={toy.folder}"]
+    assert launch("distill", *words, ask=ask).value == [False, True]
+    assert launch("distill", *words, "--jitter=1", ask=ask).value == [True, False]
+    still, moved = distil("--omit=none,1"), distil("--omit=none,1", "--jitter=1")
+    for run in (still, moved):
+        done(run)
+    assert not same_arrays(still.folder / "students", moved.folder / "students")
+    # Nothing moves in a loss that is not learnt: the teacher sees the shifted images, so its answers change.
+    agreements = []
+    for words in ([], ["--jitter=2"]):
+        run = distil("--learning_rates=1e-30", "--epochs=1", *words)
+        done(run)
+        agreements.append([r["value"] for r in read_csv(run.folder / "history.csv") if r["metric"] == "agreement"])
+    assert agreements[0] != agreements[1]
+
+
+def test_no_validation_split(distil):
+    run = distil("--validation_fraction=0", "--omit=none,1")
+    assert "mean train accuracy" in done(run).out
+    config, results = config_of(run.folder), results_of(run.folder)
+    assert (config["data"]["train"], config["data"]["validation"]) == (60, 0)
+    assert {key[2] for key in results} == {"test"}
+    assert {key[3] for key in results} == {"none", "test_tuned", "teacher_matched"}
+    assert {row["split"] for row in read_csv(run.folder / "history.csv")} == {"train"}
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_chunks_give_the_same_results(launch, home, sweep, chunk):
+    folder = home / f"chunk{chunk}"
+    done(Run(folder, [], launch("distill", *sweep.words, f"--chunk={chunk}", f"--out={folder}")))
+    ours, theirs = arrays_of(folder / "students"), arrays_of(sweep.folder / "students")
+    for name in theirs:
+        np.testing.assert_allclose(ours[name], theirs[name], atol=1e-3)
+    ours, theirs = results_of(folder), results_of(sweep.folder)
+    assert ours.keys() == theirs.keys()
+    for key, value in theirs.items():  # an example or two may lie on an edge
+        slack = {"errors": 2, "bias": 0.02}.get(key[5], 0.05 if "accuracy" in key[5] else 2)
+        assert ours[key] == pytest.approx(value, abs=slack), key
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--batch_size=1000"],  # more than the data hold: they wrap around
+        ["--batch_size=7", "--epochs=3", "--checkpoint_every=2"],
+        ["--optimizer=sgd", "--schedule=steps", "--max_norm=1", "--weight_decays=0,1e-3"],
+        ["--optimizer=adamw", "--schedule=warmup_cosine", "--dropout=0.5", "--input_dropout=0.2"],
+        ["--precision=bfloat16", "--schedule=constant", "--model=mlp"],
+        ["--keep=0", "--temperatures=1e-2,1e4"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_flags_that_are_to_work(distil, words):
+    run = distil(*words)
+    done(run)
+    assert all(np.isfinite(leaf).all() for leaf in arrays_of(run.folder / "students").values())
+
+
+def test_a_run_that_diverges_leaves_the_others_alone(distil):
+    run = distil("--learning_rates=0.05,1e30", "--omit=none,1")
+    done(run)
+    calm = distil("--learning_rates=0.05,0.06", "--omit=none,1")
+    done(calm)
+    results, undisturbed = results_of(run.folder), results_of(calm.folder)
+    same = {key: value for key, value in results.items() if "lr=0.05" in key[0]}
+    assert same and all(undisturbed[key] == value for key, value in same.items())
+
+
+def test_folders_with_odd_names(launch, home, distil, toy):
+    for name in ("with space", "größe-数字", "a/b/c"):
+        (run := distil("--epochs=1", out=str(home / name))) and done(run)
+        assert (home / name / "report.md").is_file()
+    asked = launch("distill", "--out=~/runs", ask="str(common.require_folder('out', 'runs/a'))").value
+    assert asked == os.path.expanduser("~/runs")
+
+
+# --- 4. again, and after an interruption ----------------------------------------------------------------
+
+
+def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
+    for name, run in (("train_teacher", teacher), ("distill", sweep)):
+        rewritten = {run.folder / "report.md", run.folder / "summary.json", *(run.folder / "figures").iterdir()}
+        before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+        untouched = {path: path.stat().st_mtime_ns for path in before if path not in rewritten}
+        for path in rewritten:
+            path.unlink()
+        # How the work is done may change; what comes out may not.
+        outcome = launch(name, *run.words, "--chunk=2", "--checkpoint_every=7", f"--out={run.folder}")
+        assert outcome.status == 0 and outcome.err == ""
+        assert outcome.out.startswith(f"{run.folder} is complete; the report is written again\n")
+        assert outcome.out.split("\n", 1)[1] == "\n".join(done(run).out.split("\n")[EPOCHS:])
+        assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+        assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
+
+
+def same_outcome(folder: Path, other: Path, arrays: str) -> None:
+    for name in ("history.csv", "results.csv"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    assert same_arrays(folder / arrays, other / arrays)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
+
+
+def test_killed_and_resumed_is_the_same_to_the_bit(launch, home, sweep):
+    folder = home / "killed"
+    words = [*sweep.words, f"--out={folder}"]
+    for at, epoch in (("epoch_000002", 0), ("students", 1)):  # while a checkpoint, while the outcome is written
+        with Launcher(home) as victim:
+            outcome = victim("distill", *words, die="SIGKILL", before=at)
+        assert outcome.status == -signal.SIGKILL
+        assert not (folder / at).exists() and not (folder / "checkpoints" / at).exists()
+        assert (folder / "checkpoints" / "epoch_000001").is_dir() or epoch
+    outcome = launch("distill", *words)
+    assert outcome.status == 0 and outcome.err == "" and outcome.out.startswith("continuing after epoch 3\n")
+    same_outcome(folder, sweep.folder, "students")
+
+
+@pytest.mark.parametrize(
+    "at", ["config.json", "epoch_000001", "epoch_000003", "history.csv", "teachers", "summary.json"]
+)
+def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, at):
+    folder = home / f"interrupted_{at}"
+    words = [*teacher.words, f"--out={folder}"]
+    outcome = launch("train_teacher", *words, die="SIGINT", before=at)
+    assert outcome.status == 130
+    assert outcome.err == "interrupted; the same command continues from the last checkpoint\n"
+    outcome = launch("train_teacher", *words)
+    assert outcome.status == 0 and outcome.err == ""
+    assert ("continuing after epoch" in outcome.out) == (at in ("epoch_000003", "history.csv", "teachers"))
+    assert ("is complete" in outcome.out) == (at == "summary.json")
+    same_outcome(folder, teacher.folder, "teachers")
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(launch, toy, tmp_path):
+    for name in (".config.json.123.tmp", ".results.csv.123.tmp"):
+        (tmp_path / name).write_text("half")
+    outcome = launch("train_teacher", *toy.words, f"--out={tmp_path}")
+    assert outcome.status == 0 and {path.name for path in tmp_path.iterdir()} == TEACHER_FILES
+
+
+# --- 5. bad input ---------------------------------------------------------------------------------------
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    shutil.copytree(folder, target)
+    return target
+
+
+@pytest.fixture(scope="session")
+def bad(home, teacher, sweep, toy) -> dict[str, str]:
+    """Names of what bad input refers to."""
+
+    def arrays(folder: Path) -> list[Path]:
+        found = [path for path in (folder / "teachers" / "arrays").rglob("*") if path.is_file()]
+        return sorted(found, key=lambda path: path.stat().st_size)
+
+    places = {"teacher": teacher.folder, "sweep": sweep.folder, "toy": toy.folder, "home": home}
+    names = ("flipped", "cut", "lost", "extra", "unfinished", "garbled", "emptied", "other_format")
+    for name in names:
+        places[name] = copy_of(teacher.folder, home / "bad" / name)
+    largest = arrays(places["flipped"])[-1]
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    largest = arrays(places["cut"])[-1]
+    largest.write_bytes(largest.read_bytes()[:-1])
+    arrays(places["lost"])[-1].unlink()
+    (places["extra"] / "teachers" / "arrays" / "stowaway").touch()
+    shutil.rmtree(places["unfinished"] / "teachers")
+    (places["garbled"] / "teachers" / "manifest.json").write_text("{")
+    manifest = json.loads((places["emptied"] / "teachers" / "manifest.json").read_text())
+    (places["emptied"] / "teachers" / "manifest.json").write_text(json.dumps(manifest | {"metadata": {}}))
+    (places["other_format"] / "teachers" / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
+
+    places["halved"] = home / "bad" / "halved"
+    places["halved"].mkdir()
+    config = (sweep.folder / "config.json").read_text()
+    (places["halved"] / "config.json").write_text(config[: len(config) // 2])
+    places["strange"] = home / "bad" / "strange"
+    places["strange"].mkdir()
+    (places["strange"] / "config.json").write_text('{"format": 1}')
+    places["foreign"] = home / "bad" / "foreign"
+    places["foreign"].mkdir()
+    (places["foreign"] / "thesis.tex").write_text("years of work")
+    places["file"] = home / "bad" / "file"
+    places["file"].write_text("a file")
+    places["dangling"] = home / "bad" / "dangling"
+    places["dangling"].symlink_to(home / "nowhere")
+    (home / "bad" / "wrong.flags").write_text("--model=mlp-8\n--epoch=3\n")
+    places["flagfile"] = home / "bad" / "wrong.flags"
+    with np.load(home / "toy.npz") as held:
+        good = dict(held)
+    changes = {
+        "pickled": {"train_labels": np.array([{}] * 60, object)},
+        "floats": {"train_images": np.float32(good["train_images"] / 255)},
+        "gap": {"train_labels": good["train_labels"] * 2},
+        "short": {"test_labels": good["test_labels"][:-1]},
+        "strangers": {"test_labels": good["test_labels"] + 1},
+    }
+    for name, change in changes.items():
+        places[name] = home / "bad" / f"{name}.npz"
+        np.savez(places[name], **(good | change))
+    places["no_zip"] = home / "bad" / "no_zip.npz"
+    places["no_zip"].write_text("not a zip file")
+    return {name: str(path) for name, path in places.items()}
+
+
+DISTILL = ["--teacher={teacher}", "--model=mlp-8", "--epochs=1", "--out={home}/new"]
+TEACH = DISTILL[1:]
+BAD_INPUT = {
+    "unknown data set": (["--data_set=mnits"], "unknown data set: expected digits, .* nearest: .*mnist"),
+    "data set in capitals": (["--data_set=Digits"], "unknown data set.*nearest: digits"),
+    "no data set": (["--data_set="], "data set"),
+    "data set not prepared": (["--data_set=mnist", "--data_dir={home}"], "mnist.*is not prepared.*download_and_prepare"),
+    "npz missing": (["--data_set={home}/nothing.npz"], "nothing.npz"),
+    "npz with pickles": (["--data_set={pickled}"], "plain arrays .no pickled objects"),
+    "npz of floats": (["--data_set={floats}"], "expected uint8"),
+    "npz with a class gap": (["--data_set={gap}"], "none of class 1"),
+    "npz with too few labels": (["--data_set={short}"], "test_labels do not fit"),
+    "npz with unknown test labels": (["--data_set={strangers}"], "test_labels name no class"),
+    "npz that is no zip": (["--data_set={no_zip}"], "cannot be read"),
+    "unknown model": (["--model=cnn-9"], "unknown model: expected one of mlp"),
+    "model misspelt": (["--model=mpl-8"], "did you mean mlp"),
+    "model of width 0": (["--model=mlp-0"], "positive whole widths"),
+    "model with a blank": (["--model=mlp 8"], "unknown model"),
+    "model missing": (["--model="], "--model is missing: expected --model="),
+    "out missing": (["--out="], "--out is missing: expected --out="),
+    "teacher missing": (["--teacher="], "--teacher is missing: expected --teacher="),
+    "unknown loss": (["--loss=softt"], "soft | hard_label | labels; given softt"),
+    "unknown optimiser": (["--optimizer=adamax"], "adam | adamw | sgd; given adamax"),
+    "unknown schedule": (["--schedule=linear"], "constant | cosine"),
+    "unknown precision": (["--precision=float16"], "float32 | bfloat16"),
+    "unknown way with teachers": (["--teacher_seeds=all"], "paired | first | ensemble"),
+    "class 10 of 10": (["--omit=none,10"], "0..9 .*; given none,10"),
+    "negative class": (["--omit=-1"], "0..9"),
+    "class in words": (["--omit=three"], "0..9"),
+    "range of classes": (["--omit=3-5"], "0..9"),
+    "class twice": (["--omit=7+7"], "one twice"),
+    "set twice": (["--omit=7+8,8+7"], "names a set twice"),
+    "empty omit": (["--omit="], "malformed --omit"),
+    "omit with a hole": (["--omit=1,,2"], "malformed --omit"),
+    "keep a class that is not": (["--keep=7+11"], "0..9"),
+    "nothing kept": (["--keep=none"], "nothing left after masking"),
+    "all omitted": (["--omit=0+1+2+3+4+5+6+7+8+9"], "nothing left after masking"),
+    "teacher of another data set": (["--teacher={toy}"], "teacher of another data set: expected one of digits .*toy.npz"),
+    "no such teacher": (["--teacher={home}/nobody"], "no teacher: expected a run folder of train_teacher"),
+    "students for a teacher": (["--teacher={sweep}"], "no teacher"),
+    "teacher is a file": (["--teacher={file}"], "no teacher"),
+    "teacher's inner folder": (["--teacher={teacher}/teachers"], "no teacher"),
+    "teacher unfinished": (["--teacher={unfinished}"], "that is complete"),
+    "teacher with a flipped byte": (["--teacher={flipped}"], "damaged checkpoint: expected sha256 .*flipped/teachers/arrays"),
+    "teacher cut short": (["--teacher={cut}"], "damaged checkpoint: expected sha256 .*cut/teachers/arrays"),
+    "teacher without a file": (["--teacher={lost}"], "damaged checkpoint: expected the file .*lost/teachers/arrays"),
+    "teacher with a file too many": (["--teacher={extra}"], "damaged checkpoint.*stowaway"),
+    "teacher with a garbled manifest": (["--teacher={garbled}"], "damaged checkpoint.*manifest.json"),
+    "teacher with an empty manifest": (["--teacher={emptied}"], "damaged teacher.*manifest.json"),
+    "teacher of another format": (["--teacher={other_format}"], "format 1; given 99"),
+    "out is another run": (["--out={sweep}"], r"holds another run.*--model=mlp-8 \(there mlp-16\)"),
+    "out is a teacher": (["--out={teacher}"], r"experiment distill \(there train_teacher\)"),
+    "out is a file": (["--out={file}"], "--out"),
+    "out in a file": (["--out={file}/run"], "--out cannot be written"),
+    "out in no folder": (["--out=/dev/null/run"], "--out cannot be written"),
+    "out too long": (["--out={home}/" + 300 * "x"], "--out cannot be written.*too long"),
+    "out is a dangling link": (["--out={dangling}"], "--out cannot be written"),
+    "out is a foreign folder": (["--out={foreign}"], "no run folder"),
+    "out is where one stands": (["--out=."], "no run folder"),
+    "out with half a config": (["--out={halved}"], "halved/config.json, line"),
+    "out with a strange config": (["--out={strange}"], "strange/config.json"),
+    "temperature 0": (["--temperatures=4,0"], "--temperatures out of range: expected .*> 0.*given 4,0"),
+    "temperature below 0": (["--temperatures=-1"], "> 0"),
+    "temperature nan": (["--temperatures=nan"], "> 0"),
+    "temperature inf": (["--temperatures=inf"], "> 0"),
+    "temperature too small for a float32": (["--temperatures=1e-60"], "float32 numbers > 0"),
+    "temperature twice": (["--temperatures=4,4.0"], "names a value twice"),
+    "temperatures with a hole": (["--temperatures=1,,2"], "malformed --temperatures: .*given '1,,2'"),
+    "temperatures in words": (["--temperatures=a"], "malformed --temperatures"),
+    "no temperatures": (["--temperatures="], "malformed --temperatures"),
+    "temperatures by semicolon": (["--temperatures=1;2"], "separated by commas"),
+    "alpha above 1": (["--alphas=0,1.5"], ">= 0 and <= 1"),
+    "alpha below 0": (["--alphas=-0.1"], ">= 0 and <= 1"),
+    "alpha nan": (["--alphas=nan"], ">= 0 and <= 1"),
+    "rate 0": (["--learning_rates=0"], "--learning_rates out of range"),
+    "rate too large for a float32": (["--learning_rates=1e39"], "--learning_rates out of range"),
+    "decay below 0": (["--weight_decays=-1"], "--weight_decays out of range"),
+    "unknown flag": (["--colour=red"], "unknown flag: expected one that --help lists; given --colour"),
+    "the teacher's flag": (["--learning_rate=1"], "did you mean --learning_rates"),
+    "flag without its value": (["--seeds"], "--seeds"),
+    "flag of one letter": (["-h"], "unknown flag"),
+    "flagfile missing": (["--flagfile={home}/nothing.flags"], "nothing.flags"),
+    "flagfile with a typing error": (["--flagfile={flagfile}"], "--epoch .did you mean --epochs"),
+    "positional argument": (["runs/teacher"], "unexpected argument: expected flags only.*runs/teacher"),
+    "dropout 1": (["--dropout=1"], "--dropout out of range"),
+    "dropout nearly 1": (["--input_dropout=0.9999999"], "--input_dropout out of range"),
+    "dropout nan": (["--dropout=nan"], "--dropout out of range"),
+    "norm below 0": (["--max_norm=-1"], "--max_norm"),
+    "norm nan": (["--max_norm=nan"], "--max_norm"),
+    "norm inf": (["--max_norm=inf"], "--max_norm"),
+    "no seeds": (["--seeds=0"], "--seeds .*; given 0"),
+    "a billion seeds": (["--seeds=1000000000"], "--seeds"),
+    "no epochs": (["--epochs=0"], "--epochs .*; given 0"),
+    "epochs in words": (["--epochs=ten"], "expected an integer.*; given ten"),
+    "half an epoch": (["--epochs=2.5"], "expected an integer.*; given 2.5"),
+    "no batch": (["--batch_size=0"], "--batch_size"),
+    "no checkpoints": (["--checkpoint_every=0"], "--checkpoint_every"),
+    "chunk below 0": (["--chunk=-1"], "--chunk"),
+    "jitter of the whole image": (["--jitter=8"], "fewer pixels than an image's side, 8; given 8"),
+    "jitter below 0": (["--jitter=-1"], "--jitter"),
+    "all for validation": (["--validation_fraction=1"], "validation.fraction out of range"),
+    "less than none for validation": (["--validation_fraction=-0.1"], "validation.fraction out of range"),
+    "validation nan": (["--validation_fraction=nan"], "validation.fraction out of range"),
+}
+BAD_TEACHER_INPUT = {
+    "two sets to omit": (["--omit=1,2"], "one set of classes"),
+    "all omitted": (["--omit=0+1+2+3+4+5+6+7+8+9"], "that leaves some"),
+    "several rates": (["--learning_rate=1e-3,1e-2"], "expected a number; given 1e-3,1e-2"),
+    "rate 0": (["--learning_rate=0"], "--learning_rate out of range"),
+    "rate nan": (["--learning_rate=nan"], "--learning_rate out of range"),
+    "the students' flag": (["--learning_rates=1"], "did you mean --learning_rate"),
+    "out is another teacher": (["--out={teacher}"], r"holds another run.*--epochs=1 \(there 3\)"),
+    "out is a sweep": (["--out={sweep}"], r"experiment train_teacher \(there distill\)"),
+    "unknown data set": (["--data_set=mnits"], "unknown data set"),
+}
+CASES = [("distill", DISTILL, *case) for case in BAD_INPUT.items()]
+CASES += [("train_teacher", TEACH, *case) for case in BAD_TEACHER_INPUT.items()]
+
+
+@pytest.mark.parametrize(("name", "usual", "title", "case"), CASES, ids=lambda value: str(value) if isinstance(value, str) else "")
+def test_bad_input_costs_one_line(launch, home, bad, name, usual, title, case):
+    words, expected = case
+    before = snapshot(home)
+    outcome = launch(name, *(word.format(**bad) for word in [*usual, *words]))
+    assert outcome.status == 2 and outcome.out == "", outcome
+    assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
+    assert re.search(expected.replace(" | ", r" \| "), outcome.err), outcome.err
+    assert re.search(r": expected .+; given .+", outcome.err), outcome.err
+    assert snapshot(home) == before
+
+
+def test_a_changed_data_set_is_another_run(launch, home, toy, tmp_path):
+    """Also where the flags that differ would be allowed to."""
+    shutil.copy(home / "toy.npz", tmp_path / "own.npz")
+    words = [f"--data_set={tmp_path}/own.npz", *toy.words[1:], f"--out={tmp_path}/run"]
+    assert launch("train_teacher", *words).status == 0
+    with np.load(home / "toy.npz") as held:
+        np.savez(tmp_path / "own.npz", **(dict(held) | {"test_images": 255 - held["test_images"]}))
+    before = snapshot(tmp_path)
+    for more in ([], ["--chunk=1"]):
+        outcome = launch("train_teacher", *words, *more)
+        assert outcome.status == 2 and "holds another run" in outcome.err and "other data" in outcome.err
+    assert snapshot(tmp_path) == before
+
+
+def test_another_teacher_of_the_same_name_is_another_run(launch, home, toy, distil, tmp_path):
+    shutil.copytree(toy.folder, tmp_path / "teacher")
+    run = distil(f"--teacher={tmp_path}/teacher", out=str(tmp_path / "run"))
+    done(run)
+    shutil.rmtree(tmp_path / "teacher")
+    assert launch("train_teacher", *toy.words, "--epochs=1", f"--out={tmp_path}/teacher").status == 0
+    before = snapshot(tmp_path)
+    outcome = launch("distill", *run.words, f"--out={run.folder}")
+    assert outcome.status == 2 and "another teacher" in outcome.err and snapshot(tmp_path) == before
+
+
+def test_a_damaged_checkpoint_is_not_resumed(launch, home, teacher, tmp_path):
+    words = [*teacher.words, f"--out={tmp_path / 'run'}"]
+    assert launch("train_teacher", *words, die="SIGINT", before="epoch_000002").status == 130
+    files = [path for path in (tmp_path / "run/checkpoints/epoch_000001/arrays").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    before = snapshot(tmp_path)
+    outcome = launch("train_teacher", *words)
+    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
+    assert "damaged checkpoint" in outcome.err and str(largest) in outcome.err and snapshot(tmp_path) == before
+
+
+# --- the launcher itself, and a real start --------------------------------------------------------------
+
+
+def test_help_lists_the_flags_and_is_no_failure(launch):
+    for name in ("distill", "train_teacher"):
+        outcome = launch(name, "--help")
+        assert outcome.status == 0 and outcome.err == "" and "--checkpoint_every" in outcome.out
+
+
+def test_a_real_start_says_what_the_launcher_says(home, launch, sweep):
+    """Nothing that the launcher's process has set or cached makes the difference."""
+    command = [sys.executable, "-P", "-m", "experiments.distill", *sweep.words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for out, status in ((sweep.folder, 0), (home / "toy", 2)):
+        real = subprocess.run(
+            [*command, f"--out={out}"], capture_output=True, text=True, cwd=home, env=environment, check=False
+        )
+        ours = launch("distill", *sweep.words, f"--out={out}")
+        assert (real.returncode, real.stdout, real.stderr) == (status, ours.out, ours.err)
+
+
+if __name__ == "__main__":
+    serve()

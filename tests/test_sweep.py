@@ -1,0 +1,60 @@
+"""The runs axis: how settings and seeds are stacked, keyed, padded and mapped."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax import sweep
+from kd_jax.types import HParams
+
+
+def setting(rate: float, mask=(True, True)) -> HParams:
+    numbers = (np.float32(x) for x in (rate, 0, 1, 0.5))
+    return HParams(*numbers, np.array(mask), np.int32(99))
+
+
+def test_runs_are_stacked_setting_by_setting():
+    """2 settings x 3 seeds, M = 2 teachers: student seed s learns from teacher s mod 2."""
+    stacked = sweep.stack_runs([setting(0.1), setting(0.2, (True, False))], [4, 5, 6], num_teachers=2)
+    np.testing.assert_array_equal(stacked.learning_rate, np.float32([0.1] * 3 + [0.2] * 3))
+    np.testing.assert_array_equal(stacked.class_mask, [[True, True]] * 3 + [[True, False]] * 3)
+    np.testing.assert_array_equal(stacked.teacher, [0, 1, 0] * 2)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(stacked)} == {6}
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(stacked)]
+    assert dtypes == [np.float32] * 4 + [bool, np.int32]
+    assert not np.any(sweep.stack_runs([setting(0.1)], [4, 5, 6]).teacher)  # one teacher: the only one
+
+
+def test_a_runs_key_depends_on_its_seed_alone():
+    """Setting-major as in stack_runs: runs s, S + s, 2 S + s have the same key; seeds and bases do not share any."""
+    data = lambda *arguments: np.asarray(jax.random.key_data(sweep.run_keys(*arguments)))  # noqa: E731
+    three = data([4, 5, 6], 3).reshape(3, 3, -1)
+    np.testing.assert_array_equal(three, np.broadcast_to(data([4, 5, 6], 1), three.shape))
+    assert len(np.unique(data(range(20), 1), axis=0)) == 20
+    np.testing.assert_array_equal(data([5], 1)[0], three[0, 1])
+    np.testing.assert_array_equal(data([5], 1)[0], jax.random.key_data(jax.random.fold_in(jax.random.key(0), 5)))
+    assert not np.array_equal(data([5], 1, 1), data([5], 1, 0))
+
+
+@pytest.mark.parametrize("num, multiple, padded", [(3, 2, 4), (4, 2, 4), (1, 4, 4), (5, 1, 5)])
+def test_padding_repeats_the_last_run(num, multiple, padded):
+    tree = {"x": jnp.arange(num, dtype=jnp.int32), "key": sweep.run_keys(range(num), 1)}
+    out = sweep.pad_runs(tree, multiple)
+    np.testing.assert_array_equal(out["x"], [*range(num), *[num - 1] * (padded - num)])
+    expected = sweep.run_keys([*range(num), *[num - 1] * (padded - num)], 1)
+    np.testing.assert_array_equal(jax.random.key_data(out["key"]), jax.random.key_data(expected))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 7])
+def test_mapping_in_any_chunk_is_the_function_of_each_run(chunk):
+    """Five runs: in one, five, three, two and one pieces."""
+    runs = {"a": jnp.arange(5.0), "b": jnp.arange(10.0).reshape(5, 2)}
+    out = jax.jit(sweep.map_runs(lambda run: {"c": run["a"] * run["b"]}, chunk))(runs)
+    np.testing.assert_array_equal(out["c"], np.arange(5)[:, None] * np.arange(10).reshape(5, 2))
+
+
+def test_the_mesh_has_every_device_in_one_axis():
+    mesh = sweep.runs_mesh()
+    assert mesh.axis_names == ("runs",) and list(mesh.devices.flat) == jax.local_devices()
+    assert mesh.size == 2  # conftest's
