@@ -17,10 +17,11 @@ def jitter(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
         size = images.shape[axis]
         margin = [(pixels, pixels) if i == axis else (0, 0) for i in range(4)]
         padded = jnp.pad(images, margin)
-        images = sum(
-            jnp.where(shifts[axis - 1] == shift, jax.lax.slice_in_dim(padded, pixels + shift, pixels + shift + size, axis=axis), 0)
-            for shift in range(-pixels, pixels + 1)
-        )
+        shifted = jnp.zeros_like(images)
+        for shift in range(-pixels, pixels + 1):
+            moved = jax.lax.slice_in_dim(padded, pixels + shift, pixels + shift + size, axis=axis)
+            shifted = jnp.where(shifts[axis - 1] == shift, moved, shifted)
+        images = shifted
     return images
 
 
@@ -29,8 +30,8 @@ def warp(key: jax.Array, images: jax.Array, pixels: float, degrees: float, stret
 
     Source: Ciresan et al. 2010, section 2.2 (rotations, scalings and shifts, drawn anew every epoch).
 
-    Args: key: consumed; images: u8[B,h,w,c]; pixels: largest shift along each axis; degrees: largest rotation,
-        either way; stretch: each axis is scaled by 1 - stretch to 1 + stretch.
+    Args: key: consumed; images: u8[B,h,w,c]; pixels: largest shift along each axis; degrees: largest
+        rotation, either way; stretch: each axis is scaled by 1 - stretch to 1 + stretch.
     Returns: u8[B,h,w,c].
     """
     num, height, width, _ = images.shape

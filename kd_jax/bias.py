@@ -1,14 +1,14 @@
 """Bias correction: one number added to the logits of the missing classes.
 
-A student that never saw a class gives it too low a bias (Hinton et al. 2015, section 3). With one number b added
-to all missing logits, an example's prediction changes once, where b passes its margin
+A student that never saw a class gives it too low a bias (Hinton et al. 2015, section 3). With one number b
+added to all missing logits, an example's prediction changes once, where b passes its margin
     m = max over kept logits - max over missing logits,
 from the best kept class to the best missing one. So a sort of the margins gives every prediction for every b,
-and each rule below is exact: no grid, no step size. Lowering the kept classes together ("only 7s and 8s") is the
-same correction with the sign turned.
+and each rule below is exact: no grid, no step size. Lowering the kept classes together ("only 7s and 8s")
+is the same correction with the sign turned.
 
-Every function takes one run and is mapped over runs by the caller; missing: bool[K], at least one True and one
-False, else the correction is 0.
+Every function takes one run and is mapped over runs by the caller; missing: bool[K], at least one True and
+one False, else the correction is 0.
 """
 
 import jax
@@ -58,8 +58,8 @@ def label_tuned(logits: jax.Array, labels: jax.Array, missing: jax.Array) -> jax
 def share_matched(logits: jax.Array, missing: jax.Array, share: jax.Array) -> jax.Array:
     """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as missing classes.  -> f32[].
 
-    With unlabelled validation images and the missing classes' known prior this is `prior_matched`; with images
-    made from the transfer set and the share that the teacher names, `teacher_matched`.
+    With unlabelled validation images and the missing classes' known prior this is `prior_matched`; with
+    images made from the transfer set and the share that the teacher names, `teacher_matched`.
     """
     biases, _ = _between(jnp.sort(margins(logits, missing)))
     turned = jnp.round(share * logits.shape[0]).astype(jnp.int32)

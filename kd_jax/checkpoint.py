@@ -1,8 +1,9 @@
 """Trees of arrays on disk: Orbax for the arrays, a sha256 manifest for trust. The only importer of orbax.
 
 A checkpoint is a folder: `arrays/` (Orbax) and `manifest.json` with metadata and the sha256 of every file.
-Orbax notices a truncated file but loads a flipped byte as a wrong weight; the manifest notices both. The folder
-appears whole or not at all: it is written under a temporary name and renamed. Nothing loaded is executed.
+Orbax notices a truncated file but loads a flipped byte as a wrong weight; the manifest notices both. The
+folder appears whole or not at all: it is written under a temporary name and renamed. Nothing loaded is
+executed.
 """
 
 import hashlib
@@ -41,8 +42,8 @@ def _files(folder: Path) -> list[Path]:
 def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     """Writes `tree` and `metadata` (JSON) to a new folder `path`, which must not exist yet.
 
-    tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG keys
-        are stored as their data.
+    tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG
+        keys are stored as their data.
     Returns: the sha256 of the manifest, which stands for the whole checkpoint.
     """
     from orbax.checkpoint import v1 as ocp
@@ -90,7 +91,9 @@ def verify(path: str | os.PathLike) -> None:
         if name not in expected:
             raise InputError("damaged checkpoint", f"only the files of {path / 'manifest.json'}", name)
         if (found := _sha256(path / name)) != expected[name]:
-            raise InputError("damaged checkpoint", f"sha256 {expected[name][:12]}... of {path / name}", f"{found[:12]}...")
+            raise InputError(
+                "damaged checkpoint", f"sha256 {expected[name][:12]}... of {path / name}", f"{found[:12]}..."
+            )
 
 
 def load(path: str | os.PathLike) -> tuple[dict, dict]:

@@ -1,7 +1,7 @@
 """Per-example distillation losses, and the registry `LOSSES`.
 
-A loss is per example and checked on entry; the reduction belongs to the caller. The teacher's logits are data:
-no gradient flows into them.
+A loss is per example and checked on entry; the reduction belongs to the caller. The teacher's logits are
+data: no gradient flows into them.
 """
 
 import chex
@@ -19,7 +19,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def kl_at_temperature(student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
+def kl_at_temperature(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
+) -> jax.Array:
     """T^2 KL(softmax(teacher/T) || softmax(student/T)), summed over classes.
 
     T^2 keeps the gradient's size independent of T: it scales as 1/T^2 (Hinton et al. 2015, section 2).
@@ -34,6 +36,12 @@ def kl_at_temperature(student_logits: jax.Array, teacher_logits: jax.Array, temp
     return temperature**2 * jnp.sum(jnp.exp(log_teacher) * (log_teacher - log_student), axis=-1)
 
 
+def _targets(batch: Batch) -> jax.Array:
+    if batch.teacher_logits is None:
+        raise ValueError("this loss distils: the batch must hold teacher_logits f32[B,K]")
+    return jax.lax.stop_gradient(batch.teacher_logits)
+
+
 def labels_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """Cross-entropy with the true labels; no teacher.  -> f32[B]."""
     del hparams
@@ -41,18 +49,18 @@ def labels_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> ja
 
 
 def soft_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
-    """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) CE(labels); alpha = 0 is the plain student.  -> f32[B].
+    """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) CE(labels); alpha = 0 is the plain student.
 
-    Source: Hinton et al. 2015, section 2.
+    Returns: f32[B].     Source: Hinton et al. 2015, section 2.
     """
-    soft = kl_at_temperature(student_logits, batch.teacher_logits, hparams.temperature)
+    soft = kl_at_temperature(student_logits, _targets(batch), hparams.temperature)
     hard = cross_entropy(student_logits, batch.labels)
     return hparams.alpha * soft + (1 - hparams.alpha) * hard
 
 
 def hard_label_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """alpha CE(teacher's argmax) + (1 - alpha) CE(labels); the temperature has no part in it.  -> f32[B]."""
-    named = jnp.argmax(jax.lax.stop_gradient(batch.teacher_logits), axis=-1).astype(batch.labels.dtype)
+    named = jnp.argmax(_targets(batch), axis=-1).astype(batch.labels.dtype)
     taught = cross_entropy(student_logits, named)
     return hparams.alpha * taught + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
 

@@ -15,7 +15,7 @@ def epoch_order(key: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     """A random order of the kept examples, wrapped around to length `num`.
 
     Every run takes the same number of updates whatever its mask keeps, so shapes are static and the work is
-    equal. A masked example never appears; with n kept examples each appears floor(num/n) or ceil(num/n) times.
+    equal. A masked example never appears; with n kept ones, each appears floor(num/n) or ceil(num/n) times.
 
     Args: key: PRNG key, consumed; mask: bool[N] with at least one True; num: examples an epoch (U * B).
     Returns: i32[num], indices into the table.

@@ -76,7 +76,7 @@ def apply_gradients(optimizer: Optimizer, rate, gradients, opt_state, params, hp
 
 
 def clip_columns(params, max_norm: float):
-    """Scales each hidden unit's incoming weights (a column of its kernel) to an L2 norm of at most `max_norm`.
+    """Scales each hidden unit's incoming weights (a column of its kernel) to L2 norm `max_norm` at most.
 
     The classifier ("logits") is left alone: its columns set the logits' scale.
     Source: Srivastava et al. 2014, section 5.1 (max-norm regularisation).

@@ -21,9 +21,7 @@ def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: 
 
     settings: H HParams of numpy scalars (their `teacher` is overwritten).  seeds: S non-negative ints.
     """
-    rows = [
-        setting.replace(teacher=np.int32(seed % num_teachers)) for setting in settings for seed in seeds
-    ]
+    rows = [setting.replace(teacher=np.int32(seed % num_teachers)) for setting in settings for seed in seeds]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
@@ -46,8 +44,8 @@ def runs_mesh() -> Mesh:
 
 
 def map_runs(function, chunk: int | None):
-    """`function` over the leading axis of its one argument (a tree): all vmapped (chunk None), one after another
-    inside the same program (1), or `chunk` at a time. The result is the same; only the cost differs."""
+    """`function` over the leading axis of its one argument (a tree): all vmapped (chunk None), one after
+    another inside the same program (1), or `chunk` at a time. The result is the same, the cost is not."""
     if chunk is None:
         return jax.vmap(function)
     return lambda xs: jax.lax.map(function, xs, batch_size=None if chunk == 1 else chunk)
@@ -98,8 +96,8 @@ def run_segments(
 
     Args: hparams, states: leading axis R; states are donated: use what is yielded instead.
         num_epochs: in all, from the first; states may already hold some of them.
-    Yields: (states, history, epoch) after each segment: history's leaves are numpy [R, epochs of this segment, ...];
-        epoch counts the finished ones. States must be read before the next step of the iteration.
+    Yields: (states, history, epoch) after each segment: history's leaves are numpy [R, epochs of this
+        segment, ...]; epoch counts the finished ones. Read the states before the next step of the iteration.
     """
     mesh = runs_mesh()
     num_runs = hparams.alpha.shape[0]
@@ -107,7 +105,9 @@ def run_segments(
     epoch = int(states.epoch[0])
     while epoch < num_epochs:
         now = min(length, num_epochs - epoch)
-        states, history = _segment(config, length, chunk, mesh, table, validation, jnp.int32(now), hparams, states)
+        states, history = _segment(
+            config, length, chunk, mesh, table, validation, jnp.int32(now), hparams, states
+        )
         epoch += now
         cut = lambda x, now=now: np.asarray(x)[:num_runs, :now]  # noqa: E731
         yield jax.tree.map(lambda x: x[:num_runs], states), jax.tree.map(cut, history), epoch

@@ -63,8 +63,8 @@ def variables_of(state: TrainState) -> dict:
 def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
     """The table with the variables of this run's teacher alone, leading axis 1, unless teachers are averaged.
 
-    Done once a run: inside the step it would copy the weights at every update. Cached logits stay as they are,
-    one copy for all runs.
+    Done once a run: inside the step it would copy the weights at every update. Cached logits stay as they
+    are, one copy for all runs.
     """
     if config.teacher_model is None or config.average_teachers:
         return table
@@ -73,8 +73,8 @@ def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
 
 
 def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
-    """Labels and targets of the examples `index` i32[B]; `images` f32[B,h,w,c] are these examples as the student
-    sees them, and so as a queried teacher sees them, in evaluation mode. `table` is from `own_teacher`."""
+    """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
+    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: `own_teacher`'s."""
     labels = table.labels[index]
     if config.teacher_model is not None:
         ask = lambda variables: forward(config.teacher_model, variables, images)[0]  # noqa: E731
@@ -85,7 +85,9 @@ def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array
         logits = table.teacher_logits[:, index]
     else:
         logits = table.teacher_logits[hparams.teacher, index][None]
-    return Batch(labels, losses.average_teachers(logits, hparams.temperature) if config.average_teachers else logits[0])
+    return Batch(
+        labels, losses.average_teachers(logits, hparams.temperature) if config.average_teachers else logits[0]
+    )
 
 
 def train_step(
@@ -115,8 +117,10 @@ def train_step(
     return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
 
 
-def train_epoch(config: Config, table: Table, hparams: HParams, state: TrainState) -> tuple[TrainState, Counts]:
-    """U updates in a fresh order of the kept examples; the counts are those of the batches as they were met."""
+def train_epoch(
+    config: Config, table: Table, hparams: HParams, state: TrainState
+) -> tuple[TrainState, Counts]:
+    """U updates in a fresh order of the kept examples; the counts are of the batches as they were met."""
     order_key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
     mask = example_mask(table.labels, hparams.class_mask)
     order = epoch_order(order_key, mask, config.num_updates * config.batch_size)
@@ -139,12 +143,18 @@ def evaluate(model, variables, images: jax.Array, labels: jax.Array) -> Counts:
 
 
 def fit(
-    config: Config, table: Table, validation: Table | None, hparams: HParams, state: TrainState, num_epochs, length: int
+    config: Config,
+    table: Table,
+    validation: Table | None,
+    hparams: HParams,
+    state: TrainState,
+    num_epochs,
+    length: int,
 ) -> tuple[TrainState, dict[str, Counts]]:
     """`num_epochs` epochs (i32[], traced, at most `length`), each followed by an evaluation on `validation`.
 
-    Returns: (state, history): {"train": Counts, "validation": Counts} with a leading axis `length`, of which the
-        first num_epochs entries are filled; "validation" is absent where validation is None.
+    Returns: (state, history): {"train": Counts, "validation": Counts} with a leading axis `length`, of which
+        the first num_epochs entries are filled; "validation" is absent where validation is None.
     The epoch count is traced so that segments of any length share one compiled program.
     """
     table = own_teacher(config, table, hparams)
@@ -152,7 +162,9 @@ def fit(
     def measure(state, train_counts):
         out = {"train": train_counts}
         if validation is not None:
-            out["validation"] = evaluate(config.model, variables_of(state), validation.images, validation.labels)
+            out["validation"] = evaluate(
+                config.model, variables_of(state), validation.images, validation.labels
+            )
         return out
 
     def body(i, carry):
@@ -164,5 +176,3 @@ def fit(
     shapes = jax.eval_shape(measure, state, metrics.zero_counts(config.num_classes))
     history = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
     return jax.lax.fori_loop(jnp.int32(0), num_epochs, body, (state, history))
-
-

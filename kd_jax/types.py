@@ -15,7 +15,7 @@ import flax.struct
 import jax
 
 Variables = dict[str, Any]
-"""A model's arrays as Flax collections: {"params": ...} and, where the model has state, {"batch_stats": ...}."""
+"""A model's arrays as Flax collections: {"params": ...}, and {"batch_stats": ...} where it has state."""
 
 
 class InputError(ValueError):
@@ -25,8 +25,7 @@ class InputError(ValueError):
         super().__init__(f"{wrong}: expected {expected}; given {given}")
 
 
-@flax.struct.dataclass
-class Table:
+class Table(flax.struct.PyTreeNode):
     """The examples that training draws from: one copy on the device for all runs; a batch is `table[index]`.
 
     images: u8[N,h,w,c].
@@ -42,8 +41,7 @@ class Table:
     teacher_variables: Variables | None = None
 
 
-@flax.struct.dataclass
-class HParams:
+class HParams(flax.struct.PyTreeNode):
     """What one run varies; with a leading axis R when stacked.
 
     learning_rate, weight_decay, temperature, alpha: f32[].
@@ -59,8 +57,7 @@ class HParams:
     teacher: jax.Array
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that a run needs to go on: arrays only, no functions inside.
 
     key: the run's typed PRNG key. It is never consumed: every draw folds a purpose and a counter into it,
@@ -75,16 +72,14 @@ class TrainState:
     epoch: jax.Array
 
 
-@flax.struct.dataclass
-class Batch:
+class Batch(flax.struct.PyTreeNode):
     """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None."""
 
     labels: jax.Array
     teacher_logits: jax.Array | None = None
 
 
-@flax.struct.dataclass
-class Counts:
+class Counts(flax.struct.PyTreeNode):
     """Sums over examples; ratios are taken on the host.
 
     correct, total: i32[K] per true class; loss_sum: f32[]; agree: i32[], examples on which student and

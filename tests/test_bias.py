@@ -19,11 +19,15 @@ RANDOM = np.random.RandomState(0)
 LOGITS = (3 * RANDOM.standard_normal((P, N, K))).astype(np.float32)
 LOGITS[::5] *= 1000  # a fifth of the problems on the scale of 1e4
 LABELS = RANDOM.randint(K, size=(P, N)).astype(np.int32)
-MISSING = np.array([np.isin(np.arange(K), RANDOM.permutation(K)[: 1 + p % (K - 1)]) for p in range(P)])  # 1, 2 or 3
+MISSING = np.array(
+    [np.isin(np.arange(K), RANDOM.permutation(K)[: 1 + p % (K - 1)]) for p in range(P)]
+)  # 1, 2 or 3
 
 
 def mapped(function, *arguments):
-    return np.asarray(jax.jit(jax.vmap(function), compiler_options=QUICK_COMPILE)(*map(jnp.asarray, arguments)))
+    return np.asarray(
+        jax.jit(jax.vmap(function), compiler_options=QUICK_COMPILE)(*map(jnp.asarray, arguments))
+    )
 
 
 def predictions(logits, missing, b):
@@ -43,7 +47,9 @@ def all_margins(logits, missing):
 def candidates(logits, missing):
     """A b within every interval in which no prediction changes, and a grid; none of them at a margin itself."""
     m = np.unique(all_margins(logits, missing))
-    return np.concatenate([[m[0] - 1], (m[1:] + m[:-1]) / 2, [m[-1] + 1], np.linspace(-15.00371, 15.00429, 501)])
+    return np.concatenate(
+        [[m[0] - 1], (m[1:] + m[:-1]) / 2, [m[-1] + 1], np.linspace(-15.00371, 15.00429, 501)]
+    )
 
 
 def test_margin_is_where_the_prediction_turns():
@@ -80,7 +86,9 @@ def test_of_several_best_biases_the_middle_of_the_widest_interval():
         assert widths[ours] >= widths[wrong == wrong.min()].max() - rounding
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: picks an interval of width 0 between two equal margins, which no b reaches")
+@pytest.mark.xfail(
+    strict=True, reason="BUG: picks an interval of width 0 between two equal margins, which no b reaches"
+)
 def test_ties_between_examples():
     """Logits on a coarse grid, as bfloat16 gives them: several examples turn at one b, so all of them or none."""
     logits = np.clip(np.round(LOGITS), -3, 3)
@@ -111,7 +119,9 @@ def test_share_matched_gives_exactly_the_share():
 def test_share_between_two_counts_gives_the_nearest():
     """A share of 0.3 of 12 examples is 3.6: 4 of them; 0.2 is 2.4: 2."""
     for share, count in [(0.3, 4), (0.2, 2)]:
-        found = mapped(lambda *run, share=share: bias.share_matched(*run, jnp.float32(share)), LOGITS, MISSING)
+        found = mapped(
+            lambda *run, share=share: bias.share_matched(*run, jnp.float32(share)), LOGITS, MISSING
+        )
         for p in range(P):
             assert MISSING[p][predictions(LOGITS[p], MISSING[p], found[p])].sum() == count
 
@@ -142,7 +152,9 @@ def test_lowering_the_kept_is_raising_the_missing():
 def test_share_missing():
     shares = mapped(bias.share_missing, LOGITS, MISSING)
     predicted = LOGITS.argmax(axis=-1)
-    np.testing.assert_allclose(shares, [m[row].mean() for m, row in zip(MISSING, predicted, strict=True)], rtol=1e-6)
+    np.testing.assert_allclose(
+        shares, [m[row].mean() for m, row in zip(MISSING, predicted, strict=True)], rtol=1e-6
+    )
 
 
 def test_curve_is_the_count_under_each_bias():
@@ -171,14 +183,20 @@ def test_mixtures_are_means_of_two_kept_examples():
     assert np.all(shares.sum(axis=0)[mask] == 0.5)  # 2 x 9 places, 18 kept: each example in one mixture
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: examples i and i + num of the wrapped order: one example twice where the kept divide num")
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: examples i and i + num of the wrapped order: one example twice where the kept divide num",
+)
 @pytest.mark.parametrize("kept, num", [(10, 10), (10, 30), (20, 40)])
 def test_no_mixture_is_an_example_itself(kept, num):
     shares = mixed(np.arange(24) < kept, num)
     assert np.all(shares.max(axis=1) == 0.5)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: with more mixtures than kept examples the pairs repeat: only `kept` of them differ")
+@pytest.mark.xfail(
+    strict=True,
+    reason="BUG: with more mixtures than kept examples the pairs repeat: only `kept` of them differ",
+)
 def test_many_mixtures_of_few_examples_are_many_pairs():
     """10 examples make 45 pairs; of 405 random ones nearly all occur, at least 40 surely."""
     shares = mixed(np.arange(24) < 10, 405)

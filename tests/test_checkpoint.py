@@ -19,12 +19,19 @@ from kd_jax.sweep import QUICK_COMPILE
 from kd_jax.types import InputError, TrainState
 
 RANDOM = np.random.RandomState(0)
-METADATA = {"model": "mlp-7-5", "class_mask": [True, False], "nested": {"rate": 0.001, "none": None, "text": "é\n"}}
+METADATA = {
+    "model": "mlp-7-5",
+    "class_mask": [True, False],
+    "nested": {"rate": 0.001, "none": None, "text": "é\n"},
+}
 
 
 def random_params():
     return {
-        "hidden_0": {"kernel": RANDOM.randn(6, 5).astype(np.float32), "bias": RANDOM.randn(5).astype(np.float32)},
+        "hidden_0": {
+            "kernel": RANDOM.randn(6, 5).astype(np.float32),
+            "bias": RANDOM.randn(5).astype(np.float32),
+        },
         "logits": {"kernel": RANDOM.randn(5, 3).astype(np.float32)},
     }
 
@@ -43,7 +50,9 @@ def identical(one, other):
 def test_arrays_of_every_kind_come_back_to_the_bit(tmp_path):
     tree = {
         "odd": np.float32([np.nan, -np.nan, -0.0, np.inf, 1e-45, 3.4e38]),
-        "nested": {"deep": {"i32": np.arange(6, dtype=np.int32).reshape(2, 3), "bool": np.array([True, False])}},
+        "nested": {
+            "deep": {"i32": np.arange(6, dtype=np.int32).reshape(2, 3), "bool": np.array([True, False])}
+        },
         "u8": RANDOM.randint(256, size=(3, 2, 2, 1)).astype(np.uint8),
         "u32": np.uint32([0, 2**32 - 1]),
         "scalar": np.float32(0.1),
@@ -80,7 +89,9 @@ def test_train_state_comes_back_to_the_bit(name, tmp_path):
 
 def test_reloaded_teachers_give_the_same_logits_to_the_bit(tmp_path):
     model = models.build("mlp-7-5", 3, dropout=0.5)
-    init = jax.jit(jax.vmap(lambda key: models.init_variables(model, key, (4, 4, 1))), compiler_options=QUICK_COMPILE)
+    init = jax.jit(
+        jax.vmap(lambda key: models.init_variables(model, key, (4, 4, 1))), compiler_options=QUICK_COMPILE
+    )
     variables = init(jax.random.split(jax.random.key(0), 2))
     images = jnp.asarray(RANDOM.randint(256, size=(9, 4, 4, 1)), jnp.uint8)
     checkpoint.save(tmp_path / "teachers", variables, {"model": "mlp-7-5", "model_options": {"dropout": 0.5}})
@@ -152,8 +163,12 @@ def test_a_manifest_cut_short_or_gone_is_refused(damage, copy):
     refused(copy, "manifest.json")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: the manifest does not vouch for itself: its metadata changes unseen")
-@pytest.mark.parametrize("before, after", [(b"0.001", b"0.002"), (b"mlp-7-5", b"mlp-7-4"), (b"true", b"fals")])
+@pytest.mark.xfail(
+    strict=True, reason="BUG: the manifest does not vouch for itself: its metadata changes unseen"
+)
+@pytest.mark.parametrize(
+    "before, after", [(b"0.001", b"0.002"), (b"mlp-7-5", b"mlp-7-4"), (b"true", b"fals")]
+)
 def test_a_flipped_byte_of_the_manifest_is_refused(before, after, copy):
     text = (copy / "manifest.json").read_bytes()
     assert before in text
@@ -161,7 +176,9 @@ def test_a_flipped_byte_of_the_manifest_is_refused(before, after, copy):
     refused(copy, "manifest.json")
 
 
-NO_FILES = pytest.mark.xfail(strict=True, reason="BUG: KeyError, TypeError or RecursionError instead of InputError")
+NO_FILES = pytest.mark.xfail(
+    strict=True, reason="BUG: KeyError, TypeError or RecursionError instead of InputError"
+)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +296,9 @@ def test_a_planted_pickle_is_not_executed(saved, tmp_path):
             (path / "manifest.json").write_text(json.dumps(manifest))
             paths.append(path)
     command = [sys.executable, "-c", LOAD_EACH, *paths]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+    out = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
+    )
     assert len(out.stdout.splitlines()) == len(paths) and "refused" in out.stdout
     assert not ran.exists()
     pickle.loads(payload).close()

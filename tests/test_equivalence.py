@@ -92,11 +92,15 @@ def joined(histories):
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
 
 
-def train(data=None, held_out=HELD_OUT, states=None, epochs=EPOCHS, length=EPOCHS, chunk=None, hparams=HPARAMS):
+def train(
+    data=None, held_out=HELD_OUT, states=None, epochs=EPOCHS, length=EPOCHS, chunk=None, hparams=HPARAMS
+):
     """(final states, history) in numpy."""
     histories, states = [], fresh() if states is None else states
     data = table() if data is None else data
-    for states, history, epoch in sweep.run_segments(CONFIG, data, held_out, hparams, states, epochs, length, chunk):
+    for states, history, epoch in sweep.run_segments(
+        CONFIG, data, held_out, hparams, states, epochs, length, chunk
+    ):
         histories.append(history)
     assert epoch == epochs
     return plain(states), joined(histories)
@@ -145,7 +149,9 @@ def test_settings_share_their_initialisation_and_seeds_do_not():
 def test_a_mapped_run_is_its_solo_run():
     """Run by run by `fit` alone: no map, no placement, no padding."""
     states, history = reference()
-    solo = jax.jit(lambda hparams, state: fit(CONFIG, table(), HELD_OUT, hparams, state, jnp.int32(EPOCHS), EPOCHS))
+    solo = jax.jit(
+        lambda hparams, state: fit(CONFIG, table(), HELD_OUT, hparams, state, jnp.int32(EPOCHS), EPOCHS)
+    )
     for run in (0, 4, 8):
         after, counts = solo(row(HPARAMS, run), fresh(run))
         close(plain(after), row(states, run))
@@ -182,17 +188,20 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
 def test_the_grid_is_traced_once(monkeypatch):
     """Nine runs of three settings in three segments, then other settings, masks and seeds: one trace of `fit`."""
     monkeypatch.setattr(sweep, "fit", chex.assert_max_traces(fit, n=1))
-    config = dataclasses.replace(CONFIG, max_norm=3.0)  # a program that no other test has compiled
 
     def run(settings, seeds, epochs):
         hparams = sweep.stack_runs(settings, seeds, M)
         states = fresh().replace(key=sweep.run_keys(seeds, len(settings)))
-        list(sweep.run_segments(config, table(), None, hparams, states, epochs, 2, None))
+        list(sweep.run_segments(CONFIG, table(), None, hparams, states, epochs, 2, None))
 
     run(SETTINGS, SEEDS, EPOCHS)
     run((setting(0.3, 0.1, 9, 0.2, [False, False, True]),) * 3, (5, 6, 7), 3)
     with pytest.raises(AssertionError, match="traced"):  # the counter does count
-        list(sweep.run_segments(config, table(), None, HPARAMS, fresh(), 3, 3, None))
+        list(
+            sweep.run_segments(
+                dataclasses.replace(CONFIG, max_norm=3.0), table(), None, HPARAMS, fresh(), 3, 2, None
+            )
+        )
 
 
 def test_a_masked_class_does_not_touch_its_run():
@@ -225,7 +234,7 @@ def test_each_run_learns_from_its_own_teacher():
 
 def test_validation_does_not_touch_training():
     """With none at all the student trains the same: it is in training mode after each validation, too."""
-    states, history = train(held_out=None)
+    states, history = train(held_out=None, length=2)
     close((states, history["train"]), (reference()[0], reference()[1]["train"]))
     assert set(history) == {"train"}
 
@@ -248,17 +257,15 @@ def test_learning_happens():
     assert np.all(loss[:, -1] < loss[:, 0])
 
 
-def lowered(length, num_runs_on_each, mesh):
-    hparams, states = (sweep.pad_runs(tree, mesh.size * num_runs_on_each) for tree in (HPARAMS, fresh()))
-    arguments = (table(), HELD_OUT, jnp.int32(2), hparams, states)
-    return sweep._segment.lower(CONFIG, length, None, mesh, *arguments)
-
-
 def test_no_collective_in_the_compiled_program():
     """Runs never speak to each other: two devices compute side by side."""
-    text = lowered(EPOCHS, 5, sweep.runs_mesh()).compile().as_text()
+    hparams, states = (sweep.pad_runs(tree, 2) for tree in (HPARAMS, fresh()))
+    arguments = (table(), HELD_OUT, jnp.int32(2), hparams, states)
+    text = sweep._segment.lower(CONFIG, EPOCHS, None, sweep.runs_mesh(), *arguments).compile().as_text()
     assert "while" in text and re.search(r"num_partitions=2|sharding=\{devices=\[2", text)
-    names = r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all"
+    names = (
+        r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all"
+    )
     assert not re.findall(names, text)
 
 

@@ -73,7 +73,12 @@ def violations(path: str, source: str) -> list[str]:
     tree = ast.parse(source)
     names = imported(tree)
     found = [f"imports {n}" for n in names for module in NEVER if within(n, module)]
-    found += [f"imports {n}" for n in names for m, owner in OWNERS.items() if within(n, m) and not path.startswith(owner)]
+    found += [
+        f"imports {n}"
+        for n in names
+        for m, owner in OWNERS.items()
+        if within(n, m) and not path.startswith(owner)
+    ]
     found += [f"imports {n} by a relative path" for n in names if n.startswith(".")]
     found += unsafe_calls(tree)
     if path.startswith("kd_jax/") and path != "kd_jax/__init__.py":
@@ -110,7 +115,9 @@ def unsafe_calls(tree: ast.AST) -> list[str]:
 
 
 FILES = sorted(
-    str(file.relative_to(ROOT)) for folder in ("kd_jax", "experiments") for file in (ROOT / folder).rglob("*.py")
+    str(file.relative_to(ROOT))
+    for folder in ("kd_jax", "experiments")
+    for file in (ROOT / folder).rglob("*.py")
 )
 
 
@@ -120,7 +127,12 @@ def test_file_keeps_to_the_plan(path):
 
 
 def test_the_plan_was_read():
-    assert {floor_of(path) for path in FILES if path.startswith("kd_jax/")} >= {"types", "losses", "models", "sweep"}
+    assert {floor_of(path) for path in FILES if path.startswith("kd_jax/")} >= {
+        "types",
+        "losses",
+        "models",
+        "sweep",
+    }
     assert all(FLOORS[one] == FLOORS[other] for one, other in SAME_FLOOR)
     sorter = graphlib.TopologicalSorter()
     for one, other in SAME_FLOOR:
@@ -173,9 +185,15 @@ def test_each_breach_is_seen(path, source):
         ("kd_jax/models/__init__.py", "import flax.linen as nn\nfrom kd_jax.models.mlp import mlp"),
         ("kd_jax/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
         ("kd_jax/plots.py", "from matplotlib.figure import Figure\nfrom kd_jax import results"),
-        ("kd_jax/data.py", "import tensorflow_datasets\nimport numpy as np\nnp.load('a', allow_pickle=False)"),
+        (
+            "kd_jax/data.py",
+            "import tensorflow_datasets\nimport numpy as np\nnp.load('a', allow_pickle=False)",
+        ),
         ("kd_jax/types.py", "import flax.struct"),
-        ("experiments/distill.py", "import time\nfrom absl import flags\nfrom kd_jax import sweep, train\nprint(1)"),
+        (
+            "experiments/distill.py",
+            "import time\nfrom absl import flags\nfrom kd_jax import sweep, train\nprint(1)",
+        ),
     ],
 )
 def test_what_the_plan_allows_is_allowed(path, source):

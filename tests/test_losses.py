@@ -68,10 +68,14 @@ def test_kl_is_the_reference(shape, scale, temperature):
     check_kl(student, teacher, temperature, rounding=4)
 
 
-LARGE_T = pytest.mark.xfail(strict=True, reason="BUG: at large T the sum's rounding, times T^2, exceeds the value")
+LARGE_T = pytest.mark.xfail(
+    strict=True, reason="BUG: at large T the sum's rounding, times T^2, exceeds the value"
+)
 
 
-@pytest.mark.parametrize("temperature", [20.0, 1e2, pytest.param(1e3, marks=LARGE_T), pytest.param(1e4, marks=LARGE_T)])
+@pytest.mark.parametrize(
+    "temperature", [20.0, 1e2, pytest.param(1e3, marks=LARGE_T), pytest.param(1e4, marks=LARGE_T)]
+)
 def test_kl_keeps_its_digits_at_large_temperature(temperature):
     """For T >> |logits| the value tends to the logits' variance of difference, half of it over K: about 1 here,
     so it has to be right to 1 % whatever T."""
@@ -88,7 +92,9 @@ def test_kl_where_one_side_is_certain():
     np.testing.assert_allclose(gradient, [[-1, 1]], atol=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: 0 * -inf in the value; the gradient is finite, so the curve lies")
+@pytest.mark.xfail(
+    strict=True, reason="BUG: 0 * -inf in the value; the gradient is finite, so the curve lies"
+)
 def test_kl_with_a_class_the_teacher_rules_out():
     """A logit of -inf is probability 0, and 0 log 0 = 0: p = (.5, .5, 0), q = (1/3, 1/3, 1/3): log 1.5."""
     student, teacher = np.zeros((1, 3), np.float32), np.float32([[0, 0, -np.inf]])
@@ -146,7 +152,9 @@ def test_cross_entropy_is_the_reference(shape, scale):
     rows = np.arange(shape[0])
     log_q = log_softmax(np.float64(logits), axis=-1)
     summed = lambda x: jnp.sum(losses.cross_entropy(x, labels))  # noqa: E731
-    value, gradient = jax.jit(lambda x: (losses.cross_entropy(x, jnp.asarray(labels)), jax.grad(summed)(x)))(logits)
+    value, gradient = jax.jit(lambda x: (losses.cross_entropy(x, jnp.asarray(labels)), jax.grad(summed)(x)))(
+        logits
+    )
     np.testing.assert_allclose(value, -log_q[rows, labels], rtol=1e-6, atol=8 * EPS * scale)
     np.testing.assert_allclose(gradient, np.exp(log_q) - np.eye(shape[1])[labels], atol=1e-5)
 
@@ -167,13 +175,23 @@ def both(name: str, alpha: float, temperature: float, labels=None, teacher_seed=
     """The loss of that name on fixed logits, and those logits."""
     student, teacher = random_logits(10, (7, 5), 3.0), random_logits(teacher_seed, (7, 5), 3.0)
     labels = np.arange(7, dtype=np.int32) % 5 if labels is None else labels
-    return np.asarray(loss_of(name, student, labels, teacher, hparams(alpha, temperature))), student, teacher, labels
+    return (
+        np.asarray(loss_of(name, student, labels, teacher, hparams(alpha, temperature))),
+        student,
+        teacher,
+        labels,
+    )
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_each_loss_is_per_example_finite_and_differentiable(name):
     value, student, teacher, labels = both(name, 0.5, 4.0)
-    assert value.shape == (7,) and value.dtype == np.float32 and np.all(np.isfinite(value)) and np.all(value >= 0)
+    assert (
+        value.shape == (7,)
+        and value.dtype == np.float32
+        and np.all(np.isfinite(value))
+        and np.all(value >= 0)
+    )
     # Per example: the loss of a row alone is that row of the losses.
     alone = loss_of(name, student[2:3], labels[2:3], teacher[2:3], hparams(0.5, 4.0))
     np.testing.assert_allclose(alone, value[2:3], rtol=1e-5)
@@ -183,7 +201,9 @@ def test_each_loss_is_per_example_finite_and_differentiable(name):
 def test_alpha_zero_is_the_plain_student(name):
     value, student, _, labels = both(name, 0.0, 4.0)
     np.testing.assert_array_equal(value, losses.cross_entropy(jnp.asarray(student), jnp.asarray(labels)))
-    np.testing.assert_array_equal(value, both(name, 0.0, 9.0, teacher_seed=12)[0])  # no teacher, no temperature
+    np.testing.assert_array_equal(
+        value, both(name, 0.0, 9.0, teacher_seed=12)[0]
+    )  # no teacher, no temperature
 
 
 @pytest.mark.parametrize("name", sorted(set(losses.LOSSES) - {"labels"}))
@@ -210,7 +230,9 @@ def test_hard_label_is_cross_entropy_with_the_teachers_argmax():
     log_q = log_softmax(np.float64(student), axis=-1)
     taught, hard = (-log_q[np.arange(7), named] for named in (teacher.argmax(axis=-1), labels))
     np.testing.assert_allclose(value, 0.3 * taught + 0.7 * hard, rtol=1e-5)
-    np.testing.assert_array_equal(value, both("hard_label", 0.3, 50.0)[0])  # the temperature has no part in it
+    np.testing.assert_array_equal(
+        value, both("hard_label", 0.3, 50.0)[0]
+    )  # the temperature has no part in it
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])

@@ -18,7 +18,8 @@ MASKS = np.array([mask for mask in itertools.product([False, True], repeat=4) if
 
 def test_example_mask():
     np.testing.assert_array_equal(
-        example_mask(jnp.asarray([0, 2, 1, 2], jnp.int32), jnp.asarray([True, True, False])), [True, False, True, False]
+        example_mask(jnp.asarray([0, 2, 1, 2], jnp.int32), jnp.asarray([True, True, False])),
+        [True, False, True, False],
     )
 
 

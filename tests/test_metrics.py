@@ -70,7 +70,9 @@ def test_batches_of_unequal_size_add_up():
     for part in parts:
         whole = metrics.add_counts(whole, part)
     check(whole, expected(slice(None)) | {"agree": 0})
-    check(metrics.zero_counts(K), dict.fromkeys(("correct", "total"), np.zeros(K)) | {"loss_sum": 0, "agree": 0})
+    check(
+        metrics.zero_counts(K), dict.fromkeys(("correct", "total"), np.zeros(K)) | {"loss_sum": 0, "agree": 0}
+    )
 
 
 def test_confusion_is_scikit_learns():
@@ -92,7 +94,9 @@ def test_prediction_and_evaluation_see_each_example_once(num, batch_size):
 
     @jax.jit
     def run(images, labels):
-        return models.predict(model, variables, images, batch_size), evaluate(model, variables, images, labels)
+        return models.predict(model, variables, images, batch_size), evaluate(
+            model, variables, images, labels
+        )
 
     ours, counts = run(images, labels)
     assert ours.shape == (num, K)

@@ -64,7 +64,9 @@ def test_evaluation_is_deterministic_and_training_is_not(family):
     np.testing.assert_array_equal(logits, forward(plain, variables, IMAGES)[0])  # no dropout at all
     one, again, other = (forward(model, variables, IMAGES, jax.random.key(seed))[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
-    assert np.all(np.abs(one - logits).max(axis=-1) > 1e-3) and np.all(np.abs(one - other).max(axis=-1) > 1e-3)
+    assert np.all(np.abs(one - logits).max(axis=-1) > 1e-3) and np.all(
+        np.abs(one - other).max(axis=-1) > 1e-3
+    )
 
 
 @FAMILIES
@@ -168,7 +170,21 @@ def test_pixels_become_0_to_1():
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "mpl-5", "MLP-5", "mlp-", "mlp-0", "mlp--5", "mlp-5-", "mlp-5.0", "mlp-1e3", "mlp- 5", "mlp-²", "800-800"]
+    "spec",
+    [
+        "",
+        "mpl-5",
+        "MLP-5",
+        "mlp-",
+        "mlp-0",
+        "mlp--5",
+        "mlp-5-",
+        "mlp-5.0",
+        "mlp-1e3",
+        "mlp- 5",
+        "mlp-²",
+        "800-800",
+    ],
 )
 def test_a_bad_spec_is_refused_in_one_line(spec):
     with pytest.raises(InputError) as caught:

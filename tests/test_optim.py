@@ -35,7 +35,10 @@ def hparams(rate=RATE, decay=DECAY) -> HParams:
 def trees():
     """Parameters and three steps' gradients."""
     random = np.random.RandomState(0)
-    tree = lambda: {"a": jnp.asarray(random.randn(3, 2), jnp.float32), "b": jnp.asarray(random.randn(2), jnp.float32)}  # noqa: E731
+    tree = lambda: {
+        "a": jnp.asarray(random.randn(3, 2), jnp.float32),
+        "b": jnp.asarray(random.randn(2), jnp.float32),
+    }  # noqa: E731
     return tree(), [tree() for _ in range(3)]
 
 
@@ -110,7 +113,9 @@ def test_schedule_has_the_derived_values(name):
     np.testing.assert_allclose(at, list(values.values()), atol=1e-6)
 
 
-SHORT = pytest.mark.xfail(strict=True, reason="BUG: fails, or never reaches its peak, in a run of one or two updates")
+SHORT = pytest.mark.xfail(
+    strict=True, reason="BUG: fails, or never reaches its peak, in a run of one or two updates"
+)
 
 
 @pytest.mark.parametrize(

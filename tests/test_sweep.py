@@ -33,7 +33,9 @@ def test_a_runs_key_depends_on_its_seed_alone():
     np.testing.assert_array_equal(three, np.broadcast_to(data([4, 5, 6], 1), three.shape))
     assert len(np.unique(data(range(20), 1), axis=0)) == 20
     np.testing.assert_array_equal(data([5], 1)[0], three[0, 1])
-    np.testing.assert_array_equal(data([5], 1)[0], jax.random.key_data(jax.random.fold_in(jax.random.key(0), 5)))
+    np.testing.assert_array_equal(
+        data([5], 1)[0], jax.random.key_data(jax.random.fold_in(jax.random.key(0), 5))
+    )
     assert not np.array_equal(data([5], 1, 1), data([5], 1, 0))
 
 

@@ -107,7 +107,10 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
     if source == "cached":
         config, table = config_of(aligned_or_hash), TABLE.replace(teacher_logits=jnp.asarray(CACHED))
     else:
-        config, table = config_of(aligned_or_hash, teacher_model=Probe()), TABLE.replace(teacher_variables=PROBES)
+        config, table = (
+            config_of(aligned_or_hash, teacher_model=Probe()),
+            TABLE.replace(teacher_variables=PROBES),
+        )
     states, history = fit_all(config, table, TABLE, runs, [0, 1, 2, 2, 3], 3)
     train, loss = history["train"], np.asarray(history["train"].loss_sum)
     np.testing.assert_array_equal(loss[:2], 0)  # nothing misaligned
@@ -121,7 +124,9 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
     # The student trains in training mode throughout, and is validated in evaluation mode, which counts no step:
     # its first logit is then by far the largest, so class 0 alone is right.
     np.testing.assert_array_equal(states.model_state["batch_stats"]["steps"], np.full(5, 3 * U))
-    np.testing.assert_array_equal(history["validation"].correct, np.broadcast_to(np.arange(K) == 0, (5, 3, K)))
+    np.testing.assert_array_equal(
+        history["validation"].correct, np.broadcast_to(np.arange(K) == 0, (5, 3, K))
+    )
     np.testing.assert_array_equal(history["validation"].total, np.ones((5, 3, K)))
     # The teacher names class 0 throughout, and so does the student (a tie on image 0 goes to class 0).
     np.testing.assert_array_equal(train.agree[0], np.full(3, N))
@@ -186,14 +191,18 @@ def test_targets_of_each_kind():
     for teacher in range(M):
         np.testing.assert_array_equal(logits(cached, teacher), teachers[teacher, [3, 0, 7]])
     mean = softmax(np.float64(teachers[:, [3, 0, 7]]) / 3, axis=-1).mean(axis=0)
-    np.testing.assert_allclose(softmax(np.asarray(logits(cached, average_teachers=True)) / 3, axis=-1), mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        softmax(np.asarray(logits(cached, average_teachers=True)) / 3, axis=-1), mean, rtol=1e-5
+    )
     # Both queried teachers say 1100 and 1200 + i, on which their mean is almost certain, too.
     queried = TABLE.replace(teacher_variables=PROBES)
     np.testing.assert_allclose(logits(queried, 1, teacher_model=Probe())[:, 0], [1203, 1200, 1207])
     average = logits(queried, 0, teacher_model=Probe(), average_teachers=True)
     # At T = 3, log of the mean of two probabilities that are both 1 to within e^-366: the odds of class 0 against
     # another are 2 / (e^-(1103/3) + e^-(1203/3)), the first of which decides: 1103 + 3 ln 2 for image 3.
-    np.testing.assert_allclose(average[:, 0] - average[:, 1], np.array([1103, 1100, 1107]) + 3 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        average[:, 0] - average[:, 1], np.array([1103, 1100, 1107]) + 3 * np.log(2), rtol=1e-6
+    )
 
 
 # --- a real network -------------------------------------------------------------------------------------
@@ -218,7 +227,9 @@ def test_dropout_is_drawn_anew_at_each_step_and_is_the_steps_own():
     losses = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1, 0)]
     assert losses[0] == losses[2] != losses[1]
     exact = -np.asarray(log_softmax(np.asarray(predict(SMALL, variables_of(state), table.images)), axis=-1))
-    assert abs(losses[0] - exact[np.arange(B), np.arange(B)].sum()) > 1e-3  # in evaluation mode it would be this
+    assert (
+        abs(losses[0] - exact[np.arange(B), np.arange(B)].sum()) > 1e-3
+    )  # in evaluation mode it would be this
 
 
 def test_max_norm_holds_after_the_update():
@@ -234,9 +245,13 @@ def test_max_norm_holds_after_the_update():
 
 def test_a_teacher_with_dropout_answers_as_in_prediction():
     """Queried during distillation, over two epochs: the targets are `predict`'s own, and its variables stay."""
-    teachers = quick(jax.vmap(partial(init_variables, SMALL, image_shape=(3, 3, 1))))(jax.random.split(jax.random.key(1), M))
+    teachers = quick(jax.vmap(partial(init_variables, SMALL, image_shape=(3, 3, 1))))(
+        jax.random.split(jax.random.key(1), M)
+    )
     images = jnp.asarray(FULL_IMAGES)
-    answers = jnp.stack([predict(SMALL, jax.tree.map(lambda x, m=m: x[m], teachers), images) for m in range(M)])
+    answers = jnp.stack(
+        [predict(SMALL, jax.tree.map(lambda x, m=m: x[m], teachers), images) for m in range(M)]
+    )
     before = jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), teachers)
 
     def differs(student, batch, hparams):
@@ -248,14 +263,18 @@ def test_a_teacher_with_dropout_answers_as_in_prediction():
     _, history = fit_all(config, table, None, stacked(hparams(0.1), hparams(0.1, teacher=1)), [0, 1], 2)
     np.testing.assert_array_equal(history["train"].loss_sum, np.zeros((2, 2)))
     assert np.abs(answers[0] - answers[1]).max() > 0.1
-    jax.tree.map(lambda leaf, bits: np.testing.assert_equal(np.asarray(leaf).tobytes(), bits), teachers, before)
+    jax.tree.map(
+        lambda leaf, bits: np.testing.assert_equal(np.asarray(leaf).tobytes(), bits), teachers, before
+    )
 
 
 def test_history_beyond_the_epochs_run_stays_empty():
     """`length` bounds the history; the epoch count is traced, so one program serves any count up to it."""
     config, runs = config_of(mean_logit), hparams(0.01)
     state = init_state(config, jax.random.key(0))
-    program = quick(lambda epochs: fit(config, TABLE, TABLE, jax.tree.map(jnp.asarray, runs), state, epochs, 4))
+    program = quick(
+        lambda epochs: fit(config, TABLE, TABLE, jax.tree.map(jnp.asarray, runs), state, epochs, 4)
+    )
     for epochs in (0, 2, 4):
         after, history = program(jnp.int32(epochs))
         assert int(after.epoch) == epochs

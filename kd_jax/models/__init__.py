@@ -20,7 +20,12 @@ PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build(
-    spec: str, num_classes: int, *, input_dropout: float = 0.0, dropout: float = 0.0, precision: str = "float32"
+    spec: str,
+    num_classes: int,
+    *,
+    input_dropout: float = 0.0,
+    dropout: float = 0.0,
+    precision: str = "float32",
 ) -> nn.Module:
     """The module that a spec such as "mlp-800-800" names.
 
@@ -34,7 +39,9 @@ def build(
     if family not in MODELS:
         near = difflib.get_close_matches(family, MODELS, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError("unknown model", f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800", spec + hint)
+        raise InputError(
+            "unknown model", f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800", spec + hint
+        )
     return MODELS[family](
         spec, words, num_classes, input_dropout=input_dropout, dropout=dropout, dtype=PRECISIONS[precision]
     )
@@ -42,7 +49,7 @@ def build(
 
 def init_variables(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
     """Fresh variables for images of shape (h, w, c). The key is consumed."""
-    return model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    return dict(model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False))
 
 
 def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_key: jax.Array | None = None):
@@ -55,10 +62,10 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
     if dropout_key is None:
         logits, features = model.apply(variables, images, train=False)
         return logits, features, model_state
-    (logits, features), model_state = model.apply(
+    (logits, features), changed = model.apply(
         variables, images, train=True, rngs={"dropout": dropout_key}, mutable=list(model_state)
     )
-    return logits, features, model_state
+    return logits, features, dict(changed)
 
 
 def predict(model: nn.Module, variables: Variables, images: jax.Array, batch_size: int = 1000) -> jax.Array:

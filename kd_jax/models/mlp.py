@@ -41,7 +41,11 @@ class MLP(nn.Module):
         x = self._drop(x, self.input_dropout, train)
         features = {}
         for i, width in enumerate(self.widths):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}")(x))
+            x = nn.relu(
+                nn.Dense(
+                    width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}"
+                )(x)
+            )
             features[f"hidden_{i}"] = x
             x = self._drop(x, self.dropout, train)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(x).astype(jnp.float32), features
@@ -53,5 +57,7 @@ class MLP(nn.Module):
 def mlp(spec: str, words: list[str], num_classes: int, **options) -> MLP:
     """The family's parser: every word a hidden width."""
     if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise InputError("malformed model", "mlp-WIDTH-WIDTH... with positive whole widths, as in mlp-800-800", spec)
+        raise InputError(
+            "malformed model", "mlp-WIDTH-WIDTH... with positive whole widths, as in mlp-800-800", spec
+        )
     return MLP(tuple(map(int, words)), num_classes, **options)
