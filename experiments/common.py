@@ -1,8 +1,7 @@
-"""What the entry points share: flags, one-line errors, data on the device, the run folder, the training loop."""
+"""What the entry points share: flags, one-line errors, data on the device, the run folder, the training."""
 
 import contextlib
 import difflib
-import importlib.metadata
 import os
 import platform
 import re
@@ -12,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import flax.serialization
 import jax
@@ -28,22 +29,24 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data_set", "digits", "digits, a TFDS name such as mnist, or a path to an .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
-flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data cut off for validation, in [0, 1).")
+flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1).")
 flags.DEFINE_string("out", None, "Run folder to write; the same command run again continues it.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000)
 flags.DEFINE_string("model", None, "Model spec, as in mlp-800-800.")
 flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1, upper_bound=1_000_000)
 flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000)
 flags.DEFINE_enum("optimizer", "adam", list(optim.OPTIMIZERS), "Optimiser.")
-flags.DEFINE_enum("schedule", "cosine", list(optim.SCHEDULES), "Learning-rate schedule, relative to its peak.")
+flags.DEFINE_enum("schedule", "cosine", list(optim.SCHEDULES), "Of the learning rate, relative to its peak.")
 flags.DEFINE_float("dropout", 0.0, "Probability of dropping a hidden unit, in [0, 1).")
 flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [0, 1).")
-flags.DEFINE_float("max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: no limit.", lower_bound=0)
+flags.DEFINE_float(
+    "max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: none.", lower_bound=0
+)
 flags.DEFINE_integer("jitter", 0, "Shift each training image by up to this many pixels.", lower_bound=0)
 flags.DEFINE_float("rotate", 0.0, "Rotate each training image by up to this many degrees.", lower_bound=0)
 flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up to this share, in [0, 1).")
 flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
-flags.DEFINE_integer("checkpoint_every", 10, "Epochs a compiled segment; a checkpoint follows each.", lower_bound=1)
+flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1)
 flags.DEFINE_integer("chunk", None, "Runs vmapped together; 0: all. Default: by device.", lower_bound=0)
 
 # They choose how the work is done, not what comes out: a run may be continued with other values.
@@ -74,14 +77,14 @@ def _flag_error(message: str) -> InputError:
     if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
         name, given = found.groups()
         parser = FLAGS[name].parser
-        values = getattr(parser, "enum_values", None)
-        return InputError(f"--{name} cannot be this", " | ".join(values) if values else parser.syntactic_help, given or "nothing")
+        expected = " | ".join(getattr(parser, "enum_values", ())) or parser.syntactic_help
+        return InputError(f"--{name} cannot be this", expected, given or "nothing")
     return InputError("malformed flags", "flags as --help lists them", message)
 
 
 def _guarded(main, argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every step of every save at INFO
-    if not jax.config.jax_compilation_cache_dir:  # JAX_COMPILATION_CACHE_DIR has the first word
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_jax" / "compiled"
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
             cache.mkdir(parents=True, exist_ok=True)
@@ -110,17 +113,17 @@ def refuse_arguments(argv: Sequence[str]) -> None:
         raise InputError("unexpected argument", "flags only, as in --epochs=10", " ".join(argv[1:]))
 
 
-def parse_numbers(name: str, text: str, low: float = 0.0, high: float = np.inf, open_low: bool = False) -> list[float]:
-    """The numbers of a comma list flag, each within [low, high] (or ]low, high])."""
-    expected = f"float32 numbers {'>' if open_low else '>='} {low:g}" + (f" and <= {high:g}" if high < np.inf else "")
-    expected += ", separated by commas"
+def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = False) -> list[float]:
+    """The numbers of a comma list flag, each within [0, high] (or ]0, high])."""
+    most = f" and <= {high:g}" if high < np.inf else ""
+    expected = f"float32 numbers {'>' if positive else '>='} 0{most}, separated by commas"
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
         raise InputError(f"malformed --{name}", expected, repr(text)) from None
     with np.errstate(over="ignore", under="ignore"):
         singles = [float(np.float32(value)) for value in values]  # what the runs will compute with
-    if not all(low <= value <= high and (value > low or not open_low) and np.isfinite(value) for value in singles):
+    if not all(0 <= value <= high and (value or not positive) and np.isfinite(value) for value in singles):
         raise InputError(f"--{name} out of range", expected, text)
     if len(set(values)) < len(values):
         raise InputError(f"--{name} names a value twice", "each value once", text)
@@ -129,7 +132,7 @@ def parse_numbers(name: str, text: str, low: float = 0.0, high: float = np.inf, 
 
 def parse_classes(name: str, text: str, num_classes: int) -> list[tuple[int, ...]]:
     """The class sets of a comma list such as "none,3,7+8"; "none" is the empty set."""
-    expected = f"none or class numbers 0..{num_classes - 1} joined by +, separated by commas, as in none,3,7+8"
+    expected = f"none or classes 0..{num_classes - 1} joined by +, separated by commas, as in none,3,7+8"
     sets: list[tuple[int, ...]] = []
     for word in map(str.strip, text.split(",")):
         if word != "none" and not re.fullmatch(r"[0-9]{1,6}(\+[0-9]{1,6})*", word):
@@ -163,7 +166,9 @@ def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     return dataset, train, validation
 
 
-def make_tables(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> tuple[Table, Table | None, Table]:
+def make_tables(
+    dataset: data.Dataset, train: np.ndarray, validation: np.ndarray
+) -> tuple[Table, Table | None, Table]:
     """Training, validation (None where empty) and test tables on the device."""
     table = lambda images, labels: Table(jnp.asarray(images), jnp.asarray(labels, jnp.int32))  # noqa: E731
     images, labels = dataset.train_images, dataset.train_labels
@@ -174,8 +179,9 @@ def make_tables(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray
 def build_model(spec: str, num_classes: int):
     """The module of --model with the dropout and precision flags."""
     for name in ("dropout", "input_dropout", "stretch"):
-        if not 0 <= FLAGS[name].value <= 0.9999:  # beyond, what is kept is scaled up without bound
-            raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", FLAGS[name].value)
+        value = getattr(FLAGS, name)
+        if not 0 <= value <= 0.9999:  # beyond, what is kept is scaled up without bound
+            raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
     return models.build(
         spec,
         num_classes,
@@ -189,7 +195,8 @@ def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossF
     """The training's static part, from the flags."""
     num_updates = -(-num_train // FLAGS.batch_size)
     if FLAGS.epochs * num_updates >= 2**31:
-        raise InputError("too many updates", "fewer than 2^31 in all", f"{FLAGS.epochs} epochs of {num_updates}")
+        given = f"{FLAGS.epochs} epochs of {num_updates}"
+        raise InputError("too many updates", "fewer than 2^31 in all", given)
     side = min(dataset.train_images.shape[1:3])
     if FLAGS.jitter >= side:
         raise InputError("--jitter out of range", f"fewer pixels than an image's side, {side}", FLAGS.jitter)
@@ -210,8 +217,9 @@ def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossF
 
 
 def _augmentation():
-    if FLAGS.rotate or FLAGS.stretch:
-        return partial(augment.warp, pixels=FLAGS.jitter, degrees=FLAGS.rotate, stretch=FLAGS.stretch)
+    (degrees,) = parse_numbers("rotate", str(FLAGS.rotate), high=180)
+    if degrees or FLAGS.stretch:
+        return partial(augment.warp, pixels=FLAGS.jitter, degrees=degrees, stretch=FLAGS.stretch)
     return partial(augment.jitter, pixels=FLAGS.jitter) if FLAGS.jitter else None
 
 
@@ -221,8 +229,11 @@ def make_hparams(
     """One setting's numbers as numpy scalars; the classes in `missing` are masked."""
     mask = np.ones(num_classes, bool)
     mask[list(missing)] = False
-    numbers = (np.float32(x) for x in (learning_rate, weight_decay, temperature, alpha))
-    return HParams(*numbers, mask, np.int32(0))
+    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    numbers |= {"temperature": temperature, "alpha": alpha}
+    leaves: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
+    leaves |= {"class_mask": mask, "teacher": np.int32(0)}
+    return HParams(**leaves)
 
 
 def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> dict:
@@ -231,13 +242,14 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
     own = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
     devices = jax.devices()
+    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     return {
         "format": results.FORMAT,
         "experiment": experiment,
         "command": shlex.join(["./launch.sh", experiment, *sys.argv[1:]]),
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform}), {os.cpu_count()} CPU cores",
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "device": f"{device}, {os.cpu_count()} CPU cores",
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -251,7 +263,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
 
 
 def open_run_folder(out: Path, config: dict) -> bool:
-    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same experiment.
+    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one.
 
     Returns: True where the folder already held this experiment. Errors: InputError naming what differs.
     """
@@ -263,7 +275,8 @@ def open_run_folder(out: Path, config: dict) -> bool:
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
     if not (out / "config.json").is_file():
-        raise InputError("--out is taken", "a new folder, or one of the same experiment", f"{out}, which is no run folder")
+        expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
+        raise InputError("--out is taken", expected, given)
     before = results.read_config(out)
     differing = [
         f"--{name}={config['flags'].get(name)} (there {before['flags'].get(name)})"
@@ -275,9 +288,11 @@ def open_run_folder(out: Path, config: dict) -> bool:
     if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
         differing.append("another teacher")
     if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
-        differing = [f"other {part} than then" for part in ("data", "settings", "runs") if before[part] != config[part]]
+        parts = ("data", "settings", "runs")
+        differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
     if differing:
-        raise InputError(f"--out={out} holds another run", "a new folder, or the same flags", ", ".join(differing))
+        expected = "a new folder, or the same flags"
+        raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
     return True
 
 
@@ -286,7 +301,7 @@ def train_runs(
 ) -> tuple[TrainState, dict]:
     """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
 
-    Returns: (states, history): leading axis R; history {"train": {...}, "validation": {...}} of numpy [R,E,...].
+    Returns: (states, history), leading axis R; history {"train": {...}, "validation": {...}} of [R,E,...].
     """
     states = sweep.init_states(config, keys)
     history: dict = {}
@@ -299,12 +314,15 @@ def train_runs(
     chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
     first = int(states.epoch[0])
-    for states, segment, epoch in sweep.run_segments(
+    segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk
-    ):
+    )
+    for states, segment, epoch in segments:
         segment = flax.serialization.to_state_dict(segment)
-        history = jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), history, segment) if history else segment
-        checkpoint.save(folder / f"epoch_{epoch:06d}", {"states": states, "history": history}, {"epoch": epoch})
+        join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
+        history = jax.tree.map(join, history, segment) if history else segment
+        saved_as = folder / f"epoch_{epoch:06d}"
+        checkpoint.save(saved_as, {"states": states, "history": history}, {"epoch": epoch})
         for old in sorted(folder.glob("epoch_*"))[:-2]:
             shutil.rmtree(old)
         _print_progress(epoch, history, time.monotonic() - start, epoch - first)
@@ -323,7 +341,9 @@ def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int)
     )
 
 
-def history_rows(history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]) -> list:
+def history_rows(
+    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+) -> list:
     """history.csv's rows. names, seeds, missing: of each run."""
     rows = []
     for split, counts in history.items():
@@ -339,7 +359,8 @@ def history_rows(history: dict, names: Sequence[str], seeds: Sequence[int], miss
             for run, classes in enumerate(missing):
                 absent[run, 0, list(classes)] = 1
             with np.errstate(invalid="ignore"):
-                values["accuracy_missing"] = (counts["correct"] * absent).sum(-1) / (counts["total"] * absent).sum(-1)
+                right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
+                values["accuracy_missing"] = right / all_
         for metric, table in values.items():
             rows += [
                 results.HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
@@ -350,7 +371,13 @@ def history_rows(history: dict, names: Sequence[str], seeds: Sequence[int], miss
 
 
 def result_rows(
-    setting: str, seed: int, split: str, correction: str, confusion: np.ndarray, missing: Sequence[int], bias: float | None
+    setting: str,
+    seed: int,
+    split: str,
+    correction: str,
+    confusion: np.ndarray,
+    missing: Sequence[int],
+    bias: float | None,
 ) -> list:
     """results.csv's rows of one run under one correction, all derived from its confusion matrix i32[K,K]."""
     correct, total = np.diag(confusion), confusion.sum(axis=1)

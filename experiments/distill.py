@@ -18,16 +18,27 @@ from kd_jax.types import InputError, Table
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
 flags.DEFINE_string("teacher", None, "Run folder of train_teacher (not needed for --loss=labels).")
-flags.DEFINE_enum("teacher_seeds", "paired", ["paired", "first", "ensemble"], "Which of the M teachers student seed s learns from: number s mod M, the first, or the mean of all.")
-flags.DEFINE_enum("loss", "soft", list(losses.LOSSES), "soft: alpha T^2 KL + (1 - alpha) CE; hard_label: the teacher's argmax instead of KL; labels: CE alone.")
+flags.DEFINE_enum(
+    "teacher_seeds",
+    "paired",
+    ["paired", "first", "ensemble"],
+    "Which of the M teachers student seed s learns from: number s mod M, the first, or the mean of all.",
+)
+flags.DEFINE_enum(
+    "loss",
+    "soft",
+    list(losses.LOSSES),
+    "soft: alpha T^2 KL + (1 - alpha) CE; hard_label: the teacher's argmax instead of KL; labels: CE alone.",
+)
 flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list.")
-flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], comma list; 0 is the plain student.")
+flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], comma list; 0: plain student.")
 flags.DEFINE_string("learning_rates", "1e-3", "Peak learning rates, comma list.")
 flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
-flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list: none,3,7+8 (default none).")
+flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8.")
 flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
 
-STUDENTS = 1  # base of the students' keys: teachers have 0, so none starts from its teacher's own initial weights
+# Base of the students' keys. Teachers have 0, so that no student starts from its teacher's initial weights.
+STUDENTS = 1
 BIAS_GRID = np.arange(-12.0, 12.01, 0.25, dtype=np.float32)
 
 
@@ -51,22 +62,26 @@ class Teacher(NamedTuple):
 
 
 def parse_settings(num_classes: int) -> list[Setting]:
-    """The product of the comma lists. Settings that are the same (alpha = 0 at two temperatures) come once."""
-    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, open_low=True)
+    """The product of the comma lists; what is the same setting (alpha = 0 at two temperatures) comes once."""
+    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
     alphas = common.parse_numbers("alphas", FLAGS.alphas, high=1.0)
-    rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, open_low=True)
+    rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, positive=True)
     decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
     masks = []
     if FLAGS.omit is not None or FLAGS.keep is None:
-        for missing in common.parse_classes("omit", "none" if FLAGS.omit is None else FLAGS.omit, num_classes):
+        omit = "none" if FLAGS.omit is None else FLAGS.omit
+        for missing in common.parse_classes("omit", omit, num_classes):
             masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
     if FLAGS.keep is not None:
         for kept in common.parse_classes("keep", FLAGS.keep, num_classes):
-            masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", tuple(sorted(set(range(num_classes)) - set(kept)))))
-    settings = {}
-    for (label, missing), temperature, alpha, rate, decay in itertools.product(masks, temperatures, alphas, rates, decays):
+            missing = tuple(sorted(set(range(num_classes)) - set(kept)))
+            masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", missing))
+    settings: dict[str, Setting] = {}
+    grid = itertools.product(masks, temperatures, alphas, rates, decays)
+    for (label, missing), temperature, alpha, rate, decay in grid:
         if len(missing) == num_classes:
-            raise InputError("nothing left after masking", f"at least one of the {num_classes} classes kept", label)
+            expected = f"at least one of the {num_classes} classes kept"
+            raise InputError("nothing left after masking", expected, label)
         words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
         name = " ".join(word for word in words if word)
@@ -96,7 +111,7 @@ def load_teacher(fingerprint: str) -> Teacher | None:
         raise InputError("no teacher", "a run folder of train_teacher that is complete", FLAGS.teacher)
     try:
         return _read_teacher(folder, fingerprint)
-    except (AttributeError, KeyError, TypeError) as error:  # the arrays are checked by hash, their description is not
+    except (AttributeError, KeyError, TypeError) as error:  # of the metadata: the arrays have their hashes
         expected = f"{folder / 'manifest.json'} as train_teacher wrote it"
         raise InputError("damaged teacher", expected, repr(error)) from None
 
@@ -105,7 +120,9 @@ def _read_teacher(folder: Path, fingerprint: str) -> Teacher:
     variables, metadata = checkpoint.load(folder)
     if metadata["data"]["fingerprint"] != fingerprint:
         theirs = f"{metadata['data']['name']} ({metadata['data']['fingerprint'][:12]})"
-        raise InputError("teacher of another data set", f"one of {FLAGS.data_set} ({fingerprint[:12]})", theirs)
+        raise InputError(
+            "teacher of another data set", f"one of {FLAGS.data_set} ({fingerprint[:12]})", theirs
+        )
     model = models.build(metadata["model"], metadata["data"]["num_classes"], **metadata["model_options"])
     if FLAGS.teacher_seeds == "first":
         variables = jax.tree.map(lambda leaf: leaf[:1], variables)
@@ -134,25 +151,36 @@ def augments() -> bool:
 
 
 def with_teacher(table: Table, teacher: Teacher | None) -> Table:
-    """The table with what the loss needs of the teacher: cached logits, or variables to query under augmentation."""
+    """The table with what the loss needs of the teacher: cached logits, or variables to query."""
     if teacher is None:
         return table
     if augments():
         return table.replace(teacher_variables=teacher.variables)
-    return table.replace(teacher_logits=models.predict_stacked(teacher.model, teacher.variables, table.images))
+    return table.replace(
+        teacher_logits=models.predict_stacked(teacher.model, teacher.variables, table.images)
+    )
 
 
 def _correct_run(config: Config, teacher: Teacher | None, tables: dict, run: tuple) -> dict[str, Any]:
     """One student's biases and its confusion matrices under each; mapped over runs.
 
-    Returns: {"biases": {correction: f32[]}, "confusions": {split: {correction: i32[K,K]}}, "curve": i32[G,K]}.
+    Returns: {"biases": {correction: f32[]}, "confusions": {split: {correction: i32[K,K]}}, "curve" i32[G,K]}.
     """
     variables, hparams, key = run
     missing = ~hparams.class_mask
-    logits = {split: models.predict(config.model, variables, tables[split].images) for split in ("validation", "test") if tables[split] is not None}
-    biases = {"none": jnp.zeros(()), "test_tuned": bias.label_tuned(logits["test"], tables["test"].labels, missing)}
+    logits = {
+        split: models.predict(config.model, variables, tables[split].images)
+        for split in ("validation", "test")
+        if tables[split] is not None
+    }
+    biases = {
+        "none": jnp.zeros(()),
+        "test_tuned": bias.label_tuned(logits["test"], tables["test"].labels, missing),
+    }
     if "validation" in logits:
-        biases["validation_tuned"] = bias.label_tuned(logits["validation"], tables["validation"].labels, missing)
+        biases["validation_tuned"] = bias.label_tuned(
+            logits["validation"], tables["validation"].labels, missing
+        )
         prior = jnp.sum(jnp.where(missing, tables["prior"], 0.0))
         biases["prior_matched"] = bias.share_matched(logits["validation"], missing, prior)
     if teacher is not None:
@@ -165,13 +193,17 @@ def _correct_run(config: Config, teacher: Teacher | None, tables: dict, run: tup
             own = jax.tree.map(lambda leaf: leaf[hparams.teacher], teacher.variables)
             teacher_logits = models.predict(teacher.model, own, images)
         student_logits = models.predict(config.model, variables, images)
-        biases["teacher_matched"] = bias.share_matched(student_logits, missing, bias.share_missing(teacher_logits, missing))
+        biases["teacher_matched"] = bias.share_matched(
+            student_logits, missing, bias.share_missing(teacher_logits, missing)
+        )
 
     def confusion(split, value):
         predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
         return metrics.confusion(predicted, tables[split].labels, config.num_classes)
 
-    confusions = {split: {name: confusion(split, value) for name, value in biases.items()} for split in logits}
+    confusions = {
+        split: {name: confusion(split, value) for name, value in biases.items()} for split in logits
+    }
     curve = bias.curve(logits["test"], tables["test"].labels, missing, jnp.asarray(BIAS_GRID))
     return {"biases": biases, "confusions": confusions, "curve": curve}
 
@@ -208,7 +240,9 @@ def main(argv: Sequence[str]) -> None:
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     per_setting = [
-        common.make_hparams(dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature, s.alpha)
+        common.make_hparams(
+            dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature, s.alpha
+        )
         for s in settings
     ]
     num_teachers = teacher.description["num_teachers"] if teacher else 1
@@ -224,7 +258,9 @@ def main(argv: Sequence[str]) -> None:
     missing = [setting.missing for setting, _ in runs]
     names, run_seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     results.write_history(out, common.history_rows(history, names, run_seeds, missing))
-    results.write_results(out, teacher_rows(teacher, tables, dataset.num_classes) + student_rows(runs, outcome))
+    results.write_results(
+        out, teacher_rows(teacher, tables, dataset.num_classes) + student_rows(runs, outcome)
+    )
     results.write_bias_curve(out, bias_rows(runs, outcome["curve"], dataset.test_labels))
     checkpoint.save(out / "students", variables, student_metadata(spec, config, description))
     print(report.build(out))
@@ -262,7 +298,13 @@ def bias_rows(runs: Sequence[tuple[Setting, int]], curves: np.ndarray, labels: n
     """bias_curve.csv's rows.  curves i32[R,G,K]: correct test predictions per class under each bias."""
     total = np.bincount(labels, minlength=curves.shape[-1])
     return [
-        results.BiasRow(setting.name, seed, float(value), k, float(curves[run, g, k] / total[k]) if total[k] else float("nan"))
+        results.BiasRow(
+            setting.name,
+            seed,
+            float(value),
+            k,
+            float(curves[run, g, k] / total[k]) if total[k] else float("nan"),
+        )
         for run, (setting, seed) in enumerate(runs)
         if setting.missing
         for g, value in enumerate(BIAS_GRID)

@@ -20,7 +20,7 @@ flags.DEFINE_string("omit", "none", "Classes the teacher does not see, joined by
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     out, spec = common.require_folder("out", "runs/teacher"), common.require("model", "mlp-1200-1200")
-    (learning_rate,) = common.parse_numbers("learning_rate", str(FLAGS.learning_rate), open_low=True)
+    (learning_rate,) = common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
     (weight_decay,) = common.parse_numbers("weight_decay", str(FLAGS.weight_decay))
     dataset, train, validation = common.load_data()
     sets = common.parse_classes("omit", FLAGS.omit, dataset.num_classes)
@@ -55,9 +55,14 @@ def main(argv: Sequence[str]) -> None:
             confusion = np.asarray(metrics.confusion(predicted[seed], part.labels, dataset.num_classes))
             rows += common.result_rows("teacher", seed, split, "none", confusion, missing, None)
     runs = range(FLAGS.seeds)
-    results.write_history(out, common.history_rows(history, ["teacher"] * len(runs), list(seeds), [missing] * len(runs)))
+    results.write_history(
+        out, common.history_rows(history, ["teacher"] * len(runs), list(seeds), [missing] * len(runs))
+    )
     results.write_results(out, rows)
-    errors = {split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")] for split in ("validation", "test")}
+    errors = {
+        split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")]
+        for split in ("validation", "test")
+    }
     checkpoint.save(
         out / "teachers",
         variables,

@@ -1,4 +1,4 @@
-"""Bias correction against brute force: no b anywhere does better than the one found, and shares come out exact.
+"""Bias correction against brute force: no b does better than the one found, and shares come out exact.
 
 Problems are random, many at a time: the functions take one run and are mapped. The reference counts errors in
 float64 at a b between each two neighbouring margins, below and above all, and on a fine grid besides.
@@ -45,7 +45,7 @@ def all_margins(logits, missing):
 
 
 def candidates(logits, missing):
-    """A b within every interval in which no prediction changes, and a grid; none of them at a margin itself."""
+    """A b within every interval in which no prediction changes, and a grid; none at a margin itself."""
     m = np.unique(all_margins(logits, missing))
     return np.concatenate(
         [[m[0] - 1], (m[1:] + m[:-1]) / 2, [m[-1] + 1], np.linspace(-15.00371, 15.00429, 501)]
@@ -90,12 +90,31 @@ def test_of_several_best_biases_the_middle_of_the_widest_interval():
     strict=True, reason="BUG: picks an interval of width 0 between two equal margins, which no b reaches"
 )
 def test_ties_between_examples():
-    """Logits on a coarse grid, as bfloat16 gives them: several examples turn at one b, so all of them or none."""
+    """Logits on a coarse grid, as bfloat16 gives them: several examples turn at one b, all or none."""
     logits = np.clip(np.round(LOGITS), -3, 3)
     found = mapped(bias.label_tuned, logits, LABELS, MISSING)
     for p in range(P):
         problem = logits[p], LABELS[p], MISSING[p]
         assert errors(*problem, found[p])[0] <= errors(*problem, candidates(logits[p], MISSING[p])).min()
+
+
+@pytest.mark.xfail(
+    strict=True, reason="BUG: with ties it picks b at a margin itself, where class numbers decide"
+)
+def test_shares_with_ties_are_the_nearest_that_a_bias_reaches():
+    logits = np.clip(np.round(LOGITS), -3, 3)
+
+    def one(logits, missing):
+        return jax.vmap(partial(bias.share_matched, logits, missing))(
+            jnp.arange(N + 1, dtype=jnp.float32) / N
+        )
+
+    found = mapped(one, logits, MISSING)
+    for p in range(P):
+        turned = lambda b, p=p: MISSING[p][predictions(logits[p], MISSING[p], b)].sum(axis=-1)  # noqa: E731
+        reachable = np.unique(turned(candidates(logits[p], MISSING[p])))
+        nearest = np.abs(reachable[:, None] - np.arange(N + 1)).min(axis=0)
+        np.testing.assert_array_equal(np.abs(turned(found[p]) - np.arange(N + 1)), nearest)
 
 
 def test_share_matched_gives_exactly_the_share():
@@ -167,12 +186,12 @@ def test_curve_is_the_count_under_each_bias():
 
 
 def mixed(mask: np.ndarray, num: int) -> np.ndarray:
-    """Shares [num, N] of each example in each mixture. Image i is 200 at pixel i and 0 elsewhere: the mean of
-    examples i and j is 100 at both, and of an example with itself 200 again."""
-    images = (200 * np.eye(24, dtype=np.uint8)).reshape(24, 4, 6, 1)
+    """Shares [num, N] of each example in each mixture. Image i is 255 at pixel i and 55 elsewhere: the mean of
+    examples i and j is 155 at both, and of an example with itself 255 again."""
+    images = (55 + 200 * np.eye(24)).astype(np.uint8).reshape(24, 4, 6, 1)
     out = bias.mixtures(jax.random.key(0), jnp.asarray(images), jnp.asarray(mask), num)
     assert out.shape == (num, 4, 6, 1) and out.dtype == jnp.uint8
-    return np.asarray(out).reshape(num, 24) / 200
+    return (np.float64(out).reshape(num, 24) - 55) / 200
 
 
 def test_mixtures_are_means_of_two_kept_examples():
@@ -180,7 +199,6 @@ def test_mixtures_are_means_of_two_kept_examples():
     shares = mixed(mask, 9)
     assert np.all(shares.sum(axis=1) == 1) and not np.any(shares[:, ~mask])
     assert np.all(np.sort(shares, axis=1)[:, -2:] == 0.5)
-    assert np.all(shares.sum(axis=0)[mask] == 0.5)  # 2 x 9 places, 18 kept: each example in one mixture
 
 
 @pytest.mark.xfail(

@@ -269,11 +269,10 @@ class Malicious:
 LOAD_EACH = """
 import sys
 from kd_jax import checkpoint
+checkpoint.verify = lambda path: None
 for path in sys.argv[1:]:
     try:
         checkpoint.load(path)
-    except checkpoint.InputError:
-        raise
     except Exception as error:  # whatever the reader of that file says
         print("refused", type(error).__name__)
     else:
@@ -282,24 +281,17 @@ for path in sys.argv[1:]:
 
 
 def test_a_planted_pickle_is_not_executed(saved, tmp_path):
-    """In place of each file in turn, then with a manifest that vouches for it (in a process of its own, since
-    Orbax leaves half-finished coroutines behind when it fails)."""
+    """In place of each file in turn; and even if nothing were verified (in a process of its own, since Orbax
+    leaves half-finished coroutines behind when it fails)."""
     ran, paths = tmp_path / "ran", []
     payload = pickle.dumps(Malicious(ran))
     for i, name in enumerate(files_of(saved)):
-        path = shutil.copytree(saved, tmp_path / str(i))
-        (path / name).write_bytes(payload)
-        refused(path, name)
-        if name.name != "manifest.json":
-            manifest = json.loads((path / "manifest.json").read_text())
-            manifest["files"][str(name)] = hashlib.sha256(payload).hexdigest()
-            (path / "manifest.json").write_text(json.dumps(manifest))
-            paths.append(path)
-    command = [sys.executable, "-c", LOAD_EACH, *paths]
-    out = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent
-    )
-    assert len(out.stdout.splitlines()) == len(paths) and "refused" in out.stdout
+        paths.append(shutil.copytree(saved, tmp_path / str(i)))
+        (paths[-1] / name).write_bytes(payload)
+        refused(paths[-1], name)
+    root = Path(__file__).parent.parent
+    out = subprocess.run([sys.executable, "-c", LOAD_EACH, *paths], capture_output=True, text=True, cwd=root)
+    assert len(out.stdout.splitlines()) == len(paths) and "refused" in out.stdout, out.stderr
     assert not ran.exists()
     pickle.loads(payload).close()
     assert ran.exists()  # it would have

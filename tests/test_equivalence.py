@@ -1,7 +1,7 @@
 """A whole sweep, done in every way it can be done: the outcome is the same.
 
-Three settings x three seeds of a small network with dropout, jitter, Adam and a schedule, on 24 random images,
-five epochs; distilled from two teachers. One program a way, shared by the tests (compiling is what takes time).
+Three settings x three seeds of a small network with dropout, jitter, Adam and a schedule, distilled from two
+teachers on 24 random images in five epochs. One program a way, shared by the tests: compiling takes the time.
 A mapped run equals its solo run to rounding; whatever runs the same program is equal to the bit.
 """
 
@@ -32,7 +32,7 @@ TEACHERS = RANDOM.standard_normal((M, N, K)).astype(np.float32)
 
 @pytest.fixture(autouse=True)
 def _optax_promotes():
-    """optax's own Adam and schedules mix Python floats with integer counts, which the strict setting forbids."""
+    """optax's Adam and schedules mix Python floats with integer counts, which the strict setting forbids."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -92,18 +92,15 @@ def joined(histories):
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
 
 
-def train(
-    data=None, held_out=HELD_OUT, states=None, epochs=EPOCHS, length=EPOCHS, chunk=None, hparams=HPARAMS
-):
+def train(data=None, held_out=HELD_OUT, states=None, length=EPOCHS, chunk=None):
     """(final states, history) in numpy."""
-    histories, states = [], fresh() if states is None else states
+    states = fresh() if states is None else states
     data = table() if data is None else data
-    for states, history, epoch in sweep.run_segments(
-        CONFIG, data, held_out, hparams, states, epochs, length, chunk
-    ):
-        histories.append(history)
-    assert epoch == epochs
-    return plain(states), joined(histories)
+    segments = sweep.run_segments(CONFIG, data, held_out, HPARAMS, states, EPOCHS, length, chunk)
+    done = [(plain(states), history, epoch) for states, history, epoch in segments]
+    states, _, epoch = done[-1]
+    assert epoch == EPOCHS
+    return states, joined([history for _, history, _ in done])
 
 
 @functools.cache
@@ -186,7 +183,7 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
 
 
 def test_the_grid_is_traced_once(monkeypatch):
-    """Nine runs of three settings in three segments, then other settings, masks and seeds: one trace of `fit`."""
+    """Nine runs in three segments, then other settings, masks and seeds: one trace of `fit`."""
     monkeypatch.setattr(sweep, "fit", chex.assert_max_traces(fit, n=1))
 
     def run(settings, seeds, epochs):
@@ -205,8 +202,8 @@ def test_the_grid_is_traced_once(monkeypatch):
 
 
 def test_a_masked_class_does_not_touch_its_run():
-    """Other images and other teacher logits of class 1 in the training set: setting 1, which never sees it, is the
-    same to the bit; setting 0, which does, is not."""
+    """Other images and other teacher logits of class 1 in the training set: setting 1, which never sees it,
+    is the same to the bit; setting 0, which does, is not."""
     images, teachers = IMAGES.copy(), TEACHERS.copy()
     images[LABELS == 1] = 255 - images[LABELS == 1]
     teachers[:, LABELS == 1] *= -1
@@ -223,7 +220,7 @@ def test_a_masked_class_does_not_touch_its_run():
 
 
 def test_each_run_learns_from_its_own_teacher():
-    """Seeds 0, 1, 2 learn from teachers 0, 1, 0: another teacher 1 changes the runs of seed 1 and no other."""
+    """Seeds 0, 1, 2 learn from teachers 0, 1, 0: another teacher 1 changes the runs of seed 1 alone."""
     states, _ = train(table(teachers=np.stack([TEACHERS[0], -TEACHERS[1]])))
     for run in range(2 * len(SEEDS)):
         if run % 3 == 1:
@@ -240,8 +237,8 @@ def test_validation_does_not_touch_training():
 
 
 def test_dropout_is_active_in_every_epoch_and_absent_from_validation():
-    """At a rate of 0 the network stays as it began: its validation counts are those of `evaluate` at every epoch,
-    its training loss is another in each, by dropout and jitter."""
+    """At a rate of 0 the network stays as it began: its validation counts are those of `evaluate` at every
+    epoch, its training loss is another in each, by dropout and jitter."""
     states, history = reference()
     for run in range(3 * FROZEN, R):
         same_bits(row(states, run).params, row(start(), run).params)
@@ -249,6 +246,14 @@ def test_dropout_is_active_in_every_epoch_and_absent_from_validation():
         for epoch in range(EPOCHS):
             close(row(row(history["validation"], run), epoch), plain(counts))
         assert len(np.unique(history["train"].loss_sum[run])) == EPOCHS
+
+
+def test_the_validation_of_an_epoch_is_of_the_state_after_it():
+    """The last one's counts are those of the final state."""
+    states, history = reference()
+    for run in (0, 4):
+        counts = evaluate(CONFIG.model, variables_of(row(states, run)), HELD_OUT.images, HELD_OUT.labels)
+        close(row(row(history["validation"], run), EPOCHS - 1), plain(counts))
 
 
 def test_learning_happens():

@@ -26,6 +26,7 @@ FLOORS = {
     "pretrained": 2,
     "checkpoint": 2,
     "results": 2,
+    "summary": 2,
     "analysis": 2,
     "sweep": 3,
     "plots": 3,
@@ -36,6 +37,7 @@ SAME_FLOOR = {
     ("data", "cache"),
     ("data", "tfds"),
     ("tfds", "cache"),
+    ("summary", "results"),
 }
 
 # What only these may import; everything else by no file at all. In kd_jax and experiments alike.

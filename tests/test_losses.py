@@ -1,4 +1,4 @@
-"""Losses against float64 NumPy, over random and extreme inputs, and each known mistake of distillation losses.
+"""Losses against float64 NumPy, over random and extreme inputs, and each known mistake of such losses.
 
 The reference works in float64 with scipy's log_softmax and knows nothing of the code under test:
     value     T^2 sum_k p_k (log p_k - log q_k),  p = softmax(t/T), q = softmax(s/T)
@@ -48,8 +48,8 @@ def kl_and_gradient(student, teacher, temperature):
 
 
 def check_kl(student, teacher, temperature, rounding):
-    """Both against float64, within the rounding of log-probabilities as large as max |logit| / T (one factor T
-    less in the gradient), and `rounding` times eps T^2 for the sum's own."""
+    """Both against float64, within the rounding of log-probabilities as large as max |logit| / T (one factor
+    T less in the gradient), and `rounding` times eps T^2 for the sum's own."""
     value, gradient = kl_and_gradient(student, teacher, jnp.float32(temperature))
     assert np.all(np.isfinite(value)) and np.all(np.isfinite(gradient))
     size = max(np.abs(student).max(), np.abs(teacher).max())
@@ -77,15 +77,15 @@ LARGE_T = pytest.mark.xfail(
     "temperature", [20.0, 1e2, pytest.param(1e3, marks=LARGE_T), pytest.param(1e4, marks=LARGE_T)]
 )
 def test_kl_keeps_its_digits_at_large_temperature(temperature):
-    """For T >> |logits| the value tends to the logits' variance of difference, half of it over K: about 1 here,
-    so it has to be right to 1 % whatever T."""
+    """For T >> |logits| the value tends to half the variance of s - t over the classes, about 1 here, so it
+    has to be right to 1 % whatever T."""
     student, teacher = random_logits(3, (7, 5), 1.0), random_logits(4, (7, 5), 1.0)
     value, _ = kl_and_gradient(student, teacher, jnp.float32(temperature))
     np.testing.assert_allclose(value, reference_kl(student, teacher, temperature), rtol=0.01)
 
 
 def test_kl_where_one_side_is_certain():
-    """t = (1e4, -1e4), s = (-1e4, 1e4), T = 1: p = (1, 0), log q_0 = -2e4: the value is 2e4, the gradient (-1, 1)."""
+    """t = (1e4, -1e4), s = (-1e4, 1e4), T = 1: p = (1, 0), log q_0 = -2e4: value 2e4, gradient (-1, 1)."""
     student, teacher = np.float32([[-1e4, 1e4]]), np.float32([[1e4, -1e4]])
     value, gradient = kl_and_gradient(student, teacher, jnp.float32(1))
     np.testing.assert_allclose(value, [2e4], rtol=1e-6)
@@ -107,7 +107,7 @@ def test_kl_by_hand():
     """T = 2, t = (2 ln 3, 0): p = (3/4, 1/4); s = 0: q = (1/2, 1/2).
 
     KL(p||q) = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; times T^2 = 4: 0.523248.
-    Swapped, KL(q||p) = 1/2 ln(2/3) + 1/2 ln 2 = 0.143841, times 4: 0.575364. Averaged over the two classes: half.
+    Swapped, KL(q||p) = 1/2 ln(2/3) + 1/2 ln 2 = 0.143841, times 4: 0.575364. Class means: half.
     """
     teacher = np.float32([[2 * np.log(3), 0]])
     value, gradient = kl_and_gradient(np.zeros((1, 2), np.float32), teacher, jnp.float32(2))
@@ -125,7 +125,7 @@ def test_kl_does_not_shrink_with_the_number_of_classes():
 
 
 def test_gradient_keeps_its_size_as_temperature_grows():
-    """T (q - p) -> (s - t) / K, centred, for T >> |logits| (Hinton et al. 2015, eq. 4). Without T^2 it falls off."""
+    """T (q - p) -> (s - t) / K, centred, for T >> |logits| (Hinton et al. 2015, eq. 4); without T^2, to 0."""
     student, teacher = random_logits(5, (7, 5), 1.0), random_logits(6, (7, 5), 1.0)
     difference = np.float64(student) - teacher
     limit = (difference - difference.mean(axis=-1, keepdims=True)) / 5
@@ -253,6 +253,12 @@ def test_average_of_one_teacher_is_that_teacher():
     teacher = random_logits(14, (7, 5), 1e4)
     shift = np.asarray(losses.average_teachers(jnp.asarray(teacher)[None], jnp.float32(4.0))) - teacher
     np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), atol=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(set(losses.LOSSES) - {"labels"}))
+def test_a_loss_that_distils_needs_a_teacher(name):
+    with pytest.raises(ValueError, match="teacher_logits"):
+        losses.LOSSES[name](jnp.zeros((7, 5)), Batch(jnp.zeros(7, jnp.int32)), hparams())
 
 
 def test_wrong_shapes_are_refused():

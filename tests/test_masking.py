@@ -25,7 +25,7 @@ def test_example_mask():
 
 @pytest.mark.parametrize("num", [7, 100])
 def test_every_kept_example_and_no_other(num):
-    """Under vmap over all masks: length `num` whatever the mask; n kept examples floor or ceil(num/n) times each."""
+    """Under vmap over all masks: length `num` for each, n kept examples floor or ceil(num/n) times."""
 
     def one(key, class_mask):
         return epoch_order(key, example_mask(jnp.asarray(LABELS), class_mask), num)

@@ -1,6 +1,7 @@
-"""Every family of MODELS: sizes by formula, features, modes, precision; and dropout's rate is that of dropping."""
+"""Every family of MODELS: size by formula, features, modes, precision; dropout's rate is of dropping."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ SHAPE, K, B = (4, 4, 2), 3, 6
 
 def dense(*widths: int) -> int:
     """Parameters of dense layers with biases: (fan in + 1) x fan out each."""
-    return sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True))
+    return sum((fan_in + 1) * fan_out for fan_in, fan_out in itertools.pairwise(widths))
 
 
 # family -> (spec, its number of parameters for SHAPE and K, {feature: shape after the batch axis})
@@ -71,7 +72,7 @@ def test_evaluation_is_deterministic_and_training_is_not(family):
 
 @FAMILIES
 def test_bfloat16_changes_the_products_only(family):
-    """Eight bits of mantissa: logits within about 2 % of float32's, and themselves float32, as the parameters."""
+    """Eight bits of mantissa: logits within about 2 % of float32's; they and the parameters are float32."""
     model, variables = built(family, precision="bfloat16")
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
     logits = forward(model, variables, IMAGES)[0]
@@ -109,9 +110,9 @@ def test_no_hidden_layer_is_a_linear_model():
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.8])
 def test_dropout_rate_is_the_probability_of_dropping(rate):
-    """Of n = 100,000 ones, rate n become 0 (five standard deviations allowed), the rest exactly 1 / (1 - rate).
+    """Of n = 100,000 ones, rate n become 0 (to five standard deviations), the rest exactly 1 / (1 - rate).
 
-    Neighbours are independent: both are kept with probability (1 - rate)^2, whether they share a random block or not.
+    Neighbours are independent: both are kept with probability (1 - rate)^2, of one random block or not.
     """
     n = 100_000
     out = np.asarray(drop(jax.random.key(0), jnp.ones((100, 1000)), rate)).ravel()
@@ -140,8 +141,8 @@ def test_dropout_rate_next_to_one():
 
 
 def test_each_layer_drops_its_own_units():
-    """All kernels the identity, all inputs 1: logits / 4 are products of two independent masks of rate 1/2, so a
-    quarter of them is not 0; with one mask for both layers it would be a half. The input is not dropped."""
+    """All kernels the identity, all inputs 1: logits / 4 are products of two independent masks of rate 1/2,
+    so a quarter of them is not 0; with one mask for both layers it would be a half. No input is dropped."""
     n = 2000
     model = models.MODELS["mlp"]("", ["16", "16"], 16, dropout=0.5)
     layer = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}

@@ -14,7 +14,7 @@ RATE, DECAY = 0.05, 0.1
 
 @pytest.fixture(autouse=True)
 def _optax_promotes():
-    """optax's own Adam and schedules mix Python floats with integer counts, which the strict setting forbids."""
+    """optax's Adam and schedules mix Python floats with integer counts, which the strict setting forbids."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -35,10 +35,13 @@ def hparams(rate=RATE, decay=DECAY) -> HParams:
 def trees():
     """Parameters and three steps' gradients."""
     random = np.random.RandomState(0)
-    tree = lambda: {
-        "a": jnp.asarray(random.randn(3, 2), jnp.float32),
-        "b": jnp.asarray(random.randn(2), jnp.float32),
-    }  # noqa: E731
+
+    def tree():
+        return {
+            name: jnp.asarray(random.randn(*shape), jnp.float32)
+            for name, shape in (("a", (3, 2)), ("b", (2,)))
+        }
+
     return tree(), [tree() for _ in range(3)]
 
 
@@ -72,7 +75,8 @@ def test_schedule_scales_the_whole_step(name):
 def test_first_steps_by_hand():
     """One parameter p = 2, gradient 1 at each step, rate 0.05, no decay.
 
-    sgd, Nesterov momentum 0.9: m1 = 1, step 1 + 0.9 m1 = 1.9; m2 = 1.9, step 1 + 0.9 m2 = 2.71: 2 - 0.05 * 4.61.
+    sgd, Nesterov momentum 0.9: m1 = 1, step 1 + 0.9 m1 = 1.9; m2 = 1.9, step 1 + 0.9 m2 = 2.71:
+    2 - 0.05 * 4.61.
     adam: every bias-corrected ratio is 1: 2 - 0.05 * 2.
     adamw with decay 0.1: p <- p (1 - 0.005) - 0.05 twice: 1.94, then 1.8803.
     adam with decay 0.1 (L2): the gradients 1.2 and about 1.19 have nearly the ratio 1: 1.9000 to 3 digits.

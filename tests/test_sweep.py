@@ -27,7 +27,7 @@ def test_runs_are_stacked_setting_by_setting():
 
 
 def test_a_runs_key_depends_on_its_seed_alone():
-    """Setting-major as in stack_runs: runs s, S + s, 2 S + s have the same key; seeds and bases do not share any."""
+    """Setting-major as in stack_runs: runs s, S + s, 2 S + s have one key; seeds and bases share none."""
     data = lambda *arguments: np.asarray(jax.random.key_data(sweep.run_keys(*arguments)))  # noqa: E731
     three = data([4, 5, 6], 3).reshape(3, 3, -1)
     np.testing.assert_array_equal(three, np.broadcast_to(data([4, 5, 6], 1), three.shape))

@@ -1,9 +1,9 @@
-"""One run: what each step sees and in which mode, and what it does to the parameters, by numbers derived by hand.
+"""One run: what each step sees, in which mode, and what it does to the parameters, by derived numbers.
 
 The model `Probe` tells what it is given. The first of its K logits is
     (sum of the image's pixel values) + w + (1000 in evaluation mode only),
-and it counts its training steps as batch statistics. Image i sums to i and has the label i, so every batch shows
-which examples, which teacher (whose w is 100 (m + 1)) and which mode it was made with.
+and it counts its training steps as batch statistics. Image i sums to i and has the label i, so every batch
+shows which examples, which teacher (whose w is 100 (m + 1)) and which mode it was made with.
 """
 
 from functools import partial
@@ -79,7 +79,7 @@ def fit_all(config, table, validation, hparams, seeds, epochs):
 
 
 def misaligned(student, batch, hparams):
-    """1 for each example whose student logits or teacher logits belong to another example, teacher or mode."""
+    """1 for each example whose student or teacher logits belong to another example, teacher or mode."""
     label = batch.labels.astype(jnp.float32)
     taught = label + 100 * (hparams.teacher.astype(jnp.float32) + 1) + EVALUATION
     wrong = (jnp.abs(student[:, 0] - label) > 1e-2) | (jnp.abs(batch.teacher_logits[:, 0] - taught) > 1e-2)
@@ -121,7 +121,7 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
     # Two settings of one seed share the order; its epochs and other seeds do not.
     np.testing.assert_array_equal(loss[2], loss[3])
     assert len(np.unique(loss[[2, 4]])) == 6
-    # The student trains in training mode throughout, and is validated in evaluation mode, which counts no step:
+    # The student trains in training mode throughout; validation is in evaluation mode, where no step counts:
     # its first logit is then by far the largest, so class 0 alone is right.
     np.testing.assert_array_equal(states.model_state["batch_stats"]["steps"], np.full(5, 3 * U))
     np.testing.assert_array_equal(
@@ -133,7 +133,7 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
 
 
 def sums_differ(student, batch, hparams):
-    """alpha 0: 1 where teacher and student saw images of another sum; alpha 1: 1 where the image was moved."""
+    """alpha 0: 1 where teacher and student saw images of another sum; alpha 1: where the image was moved."""
     taught = batch.teacher_logits[:, 0] - 100 - EVALUATION
     original = jnp.asarray(IMAGE_SUMS)[batch.labels]
     seen = jnp.where(hparams.alpha > 0, original, taught)
@@ -174,7 +174,7 @@ def test_an_update_by_hand():
 
 
 def test_targets_of_each_kind():
-    """paired: the run's own teacher; average: the mean of both teachers' probabilities at T; neither: no logits."""
+    """paired: the run's own teacher; average: the mean of both teachers' probabilities at T; or no logits."""
     index = jnp.asarray([3, 0, 7], jnp.int32)
     teachers = np.random.RandomState(0).standard_normal((M, N, K)).astype(np.float32)
     images = scale_pixels(TABLE.images[index])
@@ -198,7 +198,7 @@ def test_targets_of_each_kind():
     queried = TABLE.replace(teacher_variables=PROBES)
     np.testing.assert_allclose(logits(queried, 1, teacher_model=Probe())[:, 0], [1203, 1200, 1207])
     average = logits(queried, 0, teacher_model=Probe(), average_teachers=True)
-    # At T = 3, log of the mean of two probabilities that are both 1 to within e^-366: the odds of class 0 against
+    # At T = 3, the mean of two probabilities that are both 1 to within e^-366: the odds of class 0 against
     # another are 2 / (e^-(1103/3) + e^-(1203/3)), the first of which decides: 1103 + 3 ln 2 for image 3.
     np.testing.assert_allclose(
         average[:, 0] - average[:, 1], np.array([1103, 1100, 1107]) + 3 * np.log(2), rtol=1e-6
@@ -233,7 +233,7 @@ def test_dropout_is_drawn_anew_at_each_step_and_is_the_steps_own():
 
 
 def test_max_norm_holds_after_the_update():
-    """Hidden columns end at a norm of at most 0.1, the larger ones at exactly that; the classifier is free."""
+    """Hidden columns end at a norm of at most 0.1, larger ones at exactly that; the classifier is free."""
     config = config_of(labels_only, model=SMALL, max_norm=0.1)
     state = small_state(config)
     step = quick(partial(train_step, config))
@@ -244,7 +244,7 @@ def test_max_norm_holds_after_the_update():
 
 
 def test_a_teacher_with_dropout_answers_as_in_prediction():
-    """Queried during distillation, over two epochs: the targets are `predict`'s own, and its variables stay."""
+    """Queried during distillation, over two epochs: the targets are `predict`'s, and its variables stay."""
     teachers = quick(jax.vmap(partial(init_variables, SMALL, image_shape=(3, 3, 1))))(
         jax.random.split(jax.random.key(1), M)
     )
