@@ -89,33 +89,57 @@ def show(ours: Ours) -> str:
     return f"{scale * interval.mean:.{digits}f} ± {width:.{digits}f} ({interval.n})"
 
 
-def _students(run: str, setting: str, correction: str = "none", class_: str = "all") -> Ours:
-    return Ours(run, setting, correction, class_)
+def _quickstart(label: str, setting: str, corrected: str = "") -> Row:
+    cell = lambda correction, class_: Ours("quickstart", setting, correction, class_, "accuracy")  # noqa: E731
+    last = cell(corrected, "3") if corrected else ""
+    return Row(label, (cell("none", "all"), cell("none", "3"), last))
 
 
-def _percent(run: str, setting: str, correction: str = "none", class_: str = "all") -> Ours:
-    return Ours(run, setting, correction, class_, "accuracy")
+def _hinton(label: str, paper: str, *cells: str | Ours) -> Row:
+    return Row(label, (paper, *cells))
 
+
+def _soft(run: str, masked: str, correction: str = "none", class_: str = "all", metric: str = "errors") -> Ours:
+    return Ours(run, f"T=20{masked}", correction, class_, metric)
+
+
+def _general(label: str, theirs: str, run: str, setting: str, correction: str = "none") -> Row:
+    ours = Ours(run, setting, correction, "all", "macro_accuracy")
+    return Row(label, (theirs, ours, Ours(run, setting, correction, "3", "accuracy")))
+
+
+PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
+GENERAL = "generalisation_students"
 
 TABLES = {
     "quickstart": Table(
         ("all digits", "the 3s", "the 3s, corrected"),
         (
-            Row("teacher", (_percent("quickstart", "teacher"), _percent("quickstart", "teacher", class_="3"), "")),
-            Row("student, hard labels", (_percent("quickstart", "labels"), _percent("quickstart", "labels", class_="3"), "")),
-            Row("student, distilled", (_percent("quickstart", "T=20"), _percent("quickstart", "T=20", class_="3"), "")),
+            _quickstart("teacher", "teacher"),
+            _quickstart("student, hard labels", "labels"),
+            _quickstart("student, distilled", "T=20"),
+            _quickstart("hard labels, never saw a 3", "labels omit=3", "teacher_matched"),
+            _quickstart("**distilled, never saw a 3**", "T=20 omit=3", "teacher_matched"),
+        ),
+    ),
+    "hinton": Table(
+        ("paper", "ours, the paper's way", "ours, teacher queried on augmented images"),
+        (
+            _hinton("teacher", "67", Ours(PAPER_WAY, "teacher"), ""),
+            _hinton("student, hard labels", "146", Ours(PLAIN, "labels"), ""),
+            _hinton("student, distilled, T = 20", "74", _soft(PAPER_WAY, ""), _soft(QUERIED, "")),
+            _hinton("no 3s", "206", _soft(PAPER_WAY, " omit=3"), _soft(QUERIED, " omit=3")),
             *(
-                Row(
-                    label,
-                    (
-                        _percent("quickstart", setting),
-                        _percent("quickstart", setting, class_="3"),
-                        _percent("quickstart", setting, "teacher_matched", "3"),
-                    ),
+                _hinton(
+                    f"no 3s, bias {correction}",
+                    paper,
+                    _soft(PAPER_WAY, " omit=3", correction),
+                    _soft(QUERIED, " omit=3", correction),
                 )
-                for label, setting in (
-                    ("hard labels, never saw a 3", "labels omit=3"),
-                    ("**distilled, never saw a 3**", "T=20 omit=3"),
+                for correction, paper in (
+                    ("`test_tuned`", "109"),
+                    ("`prior_matched`", ""),
+                    ("`teacher_matched`", ""),
                 )
             ),
         ),

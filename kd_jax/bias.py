@@ -25,14 +25,17 @@ def margins(logits: jax.Array, missing: jax.Array) -> jax.Array:
 
 def corrected(logits: jax.Array, missing: jax.Array, bias: jax.Array) -> jax.Array:
     """logits f32[N,K] + bias f32[] on the missing classes."""
-    return logits + bias * missing.astype(logits.dtype)
+    return logits + bias * missing.astype(logits.dtype)[None, :]
 
 
 def _between(sorted_margins: jax.Array) -> tuple[jax.Array, jax.Array]:
     """For j = 0..N: a b that turns exactly the j smallest margins, and how wide its interval is; beyond the
-    outermost margins the interval is taken as 2 wide.  f32[N] -> f32[N+1], f32[N+1]."""
+    outermost margins the interval is taken as 2 wide. Width 0: examples tie, and no b turns just j of them.
+    f32[N] -> f32[N+1], f32[N+1]."""
     edges = jnp.concatenate([sorted_margins[:1] - 2, sorted_margins, sorted_margins[-1:] + 2])
-    return (edges[1:] + edges[:-1]) / 2, edges[1:] - edges[:-1]
+    middles = (edges[1:] + edges[:-1]) / 2
+    inside = (middles > edges[:-1]) & (middles < edges[1:])
+    return middles, jnp.where(inside, edges[1:] - edges[:-1], 0.0)
 
 
 def _or_zero(bias: jax.Array, missing: jax.Array) -> jax.Array:
@@ -51,19 +54,22 @@ def label_tuned(logits: jax.Array, labels: jax.Array, missing: jax.Array) -> jax
     order = jnp.argsort(margin)
     gains = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(gain[order])])
     biases, widths = _between(margin[order])
+    gains = jnp.where(widths > 0, gains, -logits.shape[0] - 1)
     best = jnp.argmax(jnp.where(gains == jnp.max(gains), widths, -1.0))
     return _or_zero(biases[best], missing)
 
 
 def share_matched(logits: jax.Array, missing: jax.Array, share: jax.Array) -> jax.Array:
-    """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as missing classes.  -> f32[].
+    """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as missing classes, or, where
+    margins tie, the nearest share that some b gives.  -> f32[].
 
     With unlabelled validation images and the missing classes' known prior this is `prior_matched`; with
     images made from the transfer set and the share that the teacher names, `teacher_matched`.
     """
-    biases, _ = _between(jnp.sort(margins(logits, missing)))
-    turned = jnp.round(share * logits.shape[0]).astype(jnp.int32)
-    return _or_zero(biases[turned], missing)
+    biases, widths = _between(jnp.sort(margins(logits, missing)))
+    turned = jnp.round(share * logits.shape[0])
+    off = jnp.abs(jnp.arange(logits.shape[0] + 1, dtype=jnp.float32) - turned)
+    return _or_zero(biases[jnp.argmin(jnp.where(widths > 0, off, jnp.inf))], missing)
 
 
 def share_missing(logits: jax.Array, missing: jax.Array) -> jax.Array:
@@ -83,12 +89,16 @@ def curve(logits: jax.Array, labels: jax.Array, missing: jax.Array, biases: jax.
 
 
 def mixtures(key: jax.Array, images: jax.Array, mask: jax.Array, num: int) -> jax.Array:
-    """`num` images, each the pixelwise mean of two random kept examples: made of the transfer set alone, yet
-    unlike it, so that the teacher names missing classes in some of them.
+    """`num` images, each the pixelwise mean of two different kept examples at random (where two are kept):
+    made of the transfer set alone, yet unlike it, so that the teacher names missing classes in some of them.
 
     Args: key: consumed; images u8[N,h,w,c]; mask bool[N], the examples that may be used.
     Returns: u8[num,h,w,c].
     """
-    pairs = epoch_order(key, mask, 2 * num).reshape(2, num)
-    first, second = (images[index].astype(jnp.uint16) for index in pairs)
+    order_key, offset_key = jax.random.split(key)
+    order = epoch_order(order_key, mask, mask.shape[0])
+    kept = jnp.sum(mask, dtype=jnp.int32)
+    place = jnp.arange(num, dtype=jnp.int32) % kept
+    other = (place + jax.random.randint(offset_key, (num,), 1, jnp.maximum(kept, 2), jnp.int32)) % kept
+    first, second = (images[order[index]].astype(jnp.uint16) for index in (place, other))
     return ((first + second) // 2).astype(jnp.uint8)

@@ -57,10 +57,16 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     arrays = flax.serialization.to_state_dict(jax.tree.map(_to_numpy, tree))
     ocp.save(temporary / "arrays", arrays)
     files = {str(file.relative_to(temporary)): _sha256(file) for file in _files(temporary)}
-    manifest = json.dumps({"format": FORMAT, "metadata": metadata, "files": files}, indent=1, sort_keys=True)
+    content = {"format": FORMAT, "metadata": metadata, "files": files}
+    manifest = json.dumps(content | {"sha256": _seal(content)}, indent=1, sort_keys=True)
     (temporary / "manifest.json").write_text(manifest)
     os.replace(temporary, path)
     return hashlib.sha256(manifest.encode()).hexdigest()
+
+
+def _seal(content: dict) -> str:
+    """The sha256 with which a manifest vouches for itself."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(path: str | os.PathLike) -> tuple[dict, str]:
@@ -69,13 +75,16 @@ def read_manifest(path: str | os.PathLike) -> tuple[dict, str]:
     try:
         text = file.read_bytes()
         manifest = json.loads(text)
-        version, metadata = manifest["format"], manifest["metadata"]
+        version, metadata, seal = manifest["format"], manifest["metadata"], manifest.pop("sha256", None)
+        sound = isinstance(manifest["files"], dict) and isinstance(metadata, dict) and seal == _seal(manifest)
     except FileNotFoundError:
         raise InputError("no checkpoint here", "a folder with a manifest.json", path) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError("damaged checkpoint", f"a readable {file}", repr(error)) from None
     if version != FORMAT:
         raise InputError(f"checkpoint {path} has another format", f"format {FORMAT}", version)
+    if not sound:
+        raise InputError("damaged checkpoint", f"a {file} as it was written", "one that has changed since")
     return metadata, hashlib.sha256(text).hexdigest()
 
 

@@ -38,7 +38,7 @@ def count(
     losses = cross_entropy(logits, labels) if losses is None else losses
     predicted = jnp.argmax(logits, axis=-1)
     # One-hot sums, not a scatter: a scatter inside a compiled loop runs one element after another.
-    of_class = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32) * valid[:, None]
+    of_class = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32) * valid[:, None].astype(jnp.int32)
     right = (predicted == labels).astype(jnp.int32)
     agree = jnp.zeros((), jnp.int32)
     if teacher_logits is not None:

@@ -44,13 +44,13 @@ def cosine(num_updates: int) -> UnitSchedule:
 
 
 def warmup_cosine(num_updates: int) -> UnitSchedule:
-    """0 -> 1 linearly over the first 5 % of the updates, then `cosine`."""
-    return optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, num_updates // 20), num_updates)
+    """0 -> 1 linearly over the first 5 % of the updates (none of fewer than 20), then `cosine`."""
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, num_updates // 20, num_updates)
 
 
 def steps(num_updates: int) -> UnitSchedule:
     """/10 at 5/8, 6/8 and 7/8 of the updates (150, 180 and 210 of CIFAR's usual 240 epochs)."""
-    return optax.piecewise_constant_schedule(1.0, {num_updates * k // 8: 0.1 for k in (5, 6, 7)})
+    return optax.piecewise_constant_schedule(1.0, {-(-num_updates * k // 8): 0.1 for k in (5, 6, 7)})
 
 
 SCHEDULES: dict[str, Callable[[int], UnitSchedule]] = {

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kd_jax.train import Config, fit, init_state
 from kd_jax.types import Counts, HParams, Table, TrainState
@@ -77,9 +77,17 @@ def pad_runs(tree, multiple: int):
 
     def pad(leaf):
         short = -leaf.shape[0] % multiple
-        return leaf if not short else jnp.concatenate([leaf, jnp.repeat(leaf[-1:], short, axis=0)])
+        last = leaf.shape[0] - 1
+        return leaf if not short else _rows(leaf, np.minimum(np.arange(leaf.shape[0] + short), last))
 
     return jax.tree.map(pad, tree)
+
+
+def _rows(leaf, index):
+    """leaf[index], of a key by way of its data: a padding run repeats its key on purpose."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(jax.random.key_data(leaf)[index], impl=jax.random.key_impl(leaf))
+    return leaf[index]
 
 
 def run_segments(
@@ -101,7 +109,9 @@ def run_segments(
     """
     mesh = runs_mesh()
     num_runs = hparams.alpha.shape[0]
-    hparams, states = pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)
+    # Placed as the program's own output is, or the second segment would be traced and compiled anew.
+    placed = NamedSharding(mesh, PartitionSpec("runs"))
+    hparams, states = jax.device_put((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), placed)
     epoch = int(states.epoch[0])
     while epoch < num_epochs:
         now = min(length, num_epochs - epoch)
@@ -110,4 +120,4 @@ def run_segments(
         )
         epoch += now
         cut = lambda x, now=now: np.asarray(x)[:num_runs, :now]  # noqa: E731
-        yield jax.tree.map(lambda x: x[:num_runs], states), jax.tree.map(cut, history), epoch
+        yield jax.tree.map(lambda x: _rows(x, slice(num_runs)), states), jax.tree.map(cut, history), epoch

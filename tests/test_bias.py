@@ -86,9 +86,6 @@ def test_of_several_best_biases_the_middle_of_the_widest_interval():
         assert widths[ours] >= widths[wrong == wrong.min()].max() - rounding
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: picks an interval of width 0 between two equal margins, which no b reaches"
-)
 def test_ties_between_examples():
     """Logits on a coarse grid, as bfloat16 gives them: several examples turn at one b, all or none."""
     logits = np.clip(np.round(LOGITS), -3, 3)
@@ -98,9 +95,6 @@ def test_ties_between_examples():
         assert errors(*problem, found[p])[0] <= errors(*problem, candidates(logits[p], MISSING[p])).min()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: with ties it picks b at a margin itself, where class numbers decide"
-)
 def test_shares_with_ties_are_the_nearest_that_a_bias_reaches():
     logits = np.clip(np.round(LOGITS), -3, 3)
 
@@ -186,7 +180,7 @@ def test_curve_is_the_count_under_each_bias():
 
 
 def mixed(mask: np.ndarray, num: int) -> np.ndarray:
-    """Shares [num, N] of each example in each mixture. Image i is 255 at pixel i and 55 elsewhere: the mean of
+    """Shares [num, N] of each example in each mixture. Image i is 255 at pixel i, else 55: the mean of
     examples i and j is 155 at both, and of an example with itself 255 again."""
     images = (55 + 200 * np.eye(24)).astype(np.uint8).reshape(24, 4, 6, 1)
     out = bias.mixtures(jax.random.key(0), jnp.asarray(images), jnp.asarray(mask), num)
@@ -201,20 +195,12 @@ def test_mixtures_are_means_of_two_kept_examples():
     assert np.all(np.sort(shares, axis=1)[:, -2:] == 0.5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: examples i and i + num of the wrapped order: one example twice where the kept divide num",
-)
 @pytest.mark.parametrize("kept, num", [(10, 10), (10, 30), (20, 40)])
 def test_no_mixture_is_an_example_itself(kept, num):
     shares = mixed(np.arange(24) < kept, num)
     assert np.all(shares.max(axis=1) == 0.5)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG: with more mixtures than kept examples the pairs repeat: only `kept` of them differ",
-)
 def test_many_mixtures_of_few_examples_are_many_pairs():
     """10 examples make 45 pairs; of 405 random ones nearly all occur, at least 40 surely."""
     shares = mixed(np.arange(24) < 10, 405)

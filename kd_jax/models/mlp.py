@@ -18,7 +18,7 @@ def drop(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """
     words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-x.size // 4) * 2, dtype=jnp.uint32))
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
-    keep = bits >= jnp.uint16(round(rate * 65536))
+    keep = bits >= jnp.uint16(min(round(rate * 65536), 65535))
     return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
