@@ -7,6 +7,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def _flag_error(message: str) -> InputError:
 
 
 def _guarded(main, argv: Sequence[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every step of every save at INFO
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_jax" / "compiled"
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
@@ -317,16 +318,34 @@ def train_runs(
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk
     )
-    for states, segment, epoch in segments:
-        segment = flax.serialization.to_state_dict(segment)
-        join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
-        history = jax.tree.map(join, history, segment) if history else segment
-        saved_as = folder / f"epoch_{epoch:06d}"
-        checkpoint.save(saved_as, {"states": states, "history": history}, {"epoch": epoch})
-        for old in sorted(folder.glob("epoch_*"))[:-2]:
-            shutil.rmtree(old)
-        _print_progress(epoch, history, time.monotonic() - start, epoch - first)
+    with _stop_requests() as requests:
+        for states, segment, epoch in segments:
+            segment = flax.serialization.to_state_dict(segment)
+            join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
+            history = jax.tree.map(join, history, segment) if history else segment
+            saved_as = folder / f"epoch_{epoch:06d}"
+            checkpoint.save(saved_as, {"states": states, "history": history}, {"epoch": epoch})
+            for old in sorted(folder.glob("epoch_*"))[:-2]:
+                shutil.rmtree(old)
+            _print_progress(epoch, history, time.monotonic() - start, epoch - first)
+            if requests:
+                name = signal.Signals(requests[0]).name
+                print(f"{name}: stopped after epoch {epoch}; the same command continues", file=sys.stderr)
+                sys.exit(128 + requests[0])
     return states, history
+
+
+@contextlib.contextmanager
+def _stop_requests():
+    """The list of SIGTERM and SIGINT (Ctrl-C) received inside the block, instead of what they usually do: a
+    compiled segment cannot be left half-way, so it ends, is saved, and then the caller stops."""
+    requests: list[int] = []
+    handlers = {n: signal.signal(n, lambda n, _: requests.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield requests
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:

@@ -459,12 +459,15 @@ def test_students_see_what_they_may_see_and_no_more(launch, home, toy, tmp_path)
     for name, index in (("train_images", hidden), ("test_images", slice(None))):
         changed[name][index] = 255 - changed[name][index]
     np.savez(tmp_path / "changed.npz", **changed)
+    # The very same teachers, said to be of the changed data, for they are not to change with them.
+    variables, about = checkpoint.load(toy.folder / "teachers")
+    about["data"]["fingerprint"] = data.load(tmp_path / "changed.npz").fingerprint
+    checkpoint.save(tmp_path / "teacher" / "teachers", variables, about)
     runs = []
-    for name, path in (("as_was", "toy.npz"), ("changed", tmp_path / "changed.npz")):
-        words = [f"--data_set={path}", *toy.words[1:], "--omit=1", f"--out={tmp_path / name}_teacher"]
-        assert launch("train_teacher", *words, draw=False).status == 0
-        words = [f"--data_set={path}", "--model=mlp-8", "--epochs=2", "--batch_size=8", "--seeds=2"]
-        words += ["--learning_rates=0.05", f"--teacher={tmp_path / name}_teacher", "--omit=none,1"]
+    places = {"as_was": ("toy.npz", toy.folder), "changed": (tmp_path / "changed.npz", tmp_path / "teacher")}
+    for name, (path, teacher) in places.items():
+        words = [f"--data_set={path}", *toy.words[1:4], "--seeds=2", "--learning_rates=0.05"]
+        words += [f"--teacher={teacher}", "--omit=none,1"]
         run = Run(tmp_path / name, words, launch("distill", *words, f"--out={tmp_path / name}", draw=False))
         done(run)
         runs.append((arrays_of(run.folder / "students"), results_of(run.folder)))
@@ -840,11 +843,12 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, a
     folder = home / f"interrupted_{at}"
     words = [*teacher.words, f"--out={folder}"]
     outcome = launch("train_teacher", *words, die="SIGINT", before=at, draw=False)
-    assert outcome.status == 130
-    assert outcome.err == "interrupted; the same command continues from the last checkpoint\n"
+    assert outcome.status == 130 and outcome.err.count("\n") == 1
+    assert "the same command continues" in outcome.err
     outcome = launch("train_teacher", *words, draw=False)
     assert outcome.status == 0 and outcome.err == ""
-    assert ("continuing after epoch" in outcome.out) == (at in ("epoch_000003", "history.csv", "teachers"))
+    # While it trains, it ends the segment and saves it; before that there is nothing to continue.
+    assert ("continuing after epoch" in outcome.out) == (at not in ("config.json", "summary.json"))
     assert ("is complete" in outcome.out) == (at == "summary.json")
     same_outcome(folder, teacher.folder, "teachers")
 
@@ -983,7 +987,7 @@ BAD_INPUT = {
     ),
     "teacher with a file too many": (["--teacher={extra}"], "damaged checkpoint.*stowaway"),
     "teacher with a garbled manifest": (["--teacher={garbled}"], "damaged checkpoint.*manifest.json"),
-    "teacher with an empty manifest": (["--teacher={emptied}"], "damaged teacher.*manifest.json"),
+    "teacher with an empty manifest": (["--teacher={emptied}"], "damaged .*manifest.json"),
     "teacher of another format": (["--teacher={other_format}"], "format 1; given 99"),
     "out is another run": (["--out={sweep}"], r"holds another run.*--model=mlp-8 \(there mlp-16\)"),
     "out is a teacher": (["--out={teacher}"], r"experiment distill \(there train_teacher\)"),
@@ -1100,7 +1104,8 @@ def test_another_teacher_of_the_same_name_is_another_run(launch, home, toy, dist
 def test_a_damaged_checkpoint_is_not_resumed(launch, home, teacher, tmp_path):
     words = [*teacher.words, f"--out={tmp_path / 'run'}"]
     assert launch("train_teacher", *words, die="SIGINT", before="epoch_000002").status == 130
-    files = [path for path in (tmp_path / "run/checkpoints/epoch_000001/arrays").rglob("*") if path.is_file()]
+    last = max((tmp_path / "run" / "checkpoints").glob("epoch_*"))
+    files = [path for path in (last / "arrays").rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
