@@ -1,5 +1,6 @@
 """Rewrite the README's tables from experiments/results/; --add=RUN first copies a run's outcome there."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ def render(table: Table) -> str:
 def show(ours: Ours) -> str:
     """mean ± half width (n), from the committed summary.json."""
     folder = RESULTS / ours.run
-    values = summary.lookup(summary.read(folder))
+    values = summary.lookup(json.loads((folder / "summary.json").read_text()))
     interval = values.get((ours.setting, "test", ours.correction, ours.class_, ours.metric))
     if interval is None:
         raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)
@@ -99,7 +100,9 @@ def _hinton(label: str, paper: str, *cells: str | Ours) -> Row:
     return Row(label, (paper, *cells))
 
 
-def _soft(run: str, masked: str, correction: str = "none", class_: str = "all", metric: str = "errors") -> Ours:
+def _soft(
+    run: str, masked: str, correction: str = "none", class_: str = "all", metric: str = "errors"
+) -> Ours:
     return Ours(run, f"T=20{masked}", correction, class_, metric)
 
 
@@ -141,6 +144,63 @@ TABLES = {
                     ("`prior_matched`", ""),
                     ("`teacher_matched`", ""),
                 )
+            ),
+            _hinton(
+                "no 3s, errors on the 1,010 threes",
+                "133",
+                *(_soft(run, " omit=3", class_="3") for run in (PAPER_WAY, QUERIED)),
+            ),
+            *(
+                _hinton(
+                    f"no 3s, errors on threes, bias {correction}",
+                    paper,
+                    *(_soft(run, " omit=3", correction, "3") for run in (PAPER_WAY, QUERIED)),
+                )
+                for correction, paper in (
+                    ("`test_tuned`", "14"),
+                    ("`prior_matched`", ""),
+                    ("`teacher_matched`", ""),
+                )
+            ),
+            *(
+                _hinton(
+                    f"only 7s and 8s{how}",
+                    paper,
+                    *(_soft(run, " keep=7+8", correction) for run in (PAPER_WAY, QUERIED)),
+                )
+                for how, correction, paper in (
+                    ("", "none", "4730"),
+                    (", bias `test_tuned`", "test_tuned", "1320"),
+                    (", bias `prior_matched`", "prior_matched", ""),
+                    (", bias `teacher_matched`", "teacher_matched", ""),
+                )
+            ),
+        ),
+    ),
+    "generalisation": Table(
+        ("theirs (one seed)", "ours", "ours, the 3s"),
+        (
+            _general("teacher", "98.18", GENERAL, "teacher"),
+            _general("plain", "97.72", GENERAL, "labels"),
+            _general("distilled", "97.25", GENERAL, "T=4 alpha=0.9"),
+            _general("plain, no 3s", "87.01", GENERAL, "labels omit=3"),
+            _general("distilled, no 3s", "87.91", GENERAL, "T=4 alpha=0.9 omit=3"),
+            _general(
+                "distilled, no 3s, bias `test_tuned`",
+                "91.02 (+3.5)",
+                GENERAL,
+                "T=4 alpha=0.9 omit=3",
+                "test_tuned",
+            ),
+            _general(
+                "distilled, no 3s, bias `prior_matched`", "", GENERAL, "T=4 alpha=0.9 omit=3", "prior_matched"
+            ),
+            _general(
+                "distilled, no 3s, bias `teacher_matched`",
+                "",
+                GENERAL,
+                "T=4 alpha=0.9 omit=3",
+                "teacher_matched",
             ),
         ),
     ),

@@ -55,16 +55,3 @@ def warp(key: jax.Array, images: jax.Array, pixels: float, degrees: float, stret
     upper = corner(top, left) * (1 - dx) + corner(top, left + 1) * dx
     lower = corner(top + 1, left) * (1 - dx) + corner(top + 1, left + 1) * dx
     return jnp.round(upper * (1 - dy) + lower * dy).astype(jnp.uint8)
-
-
-def mixup(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Averages each image with the next of the batch, the weight uniform in [0, 1].
-
-    For a teacher's queries: no label fits the mixture. Source: Zhang et al. 2018, section 2 (mixup, alpha = 1);
-    Beyer et al. 2022, section 3 (the teacher asked about the mixture itself).
-
-    Args: key: consumed; images: u8[B,h,w,c].  Returns: u8[B,h,w,c].
-    """
-    weight = jax.random.uniform(key, (images.shape[0], 1, 1, 1), jnp.float32)
-    mixed = weight * images.astype(jnp.float32) + (1 - weight) * jnp.roll(images, 1, axis=0).astype(jnp.float32)
-    return jnp.round(mixed).astype(jnp.uint8)

@@ -26,8 +26,9 @@ def kl_at_temperature(
 
     T^2 keeps the gradient's size independent of T: it scales as 1/T^2 (Hinton et al. 2015, section 2).
     In log space, so no probability that underflows gives a nan. With p the teacher's and q the student's
-    probabilities and d = log q - log p, the sum over classes of -p d is that of q - p - p d = p (e^d - 1 - d),
-    whose terms are all >= 0: nothing cancels at large T, where d is small and T^2 would magnify the rounding.
+    probabilities and d = log q - log p, the sum over classes of -p d is that of q - p - p d =
+    p (e^d - 1 - d), whose terms are all >= 0: nothing cancels at large T, where d is small and T^2 would
+    magnify the rounding.
 
     Args: student_logits, teacher_logits: f32[B,K]; temperature: f32[], > 0.  Returns: f32[B], nats.
     """
