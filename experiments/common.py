@@ -6,25 +6,21 @@ import os
 import platform
 import re
 import shlex
-import shutil
-import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
-from kd_jax import augment, checkpoint, data, models, optim, results, sweep
+from kd_jax import augment, data, models, optim, results
 from kd_jax.train import Config
-from kd_jax.types import HParams, InputError, LossFn, Table, TrainState
+from kd_jax.types import HParams, InputError, LossFn, Table
 
 FLAGS = flags.FLAGS
 
@@ -49,9 +45,6 @@ flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up
 flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
 flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1)
 flags.DEFINE_integer("chunk", None, "Runs vmapped together; 0: all. Default: by device.", lower_bound=0)
-
-# They choose how the work is done, not what comes out: a run may be continued with other values.
-NOT_PART_OF_THE_EXPERIMENT = frozenset({"out", "data_dir", "checkpoint_every", "chunk"})
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -183,13 +176,12 @@ def build_model(spec: str, num_classes: int):
         value = getattr(FLAGS, name)
         if not 0 <= value <= 0.9999:  # beyond, what is kept is scaled up without bound
             raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
-    return models.build(
-        spec,
-        num_classes,
-        input_dropout=FLAGS.input_dropout,
-        dropout=FLAGS.dropout,
-        precision=FLAGS.precision,
-    )
+    return models.build(spec, num_classes, **model_options())
+
+
+def model_options() -> dict[str, Any]:
+    """What, with the spec and the number of classes, rebuilds the module."""
+    return {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")}
 
 
 def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossFn, **options) -> Config:
@@ -261,171 +253,3 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
             "test": len(dataset.test_labels),
         },
     }
-
-
-def open_run_folder(out: Path, config: dict) -> bool:
-    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one.
-
-    Returns: True where the folder already held this experiment. Errors: InputError naming what differs.
-    """
-    try:
-        if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
-            out.mkdir(parents=True, exist_ok=True)
-            results.write_config(out, config)
-            return False
-    except OSError as error:
-        raise InputError("--out cannot be written", "a folder that this user may write", error) from None
-    if not (out / "config.json").is_file():
-        expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
-        raise InputError("--out is taken", expected, given)
-    before = results.read_config(out)
-    differing = [
-        f"--{name}={config['flags'].get(name)} (there {before['flags'].get(name)})"
-        for name in sorted(set(before["flags"]) | set(config["flags"]))
-        if name not in NOT_PART_OF_THE_EXPERIMENT and before["flags"].get(name) != config["flags"].get(name)
-    ]
-    if before["experiment"] != config["experiment"]:
-        differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
-    if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
-        differing.append("another teacher")
-    if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
-        parts = ("data", "settings", "runs")
-        differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
-    if differing:
-        expected = "a new folder, or the same flags"
-        raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
-    return True
-
-
-def train_runs(
-    config: Config, table: Table, validation: Table | None, hparams: HParams, keys: jax.Array, out: Path
-) -> tuple[TrainState, dict]:
-    """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
-
-    Returns: (states, history), leading axis R; history {"train": {...}, "validation": {...}} of [R,E,...].
-    """
-    states = sweep.init_states(config, keys)
-    history: dict = {}
-    folder = out / "checkpoints"
-    saved = sorted(folder.glob("epoch_*"))
-    if saved:
-        arrays, _ = checkpoint.load(saved[-1])
-        states, history = checkpoint.rebuild(states, arrays["states"]), arrays["history"]
-        print(f"continuing after epoch {int(states.epoch[0])}")
-    chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
-    start = time.monotonic()
-    first = int(states.epoch[0])
-    segments = sweep.run_segments(
-        config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk
-    )
-    with _stop_requests() as requests:
-        for states, segment, epoch in segments:
-            segment = flax.serialization.to_state_dict(segment)
-            join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
-            history = jax.tree.map(join, history, segment) if history else segment
-            saved_as = folder / f"epoch_{epoch:06d}"
-            checkpoint.save(saved_as, {"states": states, "history": history}, {"epoch": epoch})
-            for old in sorted(folder.glob("epoch_*"))[:-2]:
-                shutil.rmtree(old)
-            _print_progress(epoch, history, time.monotonic() - start, epoch - first)
-            if requests:
-                name = signal.Signals(requests[0]).name
-                print(f"{name}: stopped after epoch {epoch}; the same command continues", file=sys.stderr)
-                sys.exit(128 + requests[0])
-    return states, history
-
-
-@contextlib.contextmanager
-def _stop_requests():
-    """The list of SIGTERM and SIGINT (Ctrl-C) received inside the block, instead of what they usually do: a
-    compiled segment cannot be left half-way, so it ends, is saved, and then the caller stops."""
-    requests: list[int] = []
-    handlers = {n: signal.signal(n, lambda n, _: requests.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield requests
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
-    left = seconds / epochs_done * (FLAGS.epochs - epoch)
-    split = "validation" if "validation" in history else "train"
-    counts = history[split]
-    accuracy = counts["correct"][:, -1].sum(-1) / counts["total"][:, -1].sum(-1)
-    print(
-        f"epoch {epoch}/{FLAGS.epochs}  mean {split} accuracy {100 * accuracy.mean():.2f} %  "
-        f"{seconds:.0f} s, about {left:.0f} s left",
-        flush=True,
-    )
-
-
-def history_rows(
-    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
-) -> list:
-    """history.csv's rows. names, seeds, missing: of each run."""
-    rows = []
-    for split, counts in history.items():
-        total = counts["total"].sum(-1)
-        values = {
-            "loss": counts["loss_sum"] / total,
-            "accuracy": counts["correct"].sum(-1) / total,
-        }
-        if split == "train" and counts["agree"].any():
-            values["agreement"] = counts["agree"] / total
-        if split == "validation" and any(missing):
-            absent = np.zeros((len(names), 1, counts["total"].shape[-1]), np.int64)
-            for run, classes in enumerate(missing):
-                absent[run, 0, list(classes)] = 1
-            with np.errstate(invalid="ignore"):
-                right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
-                values["accuracy_missing"] = right / all_
-        for metric, table in values.items():
-            rows += [
-                results.HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
-                for run in range(len(names))
-                for epoch, value in enumerate(table[run])
-            ]
-    return rows
-
-
-def result_rows(
-    setting: str,
-    seed: int,
-    split: str,
-    correction: str,
-    confusion: np.ndarray,
-    missing: Sequence[int],
-    bias: float | None,
-) -> list:
-    """results.csv's rows of one run under one correction, all derived from its confusion matrix i32[K,K]."""
-    correct, total = np.diag(confusion), confusion.sum(axis=1)
-    absent = np.isin(np.arange(len(total)), missing)
-    groups = {"all": np.ones_like(absent)}
-    if len(missing):
-        groups |= {"missing": absent, "kept": ~absent}
-    groups |= {str(k): np.arange(len(total)) == k for k in range(len(total))}
-    values = []
-    for name, members in groups.items():
-        right, count = int(correct[members].sum()), int(total[members].sum())
-        accuracy = right / count if count else float("nan")
-        values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
-    with np.errstate(invalid="ignore"):
-        values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
-    if bias is not None:
-        values.append(("missing", "bias", float(bias)))
-    if split == "test":
-        values += [(str(i), f"predicted_as_{j}", int(n)) for (i, j), n in np.ndenumerate(confusion)]
-    return [results.ResultRow(setting, seed, split, correction, *value) for value in values]
-
-
-def _leftovers(out: Path) -> set[Path]:
-    """Files that a process killed while writing them left half written under a name of their own."""
-    return {*out.glob(".*.tmp")}
-
-
-def finish(out: Path) -> None:
-    """The outcome is on disk: the checkpoints of the way there are no longer needed."""
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    for path in _leftovers(out):
-        path.unlink(missing_ok=True)

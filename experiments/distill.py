@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, report
-from kd_jax import bias, checkpoint, losses, metrics, models, results, sweep
+from experiments import common, report, running
+from kd_jax import assess, checkpoint, losses, models, results, sweep, tidy
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError, Table
 
@@ -39,7 +39,7 @@ flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, a
 
 # Base of the students' keys. Teachers have 0, so that no student starts from its teacher's initial weights.
 STUDENTS = 1
-BIAS_GRID = np.arange(-12.0, 12.01, 0.25, dtype=np.float32)
+BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
 
 class Setting(NamedTuple):
@@ -161,57 +161,6 @@ def with_teacher(table: Table, teacher: Teacher | None) -> Table:
     )
 
 
-def _correct_run(config: Config, teacher: Teacher | None, tables: dict, run: tuple) -> dict[str, Any]:
-    """One student's biases and its confusion matrices under each; mapped over runs.
-
-    Returns: {"biases": {correction: f32[]}, "confusions": {split: {correction: i32[K,K]}}, "curve" i32[G,K]}.
-    """
-    variables, hparams, key = run
-    missing = ~hparams.class_mask
-    logits = {
-        split: models.predict(config.model, variables, tables[split].images)
-        for split in ("validation", "test")
-        if tables[split] is not None
-    }
-    biases = {
-        "none": jnp.zeros(()),
-        "test_tuned": bias.label_tuned(logits["test"], tables["test"].labels, missing),
-    }
-    if "validation" in logits:
-        biases["validation_tuned"] = bias.label_tuned(
-            logits["validation"], tables["validation"].labels, missing
-        )
-        prior = jnp.sum(jnp.where(missing, tables["prior"], 0.0))
-        biases["prior_matched"] = bias.share_matched(logits["validation"], missing, prior)
-    if teacher is not None:
-        mask = hparams.class_mask[tables["train"].labels]
-        images = bias.mixtures(jax.random.fold_in(key, MIXTURES), tables["train"].images, mask, NUM_MIXTURES)
-        if FLAGS.teacher_seeds == "ensemble":
-            all_logits = jax.vmap(lambda one: models.predict(teacher.model, one, images))(teacher.variables)
-            teacher_logits = losses.average_teachers(all_logits, jnp.ones(()))
-        else:
-            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], teacher.variables)
-            teacher_logits = models.predict(teacher.model, own, images)
-        student_logits = models.predict(config.model, variables, images)
-        biases["teacher_matched"] = bias.share_matched(
-            student_logits, missing, bias.share_missing(teacher_logits, missing)
-        )
-
-    def confusion(split, value):
-        predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
-        return metrics.confusion(predicted, tables[split].labels, config.num_classes)
-
-    confusions = {
-        split: {name: confusion(split, value) for name, value in biases.items()} for split in logits
-    }
-    curve = bias.curve(logits["test"], tables["test"].labels, missing, jnp.asarray(BIAS_GRID))
-    return {"biases": biases, "confusions": confusions, "curve": curve}
-
-
-NUM_MIXTURES = 10_000
-MIXTURES = 100  # purpose folded into a run's key, apart from those of training
-
-
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
@@ -233,10 +182,10 @@ def main(argv: Sequence[str]) -> None:
             for run, (setting, seed) in enumerate(runs)
         ],
     }
-    if common.open_run_folder(out, description) and (out / "students").exists():
+    if running.open_run_folder(out, description) and (out / "students").exists():
         print(f"{out} is complete; the report is written again")
         print(report.build(out))
-        common.finish(out)
+        running.finish(out)
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     per_setting = [
@@ -248,36 +197,32 @@ def main(argv: Sequence[str]) -> None:
     num_teachers = teacher.description["num_teachers"] if teacher else 1
     hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
     keys = sweep.run_keys(seeds, len(settings), STUDENTS)
-    states, history = common.train_runs(config, with_teacher(table, teacher), held_out, hparams, keys, out)
+    states, history = running.train_runs(config, with_teacher(table, teacher), held_out, hparams, keys, out)
 
     prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
-    tables = {"train": table, "validation": held_out, "test": test, "prior": jnp.asarray(prior, jnp.float32)}
+    evidence = assess.Evidence(
+        table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
+    )
     variables = variables_of(states)
-    corrected = jax.jit(sweep.map_runs(lambda run: _correct_run(config, teacher, tables, run), 1))
-    outcome = jax.tree.map(np.asarray, corrected((variables, hparams, states.key)))
+    outcome = assess.assess_runs(
+        config.model, teacher and teacher.model, config.average_teachers,
+        evidence, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
+    )  # fmt: skip
+    outcome = jax.tree.map(np.asarray, outcome)
     missing = [setting.missing for setting, _ in runs]
     names, run_seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
-    results.write_history(out, common.history_rows(history, names, run_seeds, missing))
-    results.write_results(
-        out, teacher_rows(teacher, tables, dataset.num_classes) + student_rows(runs, outcome)
-    )
-    results.write_bias_curve(out, bias_rows(runs, outcome["curve"], dataset.test_labels))
+    results.write_history(out, tidy.history_rows(history, names, run_seeds, missing))
+    rows = [] if teacher is None else running.teacher_rows(teacher.model, teacher.variables, held_out, test)
+    results.write_results(out, rows + student_rows(runs, outcome))
+    curves = [
+        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], dataset.test_labels)
+        for run, (setting, seed) in enumerate(runs)
+        if setting.missing
+    ]
+    results.write_bias_curve(out, itertools.chain.from_iterable(curves))
     checkpoint.save(out / "students", variables, student_metadata(spec, config, description))
     print(report.build(out))
-    common.finish(out)
-
-
-def teacher_rows(teacher: Teacher | None, tables: dict, num_classes: int) -> list:
-    """The teachers' own rows of results.csv."""
-    rows = []
-    for split in ("validation", "test"):
-        if teacher is None or tables[split] is None:
-            continue
-        logits = models.predict_stacked(teacher.model, teacher.variables, tables[split].images)
-        for seed, predicted in enumerate(jnp.argmax(logits, axis=-1)):
-            confusion = np.asarray(metrics.confusion(predicted, tables[split].labels, num_classes))
-            rows += common.result_rows(results.TEACHER, seed, split, "none", confusion, (), None)
-    return rows
+    running.finish(out)
 
 
 def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
@@ -288,35 +233,17 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
             for correction, matrices in confusions.items():
                 if setting.missing or correction == "none":
                     value = outcome["biases"][correction][run] if setting.missing else None
-                    rows += common.result_rows(
+                    rows += tidy.result_rows(
                         setting.name, seed, split, correction, matrices[run], setting.missing, value
                     )
     return rows
-
-
-def bias_rows(runs: Sequence[tuple[Setting, int]], curves: np.ndarray, labels: np.ndarray) -> list:
-    """bias_curve.csv's rows.  curves i32[R,G,K]: correct test predictions per class under each bias."""
-    total = np.bincount(labels, minlength=curves.shape[-1])
-    return [
-        results.BiasRow(
-            setting.name,
-            seed,
-            float(value),
-            k,
-            float(curves[run, g, k] / total[k]) if total[k] else float("nan"),
-        )
-        for run, (setting, seed) in enumerate(runs)
-        if setting.missing
-        for g, value in enumerate(BIAS_GRID)
-        for k in range(len(total))
-    ]
 
 
 def student_metadata(spec: str, config: Config, description: dict) -> dict:
     """What the checkpoint of the students says of them."""
     return {
         "model": spec,
-        "model_options": {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")},
+        "model_options": common.model_options(),
         "num_models": len(description["runs"]),
         "image_shape": list(config.image_shape),
         **{key: description[key] for key in ("data", "flags", "versions", "teacher", "settings", "runs")},

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from absl import flags
 
-from experiments import common, report
-from kd_jax import checkpoint, losses, metrics, models, results, sweep
+from experiments import common, report, running
+from kd_jax import checkpoint, losses, results, sweep, tidy
 from kd_jax.train import variables_of
 from kd_jax.types import InputError
 
@@ -36,28 +35,19 @@ def main(argv: Sequence[str]) -> None:
         "settings": [{"name": "teacher", "missing": list(missing)}],
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
-    if common.open_run_folder(out, description) and (out / "teachers").exists():
+    if running.open_run_folder(out, description) and (out / "teachers").exists():
         print(f"{out} is complete; the report is written again")
         print(report.build(out))
-        common.finish(out)
+        running.finish(out)
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
-    states, history = common.train_runs(
+    states, history = running.train_runs(
         config, table, held_out, sweep.stack_runs([hparams], seeds), sweep.run_keys(seeds, 1), out
     )
     variables = variables_of(states)
-    rows = []
-    for split, part in (("validation", held_out), ("test", test)):
-        if part is None:
-            continue
-        predicted = np.argmax(models.predict_stacked(config.model, variables, part.images), axis=-1)
-        for seed in seeds:
-            confusion = np.asarray(metrics.confusion(predicted[seed], part.labels, dataset.num_classes))
-            rows += common.result_rows("teacher", seed, split, "none", confusion, missing, None)
-    runs = range(FLAGS.seeds)
-    results.write_history(
-        out, common.history_rows(history, ["teacher"] * len(runs), list(seeds), [missing] * len(runs))
-    )
+    names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
+    results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
+    rows = running.teacher_rows(config.model, variables, held_out, test, missing)
     results.write_results(out, rows)
     errors = {
         split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")]
@@ -68,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         variables,
         {
             "model": spec,
-            "model_options": {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")},
+            "model_options": common.model_options(),
             "num_models": FLAGS.seeds,
             "seeds": list(seeds),
             "image_shape": list(config.image_shape),
@@ -80,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
         },
     )
     print(report.build(out))
-    common.finish(out)
+    running.finish(out)
 
 
 if __name__ == "__main__":

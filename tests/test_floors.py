@@ -27,8 +27,10 @@ FLOORS = {
     "checkpoint": 2,
     "results": 2,
     "summary": 2,
+    "tidy": 2,
     "analysis": 2,
     "sweep": 3,
+    "assess": 3,
     "plots": 3,
 }
 SAME_FLOOR = {
@@ -38,6 +40,8 @@ SAME_FLOOR = {
     ("data", "tfds"),
     ("tfds", "cache"),
     ("summary", "results"),
+    ("tidy", "results"),
+    ("assess", "sweep"),
 }
 
 # What only these may import; everything else by no file at all. In kd_jax and experiments alike.

@@ -1,0 +1,117 @@
+"""What trained students come to: the bias that each rule chooses, and how many of each class it gets right.
+
+All of it stays on the device until it is counted.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from kd_jax import bias, losses, metrics
+from kd_jax.models import predict
+from kd_jax.sweep import map_runs
+from kd_jax.types import HParams, Table, Variables
+
+NUM_MIXTURES = 10_000
+MIXTURES = 100
+"""Purpose folded into a run's key, apart from those of training."""
+
+
+class Evidence(flax.struct.PyTreeNode):
+    """What the rules may look at.
+
+    train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
+    prior: f32[K], the known shares of the classes. teacher_variables: leading axis M, or None.
+    """
+
+    train: Table
+    validation: Table | None
+    test: Table
+    prior: jax.Array
+    teacher_variables: Variables | None
+
+
+def choose_biases(
+    model: Any,
+    teacher_model: Any,
+    average_teachers: bool,
+    evidence: Evidence,
+    variables: Variables,
+    hparams: HParams,
+    key: jax.Array,
+    logits: dict[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """One student's bias f32[] by each rule that its evidence allows; "none" is 0.
+
+    key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
+    """
+    missing = ~hparams.class_mask
+    biases = {
+        "none": jnp.zeros(()),
+        "test_tuned": bias.label_tuned(logits["test"], evidence.test.labels, missing),
+    }
+    if evidence.validation is not None:
+        held_out = logits["validation"]
+        biases["validation_tuned"] = bias.label_tuned(held_out, evidence.validation.labels, missing)
+        prior = jnp.sum(jnp.where(missing, evidence.prior, 0.0))
+        biases["prior_matched"] = bias.share_matched(held_out, missing, prior)
+    if evidence.teacher_variables is not None:
+        mask = hparams.class_mask[evidence.train.labels]
+        mixed_key = jax.random.fold_in(key, MIXTURES)
+        images = bias.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
+        if average_teachers:
+            each = jax.lax.map(lambda one: predict(teacher_model, one, images), evidence.teacher_variables)
+            teacher_logits = losses.average_teachers(each, jnp.ones(()))
+        else:
+            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], evidence.teacher_variables)
+            teacher_logits = predict(teacher_model, own, images)
+        share = bias.share_missing(teacher_logits, missing)
+        biases["teacher_matched"] = bias.share_matched(predict(model, variables, images), missing, share)
+    return biases
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def assess_runs(
+    model: Any,
+    teacher_model: Any,
+    average_teachers: bool,
+    evidence: Evidence,
+    grid: jax.Array,
+    variables: Variables,
+    hparams: HParams,
+    keys: jax.Array,
+) -> dict[str, Any]:
+    """Biases, confusion matrices and bias curves of R students, one after another.
+
+    Args: grid: f32[G], biases of the curve; variables, hparams, keys: leading axis R.
+    Returns: {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
+        "curve": i32[R,G,K], right test predictions per class under each bias of the grid}.
+    """
+    splits = {"test": evidence.test}
+    if evidence.validation is not None:
+        splits = {"validation": evidence.validation, "test": evidence.test}
+
+    def one(run):
+        variables, hparams, key = run
+        missing = ~hparams.class_mask
+        logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
+        biases = choose_biases(
+            model, teacher_model, average_teachers, evidence, variables, hparams, key, logits
+        )
+
+        def confusion(split, value):
+            predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
+            return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
+
+        return {
+            "biases": biases,
+            "confusions": {
+                split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
+            },
+            "curve": bias.curve(logits["test"], evidence.test.labels, missing, grid),
+        }
+
+    return map_runs(one, 1)((variables, hparams, keys))

@@ -1,0 +1,80 @@
+"""Counts and confusion matrices -> the tidy rows of a run folder (host side)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kd_jax.results import BiasRow, HistoryRow, ResultRow
+
+
+def history_rows(
+    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+) -> list:
+    """history.csv's rows. names, seeds, missing: of each run."""
+    rows = []
+    for split, counts in history.items():
+        total = counts["total"].sum(-1)
+        values = {
+            "loss": counts["loss_sum"] / total,
+            "accuracy": counts["correct"].sum(-1) / total,
+        }
+        if split == "train" and counts["agree"].any():
+            values["agreement"] = counts["agree"] / total
+        if split == "validation" and any(missing):
+            absent = np.zeros((len(names), 1, counts["total"].shape[-1]), np.int64)
+            for run, classes in enumerate(missing):
+                absent[run, 0, list(classes)] = 1
+            with np.errstate(invalid="ignore"):
+                right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
+                values["accuracy_missing"] = right / all_
+        for metric, table in values.items():
+            rows += [
+                HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
+                for run in range(len(names))
+                for epoch, value in enumerate(table[run])
+            ]
+    return rows
+
+
+def result_rows(
+    setting: str,
+    seed: int,
+    split: str,
+    correction: str,
+    confusion: np.ndarray,
+    missing: Sequence[int],
+    bias: float | None,
+) -> list:
+    """results.csv's rows of one run under one correction, all derived from its confusion matrix i32[K,K]."""
+    correct, total = np.diag(confusion), confusion.sum(axis=1)
+    absent = np.isin(np.arange(len(total)), missing)
+    groups = {"all": np.ones_like(absent)}
+    if len(missing):
+        groups |= {"missing": absent, "kept": ~absent}
+    groups |= {str(k): np.arange(len(total)) == k for k in range(len(total))}
+    values = []
+    for name, members in groups.items():
+        right, count = int(correct[members].sum()), int(total[members].sum())
+        accuracy = right / count if count else float("nan")
+        values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
+    with np.errstate(invalid="ignore"):
+        values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
+    if bias is not None:
+        values.append(("missing", "bias", float(bias)))
+    if split == "test":
+        values += [(str(i), f"predicted_as_{j}", int(n)) for (i, j), n in np.ndenumerate(confusion)]
+    return [ResultRow(setting, seed, split, correction, *value) for value in values]
+
+
+def bias_rows(
+    setting: str, seed: int, biases: np.ndarray, correct: np.ndarray, labels: np.ndarray
+) -> list[BiasRow]:
+    """bias_curve.csv's rows of one run.  correct: i32[G,K], right test predictions under each bias."""
+    total = np.bincount(labels, minlength=correct.shape[-1])
+    with np.errstate(invalid="ignore"):
+        accuracies = correct / total
+    return [
+        BiasRow(setting, seed, float(bias), k, float(accuracies[g, k]))
+        for g, bias in enumerate(biases)
+        for k in range(len(total))
+    ]
