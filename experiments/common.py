@@ -2,11 +2,14 @@
 
 import contextlib
 import difflib
+import hashlib
 import os
 import platform
 import re
 import shlex
+import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +26,7 @@ from kd_jax.train import Config
 from kd_jax.types import HParams, InputError, LossFn, Table
 
 FLAGS = flags.FLAGS
+ROOT = Path(__file__).resolve().parents[1]
 
 flags.DEFINE_string("data_set", "digits", "digits, a TFDS name such as mnist, or a path to an .npz file.")
 flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
@@ -44,7 +48,15 @@ flags.DEFINE_float("rotate", 0.0, "Rotate each training image by up to this many
 flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up to this share, in [0, 1).")
 flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
 flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1)
-flags.DEFINE_integer("chunk", None, "Runs vmapped together; 0: all. Default: by device.", lower_bound=0)
+flags.DEFINE_integer(
+    "chunk",
+    None,
+    """Runs vmapped together; 0: all. Default: by device. Results change by rounding alone (about 5e-7).""",
+    lower_bound=0,
+)
+
+AT_END = contextlib.ExitStack()
+"""What is to be given back when an entry point's main ends, however it ends."""
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -85,7 +97,8 @@ def _guarded(main, argv: Sequence[str]) -> None:
             jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     try:
-        main(argv)
+        with AT_END:
+            main(argv)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:
@@ -119,7 +132,7 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
         singles = [float(np.float32(value)) for value in values]  # what the runs will compute with
     if not all(0 <= value <= high and (value or not positive) and np.isfinite(value) for value in singles):
         raise InputError(f"--{name} out of range", expected, text)
-    if len(set(values)) < len(values):
+    if len(set(singles)) < len(values):
         raise InputError(f"--{name} names a value twice", "each value once", text)
     return values
 
@@ -158,6 +171,17 @@ def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     dataset = data.load(FLAGS.data_set, FLAGS.data_dir)
     train, validation = data.split_validation(dataset.train_labels, FLAGS.validation_fraction)
     return dataset, train, validation
+
+
+def split_hash(index: np.ndarray) -> str:
+    """The sha256 that stands for a split: its examples' indices, i64[N]."""
+    return hashlib.sha256(np.asarray(index, "<i8").tobytes()).hexdigest()
+
+
+def require_examples(labels: np.ndarray, missing: Sequence[int], label: str) -> None:
+    """Refuses a mask that keeps no training example: TFDS may declare classes that have none."""
+    if np.isin(labels, missing).all():
+        raise InputError("nothing left after masking", "a class that has training examples", label)
 
 
 def make_tables(
@@ -229,6 +253,19 @@ def make_hparams(
     return HParams(**leaves)
 
 
+def own_version(root: Path) -> str:
+    """Of the code in `root`: 0.1.0, or 0.1.0+<commit>[.dirty] in a git checkout, where git answers."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        number = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+        git = ["git", "--no-optional-locks", "-C", str(root), "--git-dir=.git", "describe"]
+        git += ["--always", "--exclude=*", "--dirty=.dirty"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout
+            return f"{number}+{commit.strip()}"
+        return number
+    return "unknown"
+
+
 def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> dict:
     """The part of config.json that every experiment has: flags, versions, device, data."""
     experiment = Path(sys.argv[0]).stem
@@ -241,7 +278,8 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
         "experiment": experiment,
         "command": shlex.join(["./launch.sh", experiment, *sys.argv[1:]]),
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+        "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
+        | {package: version(package) for package in packages},
         "device": f"{device}, {os.cpu_count()} CPU cores",
         "data": {
             "name": dataset.name,

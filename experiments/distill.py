@@ -1,6 +1,7 @@
 """Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,11 +44,12 @@ BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
 
 class Setting(NamedTuple):
-    """One point of the grid; `missing`: class numbers the students of this setting never see."""
+    """One point of the grid; `missing`: class numbers the students of this setting never see; temperature:
+    None where the teacher has no part in the loss, 1 where its part has none."""
 
     name: str
     missing: tuple[int, ...]
-    temperature: float
+    temperature: float | None
     alpha: float
     learning_rate: float
     weight_decay: float
@@ -85,7 +87,7 @@ def parse_settings(num_classes: int) -> list[Setting]:
         words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, missing, temperature, alpha, rate, decay))
+        settings.setdefault(name, Setting(name, missing, *_loss_numbers(temperature, alpha), rate, decay))
     return list(settings.values())
 
 
@@ -96,27 +98,41 @@ def _loss_words(temperature: float, alpha: float) -> list[str]:
     return words + ([f"alpha={_short(alpha)}"] if alpha < 1 else [])
 
 
+def _loss_numbers(temperature: float, alpha: float) -> tuple[float | None, float]:
+    """(temperature, alpha) as the loss uses them. hard_label has no temperature, but the mean of an ensemble
+    does: it is taken at 1."""
+    if FLAGS.loss == "labels" or alpha == 0:
+        return None, 0.0
+    return (temperature if FLAGS.loss == "soft" else 1.0), alpha
+
+
 def _short(value: float) -> str:
     """Few digits, yet never the same for two values."""
     text = f"{value:g}"
     return text if float(text) == value else repr(value)
 
 
-def load_teacher(fingerprint: str) -> Teacher | None:
-    """The teachers that the flags name, verified and matched with the data set; None where none is needed."""
+def load_teacher(fingerprint: str, validation: np.ndarray) -> Teacher | None:
+    """The teachers that the flags name, verified and matched with the data set; None where none is needed.
+
+    validation: indices of the students' validation split.
+    """
     if FLAGS.loss == "labels":
+        if FLAGS.teacher:
+            expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
+            raise InputError("--loss=labels has no use for a teacher", expected, f"--teacher={FLAGS.teacher}")
         return None
     folder = common.require_folder("teacher", "runs/teacher") / "teachers"
     if not (folder / "manifest.json").is_file():
         raise InputError("no teacher", "a run folder of train_teacher that is complete", FLAGS.teacher)
     try:
-        return _read_teacher(folder, fingerprint)
+        return _read_teacher(folder, fingerprint, validation)
     except (AttributeError, KeyError, TypeError) as error:  # of the metadata: the arrays have their hashes
         expected = f"{folder / 'manifest.json'} as train_teacher wrote it"
         raise InputError("damaged teacher", expected, repr(error)) from None
 
 
-def _read_teacher(folder: Path, fingerprint: str) -> Teacher:
+def _read_teacher(folder: Path, fingerprint: str, validation: np.ndarray) -> Teacher:
     variables, metadata = checkpoint.load(folder)
     if metadata["data"]["fingerprint"] != fingerprint:
         theirs = f"{metadata['data']['name']} ({metadata['data']['fingerprint'][:12]})"
@@ -133,6 +149,9 @@ def _read_teacher(folder: Path, fingerprint: str) -> Teacher:
         "num_teachers": int(jax.tree.leaves(variables)[0].shape[0]),
         "teacher_seeds": FLAGS.teacher_seeds,
         "class_mask": metadata["class_mask"],
+        # Also where the teacher does not say what it was trained on.
+        "saw_validation": len(validation) > 0
+        and metadata.get("validation_split") != common.split_hash(validation),
         "flags": metadata["flags"],
     }
     return Teacher(model, jax.tree.map(jnp.asarray, variables), description)
@@ -143,6 +162,15 @@ def teacher_seed(seed: int, teacher: Teacher | None) -> int | None:
     if teacher is None or FLAGS.teacher_seeds == "ensemble":
         return None
     return seed % teacher.description["num_teachers"]
+
+
+def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teacher | None) -> None:
+    """A class that neither student nor teacher saw cannot come back."""
+    mask = teacher.description["class_mask"] if teacher else []
+    missing = sorted({k for setting in settings for k in setting.missing if mask and not mask[k]})
+    if missing:
+        noun = "class" if len(missing) == 1 else "classes"
+        print(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either", file=sys.stderr)
 
 
 def augments() -> bool:
@@ -166,7 +194,9 @@ def main(argv: Sequence[str]) -> None:
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.num_classes)
-    teacher = load_teacher(dataset.fingerprint)
+    for setting in settings:
+        common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
+    teacher = load_teacher(dataset.fingerprint, validation)
     config = common.make_config(
         spec, dataset, len(train), losses.LOSSES[FLAGS.loss],
         teacher_model=teacher.model if teacher and augments() else None,
@@ -187,17 +217,20 @@ def main(argv: Sequence[str]) -> None:
         print(report.build(out))
         running.finish(out)
         return
+    warn_of_common_gaps(settings, teacher)
     table, held_out, test = common.make_tables(dataset, train, validation)
     per_setting = [
         common.make_hparams(
-            dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature, s.alpha
+            dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
         )
         for s in settings
     ]
     num_teachers = teacher.description["num_teachers"] if teacher else 1
     hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
     keys = sweep.run_keys(seeds, len(settings), STUDENTS)
-    states, history = running.train_runs(config, with_teacher(table, teacher), held_out, hparams, keys, out)
+    states, history = running.train_runs(
+        config, with_teacher(table, teacher), held_out, hparams, keys, out, description
+    )
 
     prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
     evidence = assess.Evidence(
@@ -212,7 +245,10 @@ def main(argv: Sequence[str]) -> None:
     missing = [setting.missing for setting, _ in runs]
     names, run_seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     results.write_history(out, tidy.history_rows(history, names, run_seeds, missing))
-    rows = [] if teacher is None else running.teacher_rows(teacher.model, teacher.variables, held_out, test)
+    rows = []
+    if teacher is not None:  # its accuracy on what it was trained on would be no validation
+        unseen = None if teacher.description["saw_validation"] else held_out
+        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, test)
     results.write_results(out, rows + student_rows(runs, outcome))
     curves = [
         tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], dataset.test_labels)

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from absl import flags
+
 from experiments import common
 from kd_jax import results, summary
 from kd_jax.stats import Interval
@@ -28,8 +30,8 @@ HOW = {
 
 
 class Content(NamedTuple):
-    """What the renderings share. values: every interval; paired: every difference; head: the setting and the
-    correction that the answer speaks of, chosen on the validation split."""
+    """What the renderings share. values: every interval; paired: every difference; head: the setting that the
+    answer speaks of, chosen on the validation split, and its correction that needs the fewest labels."""
 
     run: results.Run
     values: summary.Values
@@ -40,11 +42,19 @@ class Content(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
+    refuse_training_flags()
     if not argv[1:]:
         raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
     for files, text in [_render(Path(folder)) for folder in argv[1:]]:
         _write(files)
         print(text)
+
+
+def refuse_training_flags() -> None:
+    """The flags of training are defined wherever `common` is imported; here they would change nothing."""
+    given = [f"--{flag.name}" for flag in flags.FLAGS.get_flags_for_module(common) if flag.present]
+    if given:
+        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
 
 
 def build(run_dir: str | Path) -> str:
@@ -121,7 +131,7 @@ def _answer(content: Content) -> str:
     if not missing:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
-            sentence += f", its teacher {share(results.TEACHER, 'none', 'all')}"
+            sentence += f", {_its_teacher(config)} {share(results.TEACHER, 'none', 'all')}"
         return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
@@ -132,6 +142,13 @@ def _answer(content: Content) -> str:
     if correction != "none":
         sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
     return f"{sentence}; {summary.units_of(config)}."
+
+
+def _its_teacher(config: dict[str, Any]) -> str:
+    """Whose accuracy the teacher's rows hold: each teacher's own, not that of an ensemble."""
+    teacher = config["teacher"] or {}
+    together = teacher.get("teacher_seeds") == "ensemble" and teacher.get("num_teachers", 1) > 1
+    return "its teachers, one by one," if together else "its teacher"
 
 
 def _chosen(content: Content) -> str:
@@ -169,6 +186,14 @@ def _about_intervals(content: Content) -> str:
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
 
 
+def _about_validation(config: dict[str, Any]) -> str:
+    """A sentence where the validation split was not held out from the teacher, else nothing."""
+    if not (config["teacher"] or {}).get("saw_validation"):
+        return ""
+    text = "The teacher trained on the validation images:"
+    return f"{text} the students' validation figures are about labels that it knew."
+
+
 # Tables
 
 
@@ -202,7 +227,8 @@ def _grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[
 
 def _terminal(content: Content) -> str:
     """The answer, and a table of at most WIDTH columns."""
-    data = content.run.config["data"]
+    config = content.run.config
+    data = config["data"]
     full = len(content.settings) <= MOST_SETTINGS and data["num_classes"] <= MOST_CLASSES
     parts = ["all", "missing", *(str(index) for index in range(data["num_classes"]))]
     parts = parts if full else ["all", "missing", "kept"]
@@ -225,7 +251,10 @@ def _terminal(content: Content) -> str:
     notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
     notes += " * never seen in training." if any(setting["missing"] for setting in content.settings) else ""
     notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
-    answer, notes = _answer(content), f"{notes} {_about_intervals(content)}"
+    notes = f"{notes} {_about_intervals(content)} {_about_validation(config)}".strip()
+    if full and "±" in "".join(lines):
+        notes += " The interval of each class is in report.md."
+    answer = _answer(content)
     return "\n".join([*textwrap.wrap(answer, WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
 
 
@@ -262,6 +291,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
     lines += _markdown_table(["setting", "correction", "errors", "all classes", *heads, "n"], table)
     lines += ["\\* never seen in training. " + _plain(_about_intervals(content)), ""]
+    lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]
     lines += [*(f"- {_plain(c)}: {HOW[c]}" for c in used), ""]
     lines += _biases(content) + _differences(content)
@@ -274,7 +304,16 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
         facts["teacher"] = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items())
     lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
-    return "\n".join([*lines, *(f"- {key}: {_plain(value)}" for key, value in facts.items()), ""])
+    lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
+    lines += [f"- continued: {_plain(_in_short(entry))}" for entry in config.get("continued", [])]
+    return "\n".join([*lines, ""])
+
+
+def _in_short(value: Any) -> str:
+    """An entry of config.json in one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_in_short(item)}" for key, item in value.items())
+    return ", ".join(map(_in_short, value)) if isinstance(value, list) else str(value)
 
 
 def _biases(content: Content) -> list[str]:

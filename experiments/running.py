@@ -1,6 +1,9 @@
 """A run folder from its claim to its end: who may use it, the training with its checkpoints, clearing up."""
 
+import atexit
 import contextlib
+import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import common
 from kd_jax import checkpoint, metrics, models, results, sweep, tidy
 from kd_jax.train import Config
 from kd_jax.types import HParams, InputError, Table, TrainState
@@ -23,15 +27,20 @@ FLAGS = flags.FLAGS
 # They choose how the work is done, not what comes out: a run may be continued with other values.
 NOT_PART_OF_THE_EXPERIMENT = frozenset({"out", "data_dir", "checkpoint_every", "chunk"})
 
+LOCK = ".lock"
+
 
 def open_run_folder(out: Path, config: dict) -> bool:
-    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one.
+    """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one;
+    and for this process, until main ends.
 
-    Returns: True where the folder already held this experiment. Errors: InputError naming what differs.
+    Returns: True where the folder already held this experiment. Errors: InputError naming what differs, or
+        the process that holds it.
     """
     try:
         if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
             out.mkdir(parents=True, exist_ok=True)
+            _lock(out)
             results.write_config(out, config)
             return False
     except OSError as error:
@@ -55,31 +64,53 @@ def open_run_folder(out: Path, config: dict) -> bool:
     if differing:
         expected = "a new folder, or the same flags"
         raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
+    _lock(out)
     return True
 
 
+def _lock(out: Path) -> None:
+    """Two processes in one folder would overwrite each other. The kernel drops the lock when this one dies:
+    none is left behind. The file's content only says who holds it."""
+    file = open(out / LOCK, "a+")  # noqa: SIM115
+    common.AT_END.enter_context(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        expected, holder = "a folder that no other process writes", file.read().strip()
+        raise InputError(f"--out={out} is in use", expected, f"one that process {holder} writes") from None
+    except OSError:  # a file system without locks
+        return
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+
+
 def train_runs(
-    config: Config, table: Table, validation: Table | None, hparams: HParams, keys: jax.Array, out: Path
+    config: Config,
+    table: Table,
+    validation: Table | None,
+    hparams: HParams,
+    keys: jax.Array,
+    out: Path,
+    description: dict,
 ) -> tuple[TrainState, dict]:
     """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
 
+    description: what config.json would say if the runs began now.
     Returns: (states, history), leading axis R; history {"train": {...}, "validation": {...}} of [R,E,...].
     """
-    states = sweep.init_states(config, keys)
-    history: dict = {}
     folder = out / "checkpoints"
-    saved = sorted(folder.glob("epoch_*"))
-    if saved:
-        arrays, _ = checkpoint.load(saved[-1])
-        states, history = checkpoint.rebuild(states, arrays["states"]), arrays["history"]
-        print(f"continuing after epoch {int(states.epoch[0])}")
+    states, history = _last_checkpoint(folder, sweep.init_states(config, keys))
     chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
     first = int(states.epoch[0])
+    _record_continuation(out, description, first)
     segments = sweep.run_segments(
-        config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk
+        config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk, _wait
     )
     with _stop_requests() as requests:
+        _announce(hparams.alpha.shape[0], first)
         for states, segment, epoch in segments:
             segment = flax.serialization.to_state_dict(segment)
             join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
@@ -96,17 +127,99 @@ def train_runs(
     return states, history
 
 
+def _last_checkpoint(folder: Path, fresh: TrainState) -> tuple[TrainState, dict]:
+    """(states, history) of the newest checkpoint that is whole, or the fresh states and {}. Those newer than
+    it are removed: the training will write them again."""
+    saved = sorted(folder.glob("epoch_*"), reverse=True)
+    for number, path in enumerate(saved):
+        try:
+            states, history = _load_checkpoint(path, fresh)
+        except InputError as error:
+            if path == saved[-1]:
+                raise
+            reason = " ".join(str(error).split())
+            print(f"{path.name} is passed over for the one before it: {reason}", file=sys.stderr)
+            continue
+        for damaged in saved[:number]:
+            shutil.rmtree(damaged)
+        print(f"continuing after epoch {int(states.epoch[0])}")
+        return states, history
+    return fresh, {}
+
+
+def _load_checkpoint(path: Path, fresh: TrainState) -> tuple[TrainState, dict]:
+    arrays, _ = checkpoint.load(path)
+    try:
+        return checkpoint.rebuild(fresh, arrays["states"]), arrays["history"]
+    except (KeyError, ValueError) as error:
+        expected = "the states that this version of the code makes of these flags"
+        raise InputError(f"checkpoint {path} does not fit", expected, error) from None
+
+
+def _record_continuation(out: Path, description: dict, epoch: int) -> None:
+    """Where another version, device or command goes on, config.json says so, and after which epoch."""
+    now = {name: description[name] for name in ("versions", "device", "command")}
+    config = results.read_config(out)
+    continued = config.get("continued", [])
+    last = continued[-1] if continued else config
+    if any(last[name] != now[name] for name in now):
+        results.write_config(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
+
+
+def _announce(num_runs: int, epoch: int) -> None:
+    if epoch == FLAGS.epochs:
+        return
+    runs, settings, seeds, epochs = (
+        f"{count} {word}{'s' if count != 1 else ''}"
+        for count, word in (
+            (num_runs, "run"),
+            (num_runs // FLAGS.seeds, "setting"),
+            (FLAGS.seeds, "seed"),
+            (FLAGS.epochs, "epoch"),
+        )
+    )
+    stop = "Ctrl-C stops after the running segment and saves"
+    print(f"training {runs} ({settings} x {seeds}), {epochs}; {stop}", flush=True)
+
+
+def _wait(history: dict) -> None:
+    """Sleeps until the segment is computed: blocked in compiled code, Python would not hear of a signal. At
+    most a hundredth of the segment's time is lost."""
+    start = time.monotonic()
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(history)):
+        time.sleep(min(0.05, 0.001 + (time.monotonic() - start) / 100))
+
+
 @contextlib.contextmanager
 def _stop_requests():
     """The list of SIGTERM and SIGINT (Ctrl-C) received inside the block, instead of what they usually do: a
-    compiled segment cannot be left half-way, so it ends, is saved, and then the caller stops."""
+    compiled segment cannot be left half-way, so it ends, is saved, and then the caller stops. A Ctrl-C after
+    another request stops at once; not a second SIGTERM, for some programs send two at a time."""
     requests: list[int] = []
-    handlers = {n: signal.signal(n, lambda n, _: requests.append(n)) for n in (signal.SIGTERM, signal.SIGINT)}
+
+    def hear(number, frame):
+        if requests and number == signal.SIGINT:
+            atexit.register(_leave)
+            raise KeyboardInterrupt
+        again = "again" if number == signal.SIGINT else "Ctrl-C"
+        if not requests:
+            said = f"finishing the segment, then stopping; {again} to stop at once"
+            print(said, file=sys.stderr, flush=True)
+        requests.append(number)
+
+    handlers = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield requests
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _leave() -> None:
+    """The end of a process that is not to wait for the segment, as JAX would."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + signal.SIGINT)
 
 
 def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
@@ -122,8 +235,8 @@ def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int)
 
 
 def _leftovers(out: Path) -> set[Path]:
-    """Files that a process killed while writing them left half written under a name of their own."""
-    return {*out.glob(".*.tmp")}
+    """What a killed process left: files half written under a name of their own, and its lock file."""
+    return {*out.glob(".*.tmp"), *out.glob(LOCK)}
 
 
 def finish(out: Path) -> None:

@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> None:
     if len(sets) > 1 or len(sets[0]) >= dataset.num_classes:
         raise InputError("--omit of a teacher", "one set of classes that leaves some", FLAGS.omit)
     (missing,) = sets
+    common.require_examples(dataset.train_labels[train], missing, f"--omit={FLAGS.omit}")
     config = common.make_config(spec, dataset, len(train), losses.LOSSES["labels"])
     hparams = common.make_hparams(dataset.num_classes, missing, learning_rate, weight_decay)
     seeds = range(FLAGS.seeds)
@@ -42,7 +43,13 @@ def main(argv: Sequence[str]) -> None:
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     states, history = running.train_runs(
-        config, table, held_out, sweep.stack_runs([hparams], seeds), sweep.run_keys(seeds, 1), out
+        config,
+        table,
+        held_out,
+        sweep.stack_runs([hparams], seeds),
+        sweep.run_keys(seeds, 1),
+        out,
+        description,
     )
     variables = variables_of(states)
     names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
@@ -64,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
             "image_shape": list(config.image_shape),
             "class_mask": hparams.class_mask.tolist(),
             "data": description["data"],
+            "validation_split": common.split_hash(validation),
             "flags": description["flags"],
             "versions": description["versions"],
             "errors": errors,

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from kd_jax import bias, losses, metrics
 from kd_jax.models import predict
 from kd_jax.sweep import map_runs
+from kd_jax.train import MIXTURES
 from kd_jax.types import HParams, Table, Variables
 
 NUM_MIXTURES = 10_000
-MIXTURES = 100
-"""Purpose folded into a run's key, apart from those of training."""
 
 
 class Evidence(flax.struct.PyTreeNode):

@@ -23,7 +23,6 @@ def count(
     labels: jax.Array,
     losses: jax.Array | None = None,
     teacher_logits: jax.Array | None = None,
-    weights: jax.Array | None = None,
 ) -> Counts:
     """What a batch adds to the counts.
 
@@ -31,22 +30,20 @@ def count(
         logits: f32[B,K]. labels: i32[B].
         losses: f32[B], summed into loss_sum; the cross-entropy with the labels where None.
         teacher_logits: f32[B,K] for `agree`, which stays 0 where None.
-        weights: bool[B], False for padding; None counts all.
     """
     num_classes = logits.shape[-1]
-    valid = jnp.ones(labels.shape, bool) if weights is None else weights
     losses = cross_entropy(logits, labels) if losses is None else losses
     predicted = jnp.argmax(logits, axis=-1)
     # One-hot sums, not a scatter: a scatter inside a compiled loop runs one element after another.
-    of_class = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32) * valid[:, None].astype(jnp.int32)
+    of_class = jax.nn.one_hot(labels, num_classes, dtype=jnp.int32)
     right = (predicted == labels).astype(jnp.int32)
     agree = jnp.zeros((), jnp.int32)
     if teacher_logits is not None:
-        agree = jnp.sum((predicted == jnp.argmax(teacher_logits, axis=-1)) & valid, dtype=jnp.int32)
+        agree = jnp.sum(predicted == jnp.argmax(teacher_logits, axis=-1), dtype=jnp.int32)
     return Counts(
         jnp.sum(of_class * right[:, None], axis=0, dtype=jnp.int32),
         jnp.sum(of_class, axis=0, dtype=jnp.int32),
-        jnp.sum(jnp.where(valid, losses, 0.0)),
+        jnp.sum(losses),
         agree,
     )
 

@@ -5,12 +5,19 @@ This docstring is the one place where the columns are documented; `FORMAT` is th
 config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": {}, "device",
                 "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
                 "train", "validation", "test"},
-                "teacher": null or {"path", "sha256", "model", "num_teachers", ...},
-                "settings": [{"name", "missing": [class indices], and the values that make the setting}],
+                "teacher": null or {"path", "sha256", "model", "num_teachers", ..., and, where it is so,
+                "saw_validation": true, that it trained on images of this validation split},
+                "settings": [{"name", "missing": [class indices], and the values that make the setting; null
+                is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
-                "question": the line that heads the report.
+                "question": the line that heads the report, and "continued": a list with an object (device,
+                versions and the like) for each time that the run was continued.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
-                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions), value
+                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions), value.
+                Split train is what training met during the epoch: loss (there the training objective),
+                accuracy and agreement on augmented batches with dropout on. Split validation is measured at
+                the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
+                two losses are not comparable.
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's), seed,
                 split (validation | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1),
                 metric, value. Metrics: accuracy (fraction), errors, total (counts), bias (class missing: what
@@ -355,6 +362,8 @@ def _check_config(path: Path, config: Any) -> None:
     settings = _setting_names(config)
     if len(set(settings)) < len(settings):
         raise InputError(f"{path}: settings", "a name of its own for each", settings)
+    if not isinstance(config.get("continued", []), list):
+        raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
     for run in config["runs"]:
         _check_keys(f"{path}: a run", run, _RUN)
         if run["setting"] not in settings:

@@ -11,7 +11,8 @@ from typing import Any
 from kd_jax import stats
 from kd_jax.results import CORRECTIONS, FORMAT, TEACHER, ResultRow
 
-LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned", "test_tuned")
+LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
+"""Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""
 
 _MOST_SETTINGS_FOR_ALL_PAIRS = 16
 
@@ -102,7 +103,8 @@ def corrections_of(setting: str, values: Values) -> list[str]:
 
 
 def preferred_correction(setting: str, values: Values) -> str:
-    """Of the setting's corrections the one that needs the fewest labels; "none" where it has no other."""
+    """Of the setting's corrections the one that needs the fewest labels, and none of the test split; "none"
+    where it has no such."""
     found = corrections_of(setting, values)
     return next((c for c in LABEL_FREE_FIRST if c in found), "none")
 
@@ -123,11 +125,16 @@ def _defined(numbers: Any) -> dict[str, Any]:
 
 
 def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every setting with itself (its corrections against none), and the settings worth comparing."""
+    """Every setting with itself (its corrections against none), and the settings worth comparing.
+
+    A value that one of two settings does not have (null) is no difference: a student without a teacher has no
+    temperature, and is compared with the distilled ones of every temperature.
+    """
     yield from ((setting, setting) for setting in settings)
     for a, b in itertools.combinations(settings, 2):
-        differing = sum(a.get(name) != b.get(name) for name in (a | b) if name != "name")
-        if len(settings) <= _MOST_SETTINGS_FOR_ALL_PAIRS or differing == 1:
+        both = [(a.get(name), b.get(name)) for name in a | b if name != "name"]
+        differing = sum(x != y for x, y in both if x is not None and y is not None)
+        if len(settings) <= _MOST_SETTINGS_FOR_ALL_PAIRS or differing <= 1:
             yield a, b
 
 

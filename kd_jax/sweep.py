@@ -1,6 +1,6 @@
 """Settings x seeds -> the runs axis: how it is stacked, mapped, placed, and run in segments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
@@ -99,11 +99,13 @@ def run_segments(
     num_epochs: int,
     length: int,
     chunk: int | None,
+    wait: Callable[[dict[str, Counts]], object] = jax.block_until_ready,
 ) -> Iterator[tuple[TrainState, dict[str, Counts], int]]:
     """Trains R runs in compiled segments of `length` epochs; the only host loop.
 
     Args: hparams, states: leading axis R; states are donated: use what is yielded instead.
         num_epochs: in all, from the first; states may already hold some of them.
+        wait: is given a segment's history while it is computed, and returns when it is there.
     Yields: (states, history, epoch) after each segment: history's leaves are numpy [R, epochs of this
         segment, ...]; epoch counts the finished ones. Read the states before the next step of the iteration.
     """
@@ -118,6 +120,7 @@ def run_segments(
         states, history = _segment(
             config, length, chunk, mesh, table, validation, jnp.int32(now), hparams, states
         )
+        wait(history)
         epoch += now
         cut = lambda x, now=now: np.asarray(x)[:num_runs, :now]  # noqa: E731
         yield jax.tree.map(lambda x: _rows(x, slice(num_runs)), states), jax.tree.map(cut, history), epoch

@@ -17,8 +17,8 @@ from kd_jax.models import forward, init_variables, predict, scale_pixels
 from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
 from kd_jax.types import Batch, Counts, HParams, LossFn, Table, TrainState
 
-INIT, ORDER, DROPOUT, AUGMENT = range(4)
-"""Purposes folded into a run's key."""
+INIT, ORDER, DROPOUT, AUGMENT, MIXTURES = 0, 1, 2, 3, 100
+"""Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

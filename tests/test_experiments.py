@@ -5,6 +5,7 @@ They run in one process (`Launcher`), each as `python -m experiments.NAME` would
 """
 
 import csv
+import fcntl
 import hashlib
 import importlib.metadata
 import itertools
@@ -31,6 +32,7 @@ from PIL import Image
 from kd_jax import checkpoint, data, models, plots
 from kd_jax.results import CORRECTIONS
 from kd_jax.types import InputError
+from tests import test_tfds
 
 ROOT = Path(__file__).parents[1]
 
@@ -320,6 +322,7 @@ def test_config_is_complete(launch, teacher, sweep, digits):
         assert config["command"].startswith(f"./launch.sh {name} --model=mlp-16 --epochs=3 ")
         for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy"):
             assert config["versions"][package] == importlib.metadata.version(package)
+        assert config["versions"]["kd_jax"].startswith("0.1.0")
         assert config["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
         assert config["device"] == f"2 x cpu (cpu), {os.cpu_count()} CPU cores"
         about = config["data"]
@@ -330,6 +333,7 @@ def test_config_is_complete(launch, teacher, sweep, digits):
     assert config["teacher"]["sha256"] == hashlib.sha256(manifest).hexdigest()
     assert config["teacher"]["num_teachers"] == 2 and config["teacher"]["class_mask"] == [True] * CLASSES
     assert config["teacher"]["flags"] == config_of(teacher.folder)["flags"]
+    assert config["teacher"]["saw_validation"] is False
 
 
 def test_runs_are_settings_times_seeds(teacher, sweep):
@@ -543,7 +547,10 @@ def test_summary_is_students_t_over_the_seeds(sweep):
 
 def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
     lines = done(sweep).out.splitlines()
-    progress, table = lines[:EPOCHS], lines[EPOCHS:]
+    assert lines[0] == (
+        "training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops after the running segment and saves"
+    )
+    progress, table = lines[1 : EPOCHS + 1], lines[EPOCHS + 1 :]
     for epoch, line in enumerate(progress, 1):
         assert re.fullmatch(
             rf"epoch {epoch}/3  mean validation accuracy [\d.]+ %  \d+ s, about \d+ s left", line
@@ -649,6 +656,22 @@ def test_settings_that_are_the_same_come_once(settings):
     assert [name for name, *_ in found] == ["hard_label alpha=0.5", "hard_label"]
 
 
+def test_settings_say_nothing_of_what_has_no_part_in_them(settings):
+    found = settings("--temperatures=4,9", "--alphas=0,1", "--omit=none,3")
+    assert [(name, t) for name, _, t, *_ in found] == [
+        ("labels", None),
+        ("T=4", 4.0),
+        ("T=9", 9.0),
+        ("labels omit=3", None),
+        ("T=4 omit=3", 4.0),
+        ("T=9 omit=3", 9.0),
+    ]
+    assert settings("--loss=labels") == [["labels", [], None, 0.0, 1e-3, 0.0]]
+    # The argmax has no temperature; the mean of an ensemble is taken at 1.
+    found = settings("--loss=hard_label", "--temperatures=9", "--alphas=0.5")
+    assert found == [["hard_label alpha=0.5", [], 1.0, 0.5, 1e-3, 0.0]]
+
+
 def test_settings_that_differ_little_stay_apart(settings):
     found = settings("--temperatures=4,4.0000019", "--learning_rates=0.1,0.10000001")
     assert len(found) == len({name for name, *_ in found}) == 4
@@ -679,6 +702,7 @@ def test_labels_need_no_teacher(launch, home, toy, tmp_path):
     done(run)
     config, results = config_of(run.folder), results_of(run.folder)
     assert config["teacher"] is None and {r["teacher_seed"] for r in config["runs"]} == {None}
+    assert {s["temperature"] for s in config["settings"]} == {None}
     assert {key[0] for key in results} == {"labels omit=1", "labels keep=0+1"}
     assert {key[3] for key in results} == {*CORRECTIONS} - {"teacher_matched"}
     assert "agreement" not in {row["metric"] for row in read_csv(run.folder / "history.csv")}
@@ -691,6 +715,42 @@ def test_hard_label_follows_the_teachers_answers(distil, toy):
     kernels = arrays_of(run.folder / "students")["logits/kernel"]
     # The toy teachers err, so their answers are not the labels.
     assert not np.array_equal(kernels[0], kernels[2])
+
+
+def test_the_answer_of_an_ensemble_has_no_temperature(launch, teacher, tmp_path):
+    words = [*TRAINING, "--learning_rates=1e-2", f"--teacher={teacher.folder}", "--epochs=1"]
+    words += ["--loss=hard_label", "--teacher_seeds=ensemble"]
+    for name in ("0.01", "100"):
+        outcome = launch("distill", *words, f"--temperatures={name}", f"--out={tmp_path / name}", draw=False)
+        assert outcome.status == 0
+    assert same_arrays(tmp_path / "0.01" / "students", tmp_path / "100" / "students")
+
+
+def test_validation_that_the_teacher_trained_on_is_not_shown_as_such(distil, toy, tmp_path):
+    def rows(run):
+        done(run)
+        splits = {key[2] for key in results_of(run.folder) if key[0] == "teacher"}
+        return splits, config_of(run.folder)["teacher"]["saw_validation"]
+
+    assert rows(distil("--omit=none")) == ({"validation", "test"}, False)
+    assert rows(distil("--omit=none", "--validation_fraction=0.3")) == ({"test"}, True)
+    assert rows(distil("--omit=none", "--validation_fraction=0")) == ({"test"}, False)
+    # A teacher that does not say what it was trained on.
+    variables, about = checkpoint.load(toy.folder / "teachers")
+    assert re.fullmatch("[0-9a-f]{64}", about.pop("validation_split"))
+    checkpoint.save(tmp_path / "old" / "teachers", variables, about)
+    assert rows(distil("--omit=none", f"--teacher={tmp_path / 'old'}")) == ({"test"}, True)
+
+
+def test_a_class_that_the_teacher_never_saw_either_is_noted(launch, distil, toy, tmp_path):
+    words = [*toy.words, "--epochs=1", "--omit=2", f"--out={tmp_path / 'teacher'}"]
+    assert launch("train_teacher", *words, draw=False).status == 0
+    for omit, note in (
+        ("none,1,1+2", "note: the teacher never saw class 2 either\n"),
+        ("none,1", ""),
+    ):
+        outcome = distil("--epochs=1", f"--omit={omit}", f"--teacher={tmp_path / 'teacher'}").outcome
+        assert (outcome.status, outcome.err) == (0, note)
 
 
 def test_which_teacher_a_student_learns_from(distil):
@@ -717,7 +777,7 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
     ask = """(lambda table, teacher: [
         with_teacher(table, teacher).teacher_logits is None,
         with_teacher(table, teacher).teacher_variables is None,
-    ])(common.make_tables(*common.load_data())[0], load_teacher(common.load_data()[0].fingerprint))"""
+    ])(common.make_tables(*common.load_data())[0], load_teacher(common.load_data()[0].fingerprint, []))"""
     words = [*toy.words[:4], f"--teacher={toy.folder}"]
     assert launch("distill", *words, ask=ask).value == [False, True]
     assert launch("distill", *words, "--jitter=1", ask=ask).value == [True, False]
@@ -811,7 +871,7 @@ def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
         outcome = launch(name, *run.words, "--chunk=2", "--checkpoint_every=7", f"--out={run.folder}")
         assert outcome.status == 0 and outcome.err == ""
         assert outcome.out.startswith(f"{run.folder} is complete; the report is written again\n")
-        assert outcome.out.split("\n", 1)[1] == "\n".join(done(run).out.split("\n")[EPOCHS:])
+        assert outcome.out.split("\n", 1)[1] == "\n".join(done(run).out.split("\n")[EPOCHS + 1 :])
         assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
         assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
 
@@ -833,6 +893,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(launch, home, sweep):
         assert (folder / "checkpoints/epoch_000003").is_dir() and not (folder / "students").exists()
     outcome = launch("distill", *words, draw=False)
     assert outcome.status == 0 and outcome.err == "" and outcome.out.startswith("continuing after epoch 3\n")
+    assert "\ntraining" not in outcome.out and "continued" not in config_of(folder)
     same_outcome(folder, sweep.folder, "students")
 
 
@@ -843,8 +904,9 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, a
     folder = home / f"interrupted_{at}"
     words = [*teacher.words, f"--out={folder}"]
     outcome = launch("train_teacher", *words, die="SIGINT", before=at, draw=False)
-    assert outcome.status == 130 and outcome.err.count("\n") == 1
-    assert "the same command continues" in outcome.err
+    assert outcome.status == 130 and "the same command continues" in outcome.err.splitlines()[-1]
+    stop = "finishing the segment, then stopping; again to stop at once"
+    assert outcome.err.splitlines()[:-1] == [stop] * at.startswith("epoch")
     outcome = launch("train_teacher", *words, draw=False)
     assert outcome.status == 0 and outcome.err == ""
     # While it trains, it ends the segment and saves it; before that there is nothing to continue.
@@ -854,7 +916,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, a
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(launch, toy, tmp_path):
-    for name in (".config.json.123.tmp", ".results.csv.123.tmp"):
+    for name in (".config.json.123.tmp", ".results.csv.123.tmp", ".lock"):
         (tmp_path / name).write_text("half")
     outcome = launch("train_teacher", *toy.words, f"--out={tmp_path}", draw=False)
     assert outcome.status == 0 and {path.name for path in tmp_path.iterdir()} == TEACHER_FILES
@@ -971,6 +1033,7 @@ BAD_INPUT = {
         ["--teacher={toy}"],
         "teacher of another data set: expected one of digits .*toy.npz",
     ),
+    "a teacher for labels": (["--loss=labels"], "no use for a teacher: expected no --teacher"),
     "no such teacher": (["--teacher={home}/nobody"], "no teacher: expected a run folder of train_teacher"),
     "students for a teacher": (["--teacher={sweep}"], "no teacher"),
     "teacher is a file": (["--teacher={file}"], "no teacher"),
@@ -1006,6 +1069,7 @@ BAD_INPUT = {
     "temperature inf": (["--temperatures=inf"], "> 0"),
     "temperature too small for a float32": (["--temperatures=1e-60"], "float32 numbers > 0"),
     "temperature twice": (["--temperatures=4,4.0"], "names a value twice"),
+    "temperature twice in float32": (["--temperatures=4,4.0000001"], "names a value twice"),
     "temperatures with a hole": (["--temperatures=1,,2"], "malformed --temperatures: .*given '1,,2'"),
     "temperatures in words": (["--temperatures=a"], "malformed --temperatures"),
     "no temperatures": (["--temperatures="], "malformed --temperatures"),
@@ -1101,19 +1165,140 @@ def test_another_teacher_of_the_same_name_is_another_run(launch, home, toy, dist
     assert outcome.status == 2 and "another teacher" in outcome.err and snapshot(tmp_path) == before
 
 
-def test_a_damaged_checkpoint_is_not_resumed(launch, home, teacher, tmp_path):
-    words = [*teacher.words, f"--out={tmp_path / 'run'}"]
-    assert launch("train_teacher", *words, die="SIGINT", before="epoch_000002").status == 130
-    last = max((tmp_path / "run" / "checkpoints").glob("epoch_*"))
-    files = [path for path in (last / "arrays").rglob("*") if path.is_file()]
+def flip_a_byte(folder: Path) -> Path:
+    """Of the largest file of a checkpoint."""
+    files = [path for path in (folder / "arrays").rglob("*") if path.is_file()]
     largest = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
-    before = snapshot(tmp_path)
+    return largest
+
+
+@pytest.fixture
+def stopped(launch, teacher, tmp_path) -> tuple[Path, list[str]]:
+    """A teacher's run folder that was left after two of three epochs, and the flags that continue it."""
+    words = [*teacher.words, f"--out={tmp_path / 'run'}"]
+    assert launch("train_teacher", *words, die="SIGINT", before="epoch_000002").status == 130
+    names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert names == ["epoch_000001", "epoch_000002"]
+    return tmp_path / "run", words
+
+
+def test_a_damaged_checkpoint_is_passed_over(launch, teacher, stopped):
+    folder, words = stopped
+    flipped = flip_a_byte(folder / "checkpoints" / "epoch_000002")
+    outcome = launch("train_teacher", *words, draw=False)
+    assert outcome.status == 0 and outcome.out.startswith("continuing after epoch 1\n")
+    assert outcome.err.startswith("epoch_000002 is passed over") and outcome.err.count("\n") == 1
+    assert str(flipped) in outcome.err
+    same_outcome(folder, teacher.folder, "teachers")
+
+
+def test_damaged_checkpoints_alone_are_not_resumed(launch, stopped):
+    folder, words = stopped
+    flipped = [flip_a_byte(path) for path in sorted((folder / "checkpoints").iterdir())]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     outcome = launch("train_teacher", *words)
-    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
-    assert "damaged checkpoint" in outcome.err and str(largest) in outcome.err
+    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 2
+    passed, refused = outcome.err.splitlines()
+    assert passed.startswith("epoch_000002 is passed over") and str(flipped[1]) in passed
+    assert refused.startswith("error: damaged checkpoint") and str(flipped[0]) in refused
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_checkpoint_of_another_tree_is_not_resumed(launch, stopped):
+    folder, words = stopped
+    for path in (folder / "checkpoints").iterdir():
+        arrays, about = checkpoint.load(path)
+        del arrays["states"]["epoch"]
+        shutil.rmtree(path)
+        checkpoint.save(path, arrays, about)
+    outcome = launch("train_teacher", *words)
+    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 2
+    assert re.search("\nerror: checkpoint .*epoch_000001 does not fit: expected .*; given ", outcome.err)
+
+
+def test_another_command_that_continues_is_recorded(launch, teacher, stopped):
+    folder, words = stopped
+    before = config_of(folder)
+    assert launch("train_teacher", *words, "--chunk=1", draw=False).status == 0
+    after = config_of(folder)
+    command = f"{before['command']} --chunk=1"
+    kept = {name: before[name] for name in ("versions", "device")}
+    assert after == before | {"continued": [kept | {"command": command, "epoch": 2}]}
+    same_outcome(folder, teacher.folder, "teachers")
+
+
+def test_one_process_at_a_time(launch, stopped):
+    folder, words = stopped
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711")
+        lock.flush()
+        before = snapshot(folder)
+        outcome = launch("train_teacher", *words)
+        assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
+        assert re.search("is in use: expected .*; given one that process 4711 writes", outcome.err)
+        assert snapshot(folder) == before
+    assert launch("train_teacher", *words, draw=False).status == 0
+    assert not (folder / ".lock").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(home, teacher, tmp_path):
+    """One segment of a million epochs, which would take hours."""
+    words = [*teacher.words, "--epochs=1000000", "--checkpoint_every=1000000", f"--out={tmp_path / 'run'}"]
+    command = [sys.executable, "-P", "-m", "experiments.train_teacher", *words]
+    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=home, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("training 2 runs (1 setting x 2 seeds), 1000000 epochs;")
+        assert (tmp_path / "run" / ".lock").read_text() == str(process.pid)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.readline()
+        assert said == "finishing the segment, then stopping; Ctrl-C to stop at once\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        said = process.stderr.read()
+        assert said == "interrupted; the same command continues from the last checkpoint\n"
+
+
+def test_the_version_names_the_commit(launch, tmp_path):
+    def version_of() -> str:
+        return launch("train_teacher", ask=f"common.own_version(common.Path({str(tmp_path)!r}))").value
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert version_of() == "unknown"
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "7.8"\n')
+    assert version_of() == "7.8"
+    git("init")
+    assert version_of() == "7.8"  # no commit yet
+    git("add", ".")
+    git("commit", "-m", "first")
+    git("tag", "-a", "v1", "-m", "a tag")
+    commit = git("rev-parse", "--short", "HEAD")
+    assert version_of() == f"7.8+{commit}"
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "7.9"\n')
+    assert version_of() == f"7.9+{commit}.dirty"
+
+
+def test_a_mask_that_keeps_only_classes_without_examples(launch, home, toy, tmp_path):
+    """TFDS declares ten classes here, of which the training split has two."""
+    images = np.random.RandomState(0).randint(0, 256, (12, 6, 5, 3), np.uint8)
+    test_tfds.prepare(tmp_path, splits={name: (images, [0, 1] * 6) for name in ("train", "test")})
+    words = ["--data_set=cifar100", f"--data_dir={tmp_path}", "--model=mlp-8", "--epochs=1"]
+    before = snapshot(tmp_path)
+    for name, more in (
+        ("distill", ["--loss=labels", "--omit=none,0+1"]),
+        ("distill", ["--loss=labels", "--keep=7+8"]),
+        ("train_teacher", ["--omit=0+1"]),
+    ):
+        outcome = launch(name, *words, *more, f"--out={tmp_path / 'run'}")
+        assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1, outcome
+        assert "nothing left after masking: expected a class that has training examples" in outcome.err
     assert snapshot(tmp_path) == before
 
 

@@ -53,16 +53,6 @@ def test_the_losses_given_are_the_ones_summed():
     check(count(losses=jnp.arange(11.0)), expected(slice(None)) | {"agree": 0, "loss_sum": 55.0})
 
 
-def test_padding_counts_nowhere():
-    """Not even where its loss is nan: padded rows may hold anything."""
-    valid = np.arange(11) % 3 > 0
-    losses = np.where(valid, 1.0, np.nan).astype(np.float32)
-    counts = count(
-        losses=jnp.asarray(losses), teacher_logits=jnp.asarray(TEACHER), weights=jnp.asarray(valid)
-    )
-    check(counts, expected(valid) | {"loss_sum": valid.sum()})
-
-
 def test_batches_of_unequal_size_add_up():
     """The mean of batch means would weigh the last, short batch too much; sums do not."""
     parts = [count(slice(start, start + 4)) for start in (0, 4, 8)]

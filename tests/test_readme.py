@@ -1,12 +1,16 @@
 """The README's tables say what the committed results say, and its commands name what exists."""
 
+import json
 import re
 
 import pytest
 from absl import flags
 
 from experiments import tables
+from kd_jax import results
+from kd_jax.results import BiasRow
 from kd_jax.types import InputError
+from tests.test_results import SOFT, make_config
 
 
 def test_every_table_is_what_the_committed_results_say():
@@ -38,5 +42,93 @@ def test_every_recipe_named_in_the_readme_exists_and_every_file_linked():
 def test_every_flag_in_the_readme_is_defined():
     text = tables.README.read_text()
     sources = "".join(path.read_text() for path in (tables.REPOSITORY / "experiments").glob("*.py"))
-    for flag in set(re.findall(r"`?--(\w+)", text)) - {"help", "flagfile"}:
+    for flag in set(re.findall(r"`?--(\w+)", text)) - {"help", "flagfile", "version"}:  # the last is pytest's
         assert flag in flags.FLAGS or re.search(rf'DEFINE_\w+\(\s*"{flag}"', sources), flag
+
+
+# How the tables are made, on results of our own.
+
+OURS = tables.Ours("toy", SOFT, class_="all", metric="accuracy")
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """An empty experiments/results/, and README.md without a table."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "README", tmp_path / "README.md")
+    return tmp_path / "results"
+
+
+def write_summary(folder, **numbers):
+    entry = {"setting": SOFT, "split": "test", "correction": "none", "class": "all", "metric": "accuracy"}
+    results.write_file(folder / "summary.json", json.dumps({"results": [entry | numbers]}).encode())
+
+
+def test_a_table_has_a_head_for_every_cell(committed):
+    write_summary(committed / "toy", mean=0.9, low=0.885, high=0.915, n=5)
+    table = tables.Table(("paper", "ours"), (tables.Row("a student", ("89", OURS)),))
+    assert tables.render(table).splitlines() == [
+        "| | paper | ours |",
+        "|---|---|---|",
+        "| a student | 89 | 90.00 ± 1.50 (5) |",
+    ]
+    assert all(len(row.cells) == len(t.columns) for t in tables.TABLES.values() for row in t.rows)
+
+
+def test_a_cell_is_mean_half_width_and_number(committed):
+    write_summary(committed / "toy", mean=0.9, low=0.885, high=0.915, n=5)
+    assert tables.show(OURS) == "90.00 ± 1.50 (5)"
+    with pytest.raises(InputError, match="no such result"):
+        tables.show(OURS._replace(class_="3"))
+
+
+def test_a_cell_of_one_run_has_no_interval(committed):
+    write_summary(committed / "toy", mean=0.9, low=None, high=None, n=1)
+    assert tables.show(OURS) == "90.00 (1)"
+
+
+def write_curve(folder, *others):
+    """Students of two teachers, by hand: at +3.5, classes 0 to 2 of the three seeds; class 1 is undefined."""
+    results.write_config(folder, make_config(num_teachers=2))
+    at = {0: (0.9, 0.4), 1: (0.7, 0.3), 2: (0.7, 0.6)}
+    rows = [
+        BiasRow(SOFT, seed, 3.5, class_, accuracy)
+        for seed, (first, last) in at.items()
+        for class_, accuracy in enumerate((first, float("nan"), last))
+    ]
+    results.write_bias_curve(folder, [*rows, *others])
+
+
+def test_the_fixed_bias_by_hand(tmp_path, committed):
+    write_curve(tmp_path / "toy", BiasRow(SOFT, 0, 3.25, 2, 1.0))
+    tables.add(tmp_path / "toy")
+    # Teacher 0 taught seeds 0 and 2, teacher 1 seed 1: class 2 is 0.5 and 0.3, mean 0.4, sd 0.1 sqrt(2), t
+    # quantile 12.706: half width 1.2706. The mean of the classes is 0.65, 0.5, 0.65; of the teachers, 0.65
+    # and 0.5.
+    fixed = OURS._replace(correction=tables.FIXED)
+    assert tables.show(fixed._replace(class_="2")) == "40.00 ± 127.06 (2)"
+    assert tables.show(fixed._replace(metric="macro_accuracy")) == "57.50 ± 95.30 (2)"
+    assert {path.name for path in (committed / "toy").iterdir()} == {"config.json", "fixed_bias.json"}
+
+
+def test_a_run_without_that_bias_has_no_such_file(tmp_path, committed):
+    results.write_config(tmp_path / "toy", make_config())
+    tables.add(tmp_path / "toy")
+    results.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, 2, 1.0)])
+    tables.add(tmp_path / "toy")
+    assert [path.name for path in (committed / "toy").iterdir()] == ["config.json"]
+
+
+def test_a_damaged_run_is_not_added(tmp_path, committed):
+    write_curve(tmp_path / "toy")
+    path = tmp_path / "toy" / "bias_curve.csv"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match=r"bias_curve\.csv"):
+        tables.add(tmp_path / "toy")
+    assert not committed.exists()
+
+
+def test_flags_of_training_are_refused(committed, monkeypatch):
+    monkeypatch.setattr(flags.FLAGS["seeds"], "present", 1)
+    with pytest.raises(InputError, match="--seeds"):
+        tables.main(["tables"])

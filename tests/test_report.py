@@ -171,6 +171,7 @@ def test_the_report_says_what_it_must(folder):
 def test_the_terminal_table_by_hand(folder):
     lines = report.build(folder).splitlines()
     assert f"{SOFT}  (n = 3)" in lines
+    assert "The interval of each class is in report.md." in " ".join(lines)
     (head,) = [line for line in lines if "all classes" in line]
     assert head == "                  errors  all classes    missing *    0     1     2"
     after = lines[lines.index(f"{SOFT}  (n = 3)") + 1 :]
@@ -186,6 +187,75 @@ def test_a_question_of_ones_own_heads_the_report(tmp_path):
     folder = write_run(tmp_path, SETTINGS, toy_rows(), question="Do 2s come back?")
     report.build(folder)
     assert "Do 2s come back?" in (folder / "report.md").read_text()
+
+
+def test_what_is_tuned_on_the_test_split_heads_nothing(tmp_path):
+    rows = [row for row in toy_rows() if row.correction != "teacher_matched"]
+    folder = write_run(tmp_path, SETTINGS, rows, toy_history(), toy_curve())
+    answer, table = report.build(folder).split("\n\n")[:2]
+    assert "test_tuned" not in answer and "as trained; 3 seeds." in answer and "test_tuned!" in table
+    run = results.read_run(folder)
+    sums = summary.summarise(run.results, run.config)
+    content = report.Content(run, summary.lookup(sums), sums["paired"], SETTINGS, (SOFT, "none"))
+    tuned = content._replace(head=(SOFT, "test_tuned"))
+    of_content, of_tuned = report._figures(content), report._figures(tuned)
+    assert of_content["confusion_matrix"] == (folder / "figures" / "confusion_matrix.png").read_bytes()
+    assert of_content["confusion_matrix"] != of_tuned["confusion_matrix"]
+    uncorrected = plots.to_png(plots.class_bars(content.values, run.config, {}))
+    assert uncorrected == (folder / "figures" / "class_bars.png").read_bytes()
+
+
+def test_a_teacher_that_saw_the_validation_images(folder):
+    report.build(folder)
+    assert "validation images" not in (folder / "report.md").read_text()
+    config = results.read_config(folder)
+    for saw in (False, True):
+        config["teacher"]["saw_validation"] = saw
+        results.write_config(folder, config)
+        text = " ".join(report.build(folder).split())
+        line = (
+            "The teacher trained on the validation images: the students' validation figures are about labels"
+        )
+        assert (line in text) == saw == (f"\n\n{line} " in (folder / "report.md").read_text())
+
+
+def test_where_a_run_was_continued(folder):
+    entries = [{"device": "1 x TPU (tpu)", "versions": {"jax": "0.11.2", "numpy": "2.5"}}, "by <hand>"]
+    results.write_config(folder, results.read_config(folder) | {"continued": entries})
+    report.build(folder)
+    lines = (folder / "report.md").read_text().splitlines()
+    assert lines[-2:] == [
+        "- continued: device 1 x TPU (tpu), versions jax 0.11.2, numpy 2.5",
+        r"- continued: by \<hand>",
+    ]
+
+
+@pytest.mark.parametrize(
+    "teachers, words", [(1, "its teacher 96.67"), (3, "its teachers, one by one, 96.67")]
+)
+def test_whose_accuracy_stands_beside_that_of_an_ensembles_student(tmp_path, teachers, words):
+    teacher = {"path": "runs/teacher", "num_teachers": teachers, "teacher_seeds": "ensemble"}
+    rows = [row for row in toy_rows() if row.setting != SOFT]
+    folder = write_run(tmp_path, SETTINGS[:1], rows, teacher=teacher)
+    text = " ".join(report.build(folder).split())
+    assert f", {words} %" in text
+
+
+def test_a_setting_may_lack_a_value(tmp_path):
+    settings = [{"temperature": None, **SETTINGS[0]}, {"temperature": 20.0, **SETTINGS[1]}]
+    changed = write_run(tmp_path / "changed", settings, toy_rows(), toy_history(), toy_curve())
+    plain = write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
+    assert report.build(changed).splitlines()[:-1] == report.build(plain).splitlines()[:-1]
+    for name in ("summary.json", "figures/bias_curve.png", "figures/learning_curves.png"):
+        assert (changed / name).read_bytes() == (plain / name).read_bytes()
+
+
+def test_flags_of_training_are_refused(folder):
+    command = [sys.executable, "-m", "experiments.report", "--seeds=7", str(folder)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 2 and not done.stdout and not (folder / "report.md").exists()
+    assert done.stderr.startswith("error: a flag that means nothing here") and "--seeds" in done.stderr
 
 
 def test_rebuilding_gives_the_same_bytes(folder):
@@ -265,7 +335,7 @@ def test_one_seed_without_validation_history_or_teacher(tmp_path):
     folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=1, teacher=None)
     text = report.build(folder)
     assert text.startswith(f"The student ({ALL}) gets 96.67 % of the test examples right; 1 seed.")
-    assert "One seed, so no interval." in text and "±" not in text
+    assert "One seed, so no interval." in text and "±" not in text and "interval of each class" not in text
     assert [path.name for path in (folder / "figures").iterdir()] == ["class_bars.png"]
 
 

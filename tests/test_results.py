@@ -196,6 +196,15 @@ def test_no_folder(tmp_path):
         results.read_run(tmp_path / "nothing")
 
 
+def test_optional_parts_of_the_config(tmp_path):
+    teacher = make_config()["teacher"] | {"saw_validation": True}
+    config = make_config() | {"teacher": teacher, "continued": [{"versions": {"jax": "0.11.2"}}]}
+    results.write_config(tmp_path, config)
+    assert results.read_config(tmp_path) == config
+    with pytest.raises(InputError, match="continued: expected a list"):
+        results.write_config(tmp_path, config | {"continued": "once"})
+
+
 def test_a_config_that_could_not_be_read_is_not_written(tmp_path):
     with pytest.raises(InputError, match="runs: expected list; given nothing"):
         results.write_config(tmp_path, {k: v for k, v in make_config().items() if k != "runs"})

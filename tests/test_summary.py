@@ -108,6 +108,17 @@ def test_of_many_settings_only_close_ones_are_compared():
     assert len(summary_of(rows[: 16 * 3], settings=few)["paired"]) == 16 * 15 // 2
 
 
+def test_a_value_that_a_setting_does_not_have_is_no_difference():
+    distilled = [{"name": f"{t} {a}", "t": t, "a": a, "missing": []} for t in range(5) for a in range(1, 4)]
+    plain = [{"name": f"plain {m}", "t": None, "a": 0, "missing": m} for m in ([], [2])]
+    rows = [row for s in distilled + plain for row in accuracies(s["name"], [0.1, 0.5, 0.3])]
+    pairs = set(pairs_of(summary_of(rows, settings=distilled + plain)))
+    # Without temperature, what misses nothing differs from each of the 15 in alpha alone; what misses a class
+    # differs from them in that as well, and from the other plain one in that alone.
+    assert sum("plain []" in pair[:2] for pair in pairs) == 16
+    assert sum("plain [2]" in pair[:2] for pair in pairs) == 1
+
+
 def test_the_best_setting_is_that_of_the_validation_split():
     settings = [
         {"name": name, "missing": missing} for name, missing in zip("abcd", ([], [2], [2], [2]), strict=True)
@@ -128,7 +139,7 @@ def test_the_preferred_correction_needs_the_fewest_labels():
     for correction in ("none", "test_tuned", "validation_tuned", "teacher_matched", "prior_matched"):
         rows += accuracies(SOFT, [0.5], correction) if correction != "none" else []
         preferred.append(summary.preferred_correction(SOFT, summary.lookup(summary_of(rows))))
-    assert preferred == ["none", "test_tuned", "validation_tuned", "teacher_matched", "teacher_matched"]
+    assert preferred == ["none", "none", "validation_tuned", "teacher_matched", "teacher_matched"]
     without = summary.lookup(summary_of([row for row in rows if row.correction != "teacher_matched"]))
     assert summary.preferred_correction(SOFT, without) == "prior_matched"
     assert summary.corrections_of(SOFT, without) == [
