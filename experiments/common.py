@@ -46,7 +46,12 @@ flags.DEFINE_float(
 flags.DEFINE_integer("jitter", 0, "Shift each training image by up to this many pixels.", lower_bound=0)
 flags.DEFINE_float("rotate", 0.0, "Rotate each training image by up to this many degrees.", lower_bound=0)
 flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up to this share, in [0, 1).")
-flags.DEFINE_enum("precision", "float32", list(models.PRECISIONS), "Of the matrix products.")
+flags.DEFINE_enum(
+    "precision",
+    "float32",
+    list(models.PRECISIONS),
+    "Of the matrix products; float32 is TF32 on recent NVIDIA GPUs and bfloat16 on TPUs, as JAX has it.",
+)
 flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1)
 flags.DEFINE_integer(
     "chunk",

@@ -32,7 +32,8 @@ def build(
     Args:
         num_classes: K, the number of logits.
         input_dropout, dropout: probabilities of dropping an input and a hidden unit, in [0, 1).
-        precision: of the matrix products; parameters, logits and losses are always float32.
+        precision: of the matrix products (float32 under JAX's default precision: TF32 on recent NVIDIA GPUs);
+            parameters, logits and losses are always float32.
     Errors: InputError for an unknown family or a malformed spec.
     """
     family, *words = spec.split("-")
