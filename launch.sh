@@ -28,13 +28,14 @@ entry_points() { # prints their names
 
 show_help() {
   local name
-  echo 'usage: ./launch.sh [EXPERIMENT [flags] | test [pytest arguments] | help]'
+  echo 'usage: ./launch.sh [EXPERIMENT [flags] | test [pytest arguments] | setup [extras] | help]'
   {
     echo '(nothing)|The quickstart: a teacher and its students on the embedded digits, into runs/quickstart/.'
     for name in $(entry_points); do # the first line of the docstring, without opening Python
       echo "$name|$(sed -nE '/^[rR]?"""/{s/^[rR]?"""//;s/""".*//;p;q;}' "$repo/experiments/$name.py")"
     done
     echo 'test|Runs the tests.'
+    echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, to prepare data sets with.'
     echo 'help|Prints this list. EXPERIMENT --help prints the flags of one.'
   } | while IFS='|' read -r name line; do printf '  %-16s %s\n' "$name" "$line"; done
   sed -n '3,6s/^# *$//p; 4,6s/^#//p' "$repo/launch.sh"
@@ -104,7 +105,7 @@ install() {
   local log=$venv.log extras="${installed:+$installed }$lacking"
   extras=${extras% }
   if [ -n "$stale" ]; then
-    echo "setting up ${venv##*/} (once) ..." >&2
+    echo "setting up ${venv##*/} (once; packages of about 1 GB, some minutes) ..." >&2
     rm -rf "$venv"
     hash -r # python3 may have been the one just removed, by an activated .venv
     find_python
@@ -154,6 +155,7 @@ case ${1:-} in
     exec "$venv/bin/python" -P -m experiments.distill --flagfile=experiments/recipes/quickstart.flags
     ;;
   help | -h | --help) show_help ;;
+  setup) KD_JAX_EXTRAS="${*:2} ${KD_JAX_EXTRAS:-}" set_up ;;
   test)
     set_up test
     cd "$repo"
@@ -161,7 +163,7 @@ case ${1:-} in
     ;;
   *)
     # shellcheck disable=SC2046  # names hold no spaces
-    is_entry_point "$1" || unknown "$1" $(entry_points) test help
+    is_entry_point "$1" || unknown "$1" $(entry_points) test setup help
     set_up
     exec "$venv/bin/python" -P -m "experiments.$1" "${@:2}"
     ;;

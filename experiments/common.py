@@ -71,7 +71,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
-        return FLAGS(argv)
+        return FLAGS(["--help" if word == "-h" else word for word in argv])
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, FLAGS, 1)
         hint = f" (did you mean --{near[0]}?)" if near else ""
@@ -90,6 +90,8 @@ def _flag_error(message: str) -> InputError:
         parser = FLAGS[name].parser
         expected = " | ".join(getattr(parser, "enum_values", ())) or parser.syntactic_help
         return InputError(f"--{name} cannot be this", expected, given or "nothing")
+    if "flagfile" in message:
+        return InputError("--flagfile cannot be read", "a file of flags, one a line", message)
     return InputError("malformed flags", "flags as --help lists them", message)
 
 

@@ -122,9 +122,13 @@ def load_teacher(fingerprint: str, validation: np.ndarray) -> Teacher | None:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
             raise InputError("--loss=labels has no use for a teacher", expected, f"--teacher={FLAGS.teacher}")
         return None
-    folder = common.require_folder("teacher", "runs/teacher") / "teachers"
+    folder = (
+        common.require_folder("teacher", "runs/teacher, or --loss=labels for students without one")
+        / "teachers"
+    )
     if not (folder / "manifest.json").is_file():
-        raise InputError("no teacher", "a run folder of train_teacher that is complete", FLAGS.teacher)
+        expected = "a run folder of train_teacher that is complete, as runs/quickstart_teacher"
+        raise InputError("no teacher", expected, FLAGS.teacher)
     try:
         return _read_teacher(folder, fingerprint, validation)
     except (AttributeError, KeyError, TypeError) as error:  # of the metadata: the arrays have their hashes

@@ -64,7 +64,7 @@ def load(
         return loader(name, data_dir, cache_dir)
     except OSError as error:
         wrong = f"data set {name!r} cannot be read"
-        raise InputError(wrong, "files that this user may read", error) from error
+        raise InputError(wrong, "a file that is there and that this user may read", error) from error
 
 
 def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

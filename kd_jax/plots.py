@@ -131,6 +131,7 @@ def bias_curve(
     """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
     (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
     each correction chose, also where it lies outside the curve."""
+    left_out = len(settings) - MOST_PANELS
     settings = list(settings)[:MOST_PANELS]
     width = min(len(settings), 3)
     height = math.ceil(len(settings) / width)
@@ -149,7 +150,8 @@ def bias_curve(
         for row in panels[::width]:
             row.set_ylabel("test accuracy (%)")
         _legend(figure)
-        _heading(figure, f"Accuracy against bias: mean and 95 % interval, n = {units_of(config)}")
+        more = f"; {left_out} settings are not shown" if left_out > 0 else ""
+        _heading(figure, f"Accuracy against bias: mean and 95 % interval, n = {units_of(config)}{more}")
     return figure
 
 

@@ -250,7 +250,10 @@ def _class_indices(config: dict[str, Any]) -> list[str]:
 def _read_text(path: Path) -> str:
     if not path.is_file():
         given = "no such file" if path.parent.is_dir() else "no such folder"
-        raise InputError(f"{path.parent} is not a whole run folder", f"a file {path.name} in it", given)
+        expected = f"a file {path.name} in it"
+        if (path.parent / "checkpoints").is_dir():
+            expected += "; the run is unfinished, the command in its config.json continues it"
+        raise InputError(f"{path.parent} is not a whole run folder", expected, given)
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:

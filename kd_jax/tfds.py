@@ -61,7 +61,7 @@ def _prepare(name: str, root: Path) -> str:
     code = f"import tensorflow_datasets as tfds; tfds.builder({name!r}, data_dir={str(root)!r}).{prepare}"
     quoted = shlex.quote(code) if set(code) & set('"$`\\!') else f'"{code}"'
     # Any start of launch.sh installs the extra; this one does nothing else.
-    return f"KD_JAX_EXTRAS=prepare ./launch.sh test --version && .venv/bin/python -c {quoted}"
+    return f"./launch.sh setup prepare && .venv/bin/python -c {quoted}"
 
 
 def known_names() -> list[str]:

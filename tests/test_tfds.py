@@ -214,7 +214,7 @@ def test_the_error_says_how_to_prepare(tmp_path, place):
         data.load("kmnist", tmp_path / place)
     (command,) = re.findall(r"put there by: (.*); given", str(caught.value))
     install, _, python = command.partition(" && ")
-    assert install == "KD_JAX_EXTRAS=prepare ./launch.sh test --version"
+    assert install == "./launch.sh setup prepare"
     words = shlex.split(python)
     assert words[:2] == [".venv/bin/python", "-c"] and len(words) == 3
     ast.parse(words[2])
