@@ -76,6 +76,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         near = difflib.get_close_matches(error.flagname, FLAGS, 1)
         hint = f" (did you mean --{near[0]}?)" if near else ""
         _refuse(str(InputError("unknown flag", "one that --help lists", f"--{error.flagname}{hint}")))
+    except UnicodeDecodeError as error:
+        _refuse(str(InputError("--flagfile cannot be read", "a file of flags, one a line", error)))
     except flags.Error as error:
         _refuse(str(_flag_error(str(error).removeprefix("ERROR:: "))))
     except SystemExit:
@@ -98,7 +100,8 @@ def _flag_error(message: str) -> InputError:
 def _guarded(main, argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kd_jax" / "compiled"
+        home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        cache = Path(home) / "kd_jax" / "compiled"
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
             cache.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -108,6 +111,9 @@ def _guarded(main, argv: Sequence[str]) -> None:
             main(argv)
     except InputError as error:
         _refuse(str(error))
+    except jax.errors.JaxRuntimeError as error:
+        expected = "a computation that this device can do and hold in its memory"
+        _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
     except OSError as error:
         expected = "files and folders that this user may use, and room on the disk"
         _refuse(str(InputError("a file cannot be read or written", expected, error)))
@@ -170,7 +176,7 @@ def require(name: str, example: str) -> str:
 
 def require_folder(name: str, example: str) -> Path:
     """The folder that a flag names; the shell leaves the ~ of --out=~/runs to us."""
-    return Path(require(name, example)).expanduser()
+    return Path(os.path.expanduser(require(name, example)))  # which, unlike Path's, never fails
 
 
 def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:

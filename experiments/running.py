@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -37,6 +38,13 @@ def open_run_folder(out: Path, config: dict) -> bool:
     Returns: True where the folder already held this experiment. Errors: InputError naming what differs, or
         the process that holds it.
     """
+    for parent in out.absolute().parents:
+        of_a_run = (parent / "config.json").exists() and (
+            (parent / "results.csv").exists() or (parent / "checkpoints").exists()
+        )
+        if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
+            expected = "a folder of its own: the other run counts its files and clears up"
+            raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
     try:
         if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
             out.mkdir(parents=True, exist_ok=True)
@@ -102,12 +110,13 @@ def train_runs(
     """
     folder = out / "checkpoints"
     states, history = _last_checkpoint(folder, sweep.init_states(config, keys))
+    length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
     first = int(states.epoch[0])
     _record_continuation(out, description, first)
     segments = sweep.run_segments(
-        config, table, validation, hparams, states, FLAGS.epochs, FLAGS.checkpoint_every, chunk, _wait
+        config, table, validation, hparams, states, FLAGS.epochs, length, chunk, _wait
     )
     with _stop_requests() as requests:
         _announce(hparams.alpha.shape[0], first)
@@ -236,7 +245,9 @@ def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int)
 
 def _leftovers(out: Path) -> set[Path]:
     """What a killed process left: files half written under a name of their own, and its lock file."""
-    return {*out.glob(".*.tmp"), *out.glob(LOCK)}
+    names = r"config\.json|history\.csv|results\.csv|bias_curve\.csv|summary\.json|report\.md"
+    half_written = [path for path in out.glob(".*.tmp") if re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name)]
+    return {*half_written, *out.glob(LOCK)}
 
 
 def finish(out: Path) -> None:

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "experiments" / "results"
 README = REPOSITORY / "README.md"
 FIXED_BIAS = 3.5  # the paper's for the 3s, tuned on its test set, which others then took over as it is
+FIXED_FILE = "fixed_bias.json"
 FIXED = f"fixed {FIXED_BIAS:+}"
 SMALL = ("config.json", "summary.json", "figures/bias_curve.png", "figures/class_bars.png")
 
@@ -55,25 +56,38 @@ class Table(NamedTuple):
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     report.refuse_training_flags()
-    for folder in map(Path, FLAGS.add):
-        add(folder)
+    outcomes = {
+        folder: outcome(folder) for folder in map(Path, FLAGS.add)
+    }  # all are read before one is written
+    for folder, files in outcomes.items():
+        write(folder.resolve().name, files)
     results.write_file(README, fill(README.read_text()).encode())
 
 
-def add(folder: Path) -> None:
-    """Copies the small files of a run folder to RESULTS, and derives fixed_bias.json where it has a curve.
+def outcome(folder: Path) -> dict[str, bytes]:
+    """The small files of a run folder; fixed_bias.json is derived where it has a curve.
 
-    Errors: InputError when it is no run folder or its curve is malformed; then nothing is written.
+    Errors: InputError when it is no run folder, or a file of it is malformed.
     """
     config = results.read_config(folder)
     files = {name: (folder / name).read_bytes() for name in SMALL if (folder / name).is_file()}
+    try:
+        summary.lookup(json.loads(files.get("summary.json", b'{"results": []}')))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
     if (folder / "bias_curve.csv").is_file():
-        curve = results.read_bias_curve(folder, config)
-        rows = [row for row in curve if row.bias == FIXED_BIAS]
+        rows = [row for row in results.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:
-            files["fixed_bias.json"] = results.to_json(at_fixed_bias(rows, config))
-    for name, content in files.items():
-        results.write_file(RESULTS / folder.resolve().name / name, content)
+            files[FIXED_FILE] = results.to_json(at_fixed_bias(rows, config))
+    return files
+
+
+def write(name: str, files: dict[str, bytes]) -> None:
+    """Makes RESULTS/name hold these files, and none of another run's."""
+    for stale in {*SMALL, FIXED_FILE} - set(files):
+        (RESULTS / name / stale).unlink(missing_ok=True)
+    for file, content in files.items():
+        results.write_file(RESULTS / name / file, content)
 
 
 def at_fixed_bias(curve: Sequence[results.BiasRow], config: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +129,7 @@ def render(table: Table) -> str:
 def show(ours: Ours) -> str:
     """mean ± half width (n), mean (1) where there is one alone, from the committed json files."""
     folder = RESULTS / ours.run
-    name = "fixed_bias.json" if ours.correction == FIXED else "summary.json"
+    name = FIXED_FILE if ours.correction == FIXED else "summary.json"
     values = summary.lookup(json.loads((folder / name).read_text()))
     interval = values.get((ours.setting, "test", ours.correction, ours.class_, ours.metric))
     if interval is None:

@@ -28,6 +28,7 @@ MOST_PANELS = 6
 MOST_CLASSES = 20
 
 _STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # class names are text, whatever signs are in them
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",

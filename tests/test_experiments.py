@@ -1012,6 +1012,7 @@ BAD_INPUT = {
     "model with a blank": (["--model=mlp 8"], "unknown model"),
     "model missing": (["--model="], "--model is missing: expected --model="),
     "out missing": (["--out="], "--out is missing: expected --out="),
+    "inside the teacher": (["--out={teacher}/teachers/x"], "--out lies inside another run"),
     "teacher missing": (["--teacher="], "--teacher is missing: expected --teacher="),
     "unknown loss": (["--loss=softt"], "soft | hard_label | labels; given softt"),
     "unknown optimiser": (["--optimizer=adamax"], "adam | adamw | sgd; given adamax"),

@@ -101,7 +101,7 @@ def write_curve(folder, *others):
 
 def test_the_fixed_bias_by_hand(tmp_path, committed):
     write_curve(tmp_path / "toy", BiasRow(SOFT, 0, 3.25, 2, 1.0))
-    tables.add(tmp_path / "toy")
+    tables.write("toy", tables.outcome(tmp_path / "toy"))
     # Teacher 0 taught seeds 0 and 2, teacher 1 seed 1: class 2 is 0.5 and 0.3, mean 0.4, sd 0.1 sqrt(2), t
     # quantile 12.706: half width 1.2706. The mean of the classes is 0.65, 0.5, 0.65; of the teachers, 0.65
     # and 0.5.
@@ -113,9 +113,9 @@ def test_the_fixed_bias_by_hand(tmp_path, committed):
 
 def test_a_run_without_that_bias_has_no_such_file(tmp_path, committed):
     results.write_config(tmp_path / "toy", make_config())
-    tables.add(tmp_path / "toy")
+    tables.write("toy", tables.outcome(tmp_path / "toy"))
     results.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, 2, 1.0)])
-    tables.add(tmp_path / "toy")
+    tables.write("toy", tables.outcome(tmp_path / "toy"))
     assert [path.name for path in (committed / "toy").iterdir()] == ["config.json"]
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_run_is_not_added(tmp_path, committed):
     path = tmp_path / "toy" / "bias_curve.csv"
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(InputError, match=r"bias_curve\.csv"):
-        tables.add(tmp_path / "toy")
+        tables.write("toy", tables.outcome(tmp_path / "toy"))
     assert not committed.exists()
 
 
