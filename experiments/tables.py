@@ -191,15 +191,15 @@ TABLES = {
             _hinton("no 3s", "206", _soft(PAPER_WAY, " omit=3"), _soft(QUERIED, " omit=3")),
             *(
                 _hinton(
-                    f"no 3s, bias {correction}",
+                    f"no 3s, bias `{correction}`",
                     paper,
                     _soft(PAPER_WAY, " omit=3", correction),
                     _soft(QUERIED, " omit=3", correction),
                 )
                 for correction, paper in (
-                    ("`test_tuned`", "109"),
-                    ("`prior_matched`", ""),
-                    ("`teacher_matched`", ""),
+                    ("test_tuned", "109"),
+                    ("prior_matched", ""),
+                    ("teacher_matched", ""),
                 )
             ),
             _hinton(
@@ -210,15 +210,15 @@ TABLES = {
             ),
             *(
                 _hinton(
-                    f"no 3s, errors on threes, bias {correction}",
+                    f"no 3s, errors on threes, bias `{correction}`",
                     paper,
                     *(_soft(run, " omit=3", correction, "3") for run in (PAPER_WAY, QUERIED)),
                     others=others,
                 )
                 for correction, paper, others in (
-                    ("`test_tuned`", "14", ""),
-                    ("`prior_matched`", "", "22 (97.82 % right)"),
-                    ("`teacher_matched`", "", ""),
+                    ("test_tuned", "14", ""),
+                    ("prior_matched", "", "22 (97.82 % right)"),
+                    ("teacher_matched", "", ""),
                 )
             ),
             *(
