@@ -133,6 +133,10 @@ def train_runs(
                 name = signal.Signals(requests[0]).name
                 print(f"{name}: stopped after epoch {epoch}; the same command continues", file=sys.stderr)
                 sys.exit(128 + requests[0])
+    diverged = int(np.sum(~np.asarray(metrics.finite_runs(states.params))))
+    if diverged:
+        what = f"{diverged} of {hparams.alpha.shape[0]} runs diverged: their weights are not finite"
+        print(f"note: {what}, and their figures in the report mean nothing", file=sys.stderr)
     return states, history
 
 

@@ -53,3 +53,9 @@ def confusion(predicted: jax.Array, labels: jax.Array, num_classes: int) -> jax.
     true = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     named = jax.nn.one_hot(predicted, num_classes, dtype=jnp.float32)
     return (true.T @ named).astype(jnp.int32)  # exact in f32 up to 2^24 examples
+
+
+def finite_runs(params) -> jax.Array:
+    """Which of R stacked runs hold finite numbers only.  params: a tree with leading axis R -> bool[R]."""
+    finite = [jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(params)]
+    return jnp.all(jnp.stack(finite), axis=0)

@@ -96,3 +96,8 @@ def test_prediction_and_evaluation_see_each_example_once(num, batch_size):
     np.testing.assert_array_equal(counts.correct, np.bincount(right, minlength=K))
     loss = -log_softmax(logits, axis=-1)[np.arange(num), labels].sum()
     np.testing.assert_allclose(counts.loss_sum, loss, rtol=1e-5)
+
+
+def test_a_run_with_one_number_that_is_not_finite_is_named():
+    params = {"a": jnp.ones((3, 2, 2)).at[1, 0, 1].set(jnp.nan), "b": jnp.ones(3).at[2].set(jnp.inf)}
+    assert metrics.finite_runs(params).tolist() == [True, False, False]
