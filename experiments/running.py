@@ -1,6 +1,5 @@
 """A run folder from its claim to its end: who may use it, the training with its checkpoints, clearing up."""
 
-import atexit
 import contextlib
 import fcntl
 import os
@@ -212,8 +211,7 @@ def _stop_requests():
 
     def hear(number, frame):
         if requests and number == signal.SIGINT:
-            atexit.register(_leave)
-            raise KeyboardInterrupt
+            _leave()
         again = "again" if number == signal.SIGINT else "Ctrl-C"
         if not requests:
             said = f"finishing the segment, then stopping; {again} to stop at once"
@@ -229,7 +227,9 @@ def _stop_requests():
 
 
 def _leave() -> None:
-    """The end of a process that is not to wait for the segment, as JAX would."""
+    """Ends the process at once. An exception would not do: raised inside one of JAX's callbacks it is
+    dropped, and JAX waits for the segment before it lets a process end."""
+    print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(128 + signal.SIGINT)

@@ -1259,7 +1259,10 @@ def test_a_second_ctrl_c_stops_at_once(home, teacher, tmp_path):
         said = process.stderr.readline()
         assert said == "finishing the segment, then stopping; Ctrl-C to stop at once\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        try:
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
         said = process.stderr.read()
         assert said == "interrupted; the same command continues from the last checkpoint\n"
 
