@@ -212,11 +212,11 @@ def _stop_requests():
     def hear(number, frame):
         if requests and number == signal.SIGINT:
             _leave()
-        again = "again" if number == signal.SIGINT else "Ctrl-C"
-        if not requests:
+        requests.append(number)  # before the print: the next signal may come while it is written
+        if len(requests) == 1:
+            again = "again" if number == signal.SIGINT else "Ctrl-C"
             said = f"finishing the segment, then stopping; {again} to stop at once"
             print(said, file=sys.stderr, flush=True)
-        requests.append(number)
 
     handlers = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
