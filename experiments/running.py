@@ -215,8 +215,7 @@ def _stop_requests():
         requests.append(number)  # before the print: the next signal may come while it is written
         if len(requests) == 1:
             again = "again" if number == signal.SIGINT else "Ctrl-C"
-            said = f"finishing the segment, then stopping; {again} to stop at once"
-            print(said, file=sys.stderr, flush=True)
+            _say(f"finishing the segment, then stopping; {again} to stop at once")
 
     handlers = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -229,10 +228,16 @@ def _stop_requests():
 def _leave() -> None:
     """Ends the process at once. An exception would not do: raised inside one of JAX's callbacks it is
     dropped, and JAX waits for the segment before it lets a process end."""
-    print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _say("interrupted; the same command continues from the last checkpoint")
+    with contextlib.suppress(RuntimeError):
+        sys.stdout.flush()
     os._exit(128 + signal.SIGINT)
+
+
+def _say(line: str) -> None:
+    """A line on stderr from a signal handler, which may have interrupted a print: Python's own buffers refuse
+    to be entered twice."""
+    os.write(2, f"{line}\n".encode())
 
 
 def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
