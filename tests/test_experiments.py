@@ -1335,4 +1335,6 @@ def test_a_real_start_says_what_the_launcher_says(home, launch, sweep):
 
 
 if __name__ == "__main__":
+    # Started in the background, a process inherits that SIGINT is ignored; here it is to be what a user has.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     serve()
