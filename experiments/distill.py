@@ -240,29 +240,41 @@ def main(argv: Sequence[str]) -> None:
     evidence = assess.Evidence(
         table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
     )
-    variables = variables_of(states)
     outcome = assess.assess_runs(
         config.model, teacher and teacher.model, config.average_teachers,
-        evidence, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
+        evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
-    outcome = jax.tree.map(np.asarray, outcome)
+    write_outcome(out, runs, history, jax.tree.map(np.asarray, outcome), teacher, evidence)
+    metadata = student_metadata(spec, config, description)
+    checkpoint.save(out / "students", variables_of(states), metadata)
+    print(report.build(out))
+    running.finish(out)
+
+
+def write_outcome(
+    out: Path,
+    runs: Sequence[tuple[Setting, int]],
+    history: dict,
+    outcome: dict,
+    teacher: Teacher | None,
+    evidence: assess.Evidence,
+) -> None:
+    """history.csv, results.csv and bias_curve.csv.  outcome: of `assess_runs`, as numpy."""
+    names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     missing = [setting.missing for setting, _ in runs]
-    names, run_seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
-    results.write_history(out, tidy.history_rows(history, names, run_seeds, missing))
+    results.write_history(out, tidy.history_rows(history, names, seeds, missing))
     rows = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
-        unseen = None if teacher.description["saw_validation"] else held_out
-        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, test)
+        unseen = None if teacher.description["saw_validation"] else evidence.validation
+        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, evidence.test)
     results.write_results(out, rows + student_rows(runs, outcome))
+    labels = np.asarray(evidence.test.labels)
     curves = [
-        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], dataset.test_labels)
+        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)
         for run, (setting, seed) in enumerate(runs)
         if setting.missing
     ]
     results.write_bias_curve(out, itertools.chain.from_iterable(curves))
-    checkpoint.save(out / "students", variables, student_metadata(spec, config, description))
-    print(report.build(out))
-    running.finish(out)
 
 
 def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
