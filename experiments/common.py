@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 
+from experiments import processes
 from kd_jax import augment, data, models, optim, results
 from kd_jax.train import Config
 from kd_jax.types import HParams, InputError, LossFn, Table
@@ -69,6 +69,12 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     app.run(partial(_guarded, main), flags_parser=_parse_flags)
 
 
+def tell(line: str) -> None:
+    """A line on stderr, once where there are several processes."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr)
+
+
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return FLAGS(["--help" if word == "-h" else word for word in argv])
@@ -106,6 +112,9 @@ def _guarded(main, argv: Sequence[str]) -> None:
             cache.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", num_cores())
+    processes.join()
     try:
         with AT_END:
             main(argv)
@@ -122,8 +131,22 @@ def _guarded(main, argv: Sequence[str]) -> None:
         sys.exit(130)
 
 
+def num_cores() -> int:
+    """CPU cores of this process, each a device: a run a core needs no hand-over between threads, and one
+    run's optimiser, which waits for memory, leaves it to the other's matrix products. A container's share of
+    the machine counts (cgroup v2); so do the other processes that were started with this one."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, float(quota) / float(period))
+    return max(1, int(cores) // int(os.environ.get("KD_JAX_PROCESSES", "1").replace("auto", "1")))
+
+
 def _refuse(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    who = f"process {jax.process_index()}: " if jax.process_index() else ""
+    print(f"error: {who}{' '.join(message.split())}", file=sys.stderr)
+    if jax.process_count() > 1:
+        processes.leave(2)
     sys.exit(2)
 
 
@@ -200,8 +223,8 @@ def require_examples(labels: np.ndarray, missing: Sequence[int], label: str) -> 
 def make_tables(
     dataset: data.Dataset, train: np.ndarray, validation: np.ndarray
 ) -> tuple[Table, Table | None, Table]:
-    """Training, validation (None where empty) and test tables on the device."""
-    table = lambda images, labels: Table(jnp.asarray(images), jnp.asarray(labels, jnp.int32))  # noqa: E731
+    """Training, validation (None where empty) and test tables in numpy."""
+    table = lambda images, labels: Table(images, labels.astype(np.int32))  # noqa: E731
     images, labels = dataset.train_images, dataset.train_labels
     held_out = table(images[validation], labels[validation]) if len(validation) else None
     return table(images[train], labels[train]), held_out, table(dataset.test_images, dataset.test_labels)

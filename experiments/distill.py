@@ -1,7 +1,6 @@
 """Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
 
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, report, running
+from experiments import common, running
 from kd_jax import assess, checkpoint, losses, models, results, sweep, tidy
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError, Table
@@ -158,7 +157,7 @@ def _read_teacher(folder: Path, fingerprint: str, validation: np.ndarray) -> Tea
         and metadata.get("validation_split") != common.split_hash(validation),
         "flags": metadata["flags"],
     }
-    return Teacher(model, jax.tree.map(jnp.asarray, variables), description)
+    return Teacher(model, variables, description)
 
 
 def teacher_seed(seed: int, teacher: Teacher | None) -> int | None:
@@ -174,7 +173,7 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teacher | None) ->
     missing = sorted({k for setting in settings for k in setting.missing if mask and not mask[k]})
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
-        print(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either", file=sys.stderr)
+        common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
 def augments() -> bool:
@@ -188,9 +187,8 @@ def with_teacher(table: Table, teacher: Teacher | None) -> Table:
         return table
     if augments():
         return table.replace(teacher_variables=teacher.variables)
-    return table.replace(
-        teacher_logits=models.predict_stacked(teacher.model, teacher.variables, table.images)
-    )
+    logits = models.predict_stacked(teacher.model, teacher.variables, table.images)
+    return table.replace(teacher_logits=np.asarray(logits))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -216,13 +214,11 @@ def main(argv: Sequence[str]) -> None:
             for run, (setting, seed) in enumerate(runs)
         ],
     }
-    if running.open_run_folder(out, description) and (out / "students").exists():
-        print(f"{out} is complete; the report is written again")
-        print(report.build(out))
-        running.finish(out)
+    if running.open_run_folder(out, description, "students"):
+        running.finish(out, "is complete; the report is written again")
         return
     warn_of_common_gaps(settings, teacher)
-    table, held_out, test = common.make_tables(dataset, train, validation)
+    tables = common.make_tables(dataset, train, validation)
     per_setting = [
         common.make_hparams(
             dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
@@ -232,9 +228,11 @@ def main(argv: Sequence[str]) -> None:
     num_teachers = teacher.description["num_teachers"] if teacher else 1
     hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
     keys = sweep.run_keys(seeds, len(settings), STUDENTS)
-    states, history = running.train_runs(
-        config, with_teacher(table, teacher), held_out, hparams, keys, out, description
+    mesh = sweep.runs_mesh(len(runs))
+    table, held_out, test = sweep.place(
+        (with_teacher(tables[0], teacher), *tables[1:]), mesh, sweep.EVERYWHERE
     )
+    states, history = running.train_runs(config, table, held_out, hparams, keys, out, description)
 
     prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
     evidence = assess.Evidence(
@@ -244,10 +242,10 @@ def main(argv: Sequence[str]) -> None:
         config.model, teacher and teacher.model, config.average_teachers,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
-    write_outcome(out, runs, history, jax.tree.map(np.asarray, outcome), teacher, evidence)
+    if jax.process_index() == 0:
+        write_outcome(out, runs, history, outcome, teacher, *tables[1:])
     metadata = student_metadata(spec, config, description)
-    checkpoint.save(out / "students", variables_of(states), metadata)
-    print(report.build(out))
+    checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
     running.finish(out)
 
 
@@ -257,18 +255,19 @@ def write_outcome(
     history: dict,
     outcome: dict,
     teacher: Teacher | None,
-    evidence: assess.Evidence,
+    validation: Table | None,
+    test: Table,
 ) -> None:
-    """history.csv, results.csv and bias_curve.csv.  outcome: of `assess_runs`, as numpy."""
+    """history.csv, results.csv and bias_curve.csv.  outcome: of `assess_runs`."""
     names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     missing = [setting.missing for setting, _ in runs]
     results.write_history(out, tidy.history_rows(history, names, seeds, missing))
     rows = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
-        unseen = None if teacher.description["saw_validation"] else evidence.validation
-        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, evidence.test)
+        unseen = None if teacher.description["saw_validation"] else validation
+        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, test)
     results.write_results(out, rows + student_rows(runs, outcome))
-    labels = np.asarray(evidence.test.labels)
+    labels = np.asarray(test.labels)
     curves = [
         tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)
         for run, (setting, seed) in enumerate(runs)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common
+from experiments import common, processes, report
 from kd_jax import checkpoint, metrics, models, results, sweep, tidy
-from kd_jax.train import Config
+from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState
 
 FLAGS = flags.FLAGS
@@ -29,14 +30,32 @@ NOT_PART_OF_THE_EXPERIMENT = frozenset({"out", "data_dir", "checkpoint_every", "
 
 LOCK = ".lock"
 
+# What process 0 found of the run folder.
+OPEN, COMPLETE, REFUSED = 0, 1, 2
 
-def open_run_folder(out: Path, config: dict) -> bool:
+
+def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
     """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one;
-    and for this process, until main ends.
+    and for this process, until main ends. Of several processes, number 0 does it for all.
 
-    Returns: True where the folder already held this experiment. Errors: InputError naming what differs, or
-        the process that holds it.
+    outcome: the checkpoint whose presence says that the experiment is complete.
+    Returns: True where it is. Errors: InputError naming what differs, or the process that holds the folder.
     """
+    if jax.process_index() > 0:
+        verdict = processes.agree(0)
+        if verdict == REFUSED:  # and process 0 says why
+            processes.leave(2)
+        return verdict == COMPLETE
+    try:
+        complete = _claim(out, config) and (out / outcome).exists()
+    except InputError:
+        processes.agree(REFUSED)
+        raise
+    return processes.agree(COMPLETE if complete else OPEN) == COMPLETE
+
+
+def _claim(out: Path, config: dict) -> bool:
+    """Whether the folder already held this experiment."""
     for parent in out.absolute().parents:
         of_a_run = (parent / "config.json").exists() and (
             (parent / "results.csv").exists() or (parent / "checkpoints").exists()
@@ -105,65 +124,81 @@ def train_runs(
     """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
 
     description: what config.json would say if the runs began now.
-    Returns: (states, history), leading axis R; history {"train": {...}, "validation": {...}} of [R,E,...].
+    Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
+        arrays [R,E,...].
     """
     folder = out / "checkpoints"
-    states, history = _last_checkpoint(folder, sweep.init_states(config, keys))
+    num_runs = len(keys)
+    states, history, first = _last_checkpoint(
+        folder, jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
+    )
+    if states is None:
+        states = sweep.init_states(config, keys)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
-    chunk = sweep.default_chunk() if FLAGS.chunk is None else FLAGS.chunk or None
+    chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
-    first = int(states.epoch[0])
-    _record_continuation(out, description, first)
+    if jax.process_index() == 0:
+        _record_continuation(out, description, first)
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, length, chunk, _wait
     )
     with _stop_requests() as requests:
-        _announce(hparams.alpha.shape[0], first)
+        _announce(num_runs, first)
         for states, segment, epoch in segments:
             segment = flax.serialization.to_state_dict(segment)
             join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
             history = jax.tree.map(join, history, segment) if history else segment
+            saying = {"epoch": epoch, "num_runs": num_runs}
             saved_as = folder / f"epoch_{epoch:06d}"
-            checkpoint.save(saved_as, {"states": states, "history": history}, {"epoch": epoch})
-            for old in sorted(folder.glob("epoch_*"))[:-2]:
-                shutil.rmtree(old)
+            checkpoint.save(saved_as, {"states": states, "history": history}, saying)
+            if jax.process_index() == 0:
+                for old in sorted(folder.glob("epoch_*"))[:-2]:
+                    shutil.rmtree(old)
             _print_progress(epoch, history, time.monotonic() - start, epoch - first)
-            if requests:
-                name = signal.Signals(requests[0]).name
-                print(f"{name}: stopped after epoch {epoch}; the same command continues", file=sys.stderr)
-                sys.exit(128 + requests[0])
-    diverged = int(np.sum(~np.asarray(metrics.finite_runs(states.params))))
-    if diverged:
-        what = f"{diverged} of {hparams.alpha.shape[0]} runs diverged: their weights are not finite"
-        print(f"note: {what}, and their figures in the report mean nothing", file=sys.stderr)
+            if request := processes.largest(requests[0] if requests else 0):
+                common.tell(
+                    f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
+                )
+                sys.exit(128 + request)
+    finite = sweep.gather(metrics.finite_runs(states.params), num_runs)
+    if not finite.all():
+        what = f"{np.sum(~finite)} of {num_runs} runs diverged: their weights are not finite"
+        common.tell(f"note: {what}, and their figures in the report mean nothing")
     return states, history
 
 
-def _last_checkpoint(folder: Path, fresh: TrainState) -> tuple[TrainState, dict]:
-    """(states, history) of the newest checkpoint that is whole, or the fresh states and {}. Those newer than
-    it are removed: the training will write them again."""
+def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | None, dict, int]:
+    """(states, history, epoch) of the newest checkpoint that is whole, in numpy, or (None, {}, 0). Those
+    newer than it are removed: the training will write them again.
+
+    template: the states, padded as they were saved or not, as shapes.
+    """
     saved = sorted(folder.glob("epoch_*"), reverse=True)
     for number, path in enumerate(saved):
         try:
-            states, history = _load_checkpoint(path, fresh)
+            states, history = _load_checkpoint(path, template)
         except InputError as error:
             if path == saved[-1]:
                 raise
-            reason = " ".join(str(error).split())
-            print(f"{path.name} is passed over for the one before it: {reason}", file=sys.stderr)
+            common.tell(f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}")
             continue
-        for damaged in saved[:number]:
-            shutil.rmtree(damaged)
-        print(f"continuing after epoch {int(states.epoch[0])}")
-        return states, history
-    return fresh, {}
+        epoch = int(states.epoch[0])
+        processes.agree(epoch)  # all have read before any removes
+        if jax.process_index() == 0:
+            for damaged in saved[:number]:
+                shutil.rmtree(damaged)
+        print(f"continuing after epoch {epoch}")
+        return states, history, epoch
+    return None, {}, 0
 
 
-def _load_checkpoint(path: Path, fresh: TrainState) -> tuple[TrainState, dict]:
-    arrays, _ = checkpoint.load(path)
+def _load_checkpoint(path: Path, template: TrainState) -> tuple[TrainState, dict]:
+    arrays, metadata = checkpoint.load(path)
     try:
-        return checkpoint.rebuild(fresh, arrays["states"]), arrays["history"]
-    except (KeyError, ValueError) as error:
+        # Another number of devices may have padded the runs otherwise.
+        states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], arrays["states"])
+        return checkpoint.rebuild(template, states), arrays["history"]
+    except (KeyError, ValueError, IndexError) as error:
         expected = "the states that this version of the code makes of these flags"
         raise InputError(f"checkpoint {path} does not fit", expected, error) from None
 
@@ -237,7 +272,8 @@ def _leave() -> None:
 def _say(line: str) -> None:
     """A line on stderr from a signal handler, which may have interrupted a print: Python's own buffers refuse
     to be entered twice."""
-    os.write(2, f"{line}\n".encode())
+    if jax.process_index() == 0:
+        os.write(2, f"{line}\n".encode())
 
 
 def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
@@ -259,8 +295,13 @@ def _leftovers(out: Path) -> set[Path]:
     return {*half_written, *out.glob(LOCK)}
 
 
-def finish(out: Path) -> None:
-    """The outcome is on disk: the checkpoints of the way there are no longer needed."""
+def finish(out: Path, saying: str = "") -> None:
+    """The outcome is on disk: the report is written, and the checkpoints of the way there are removed."""
+    if jax.process_index() > 0:
+        return
+    if saying:
+        print(f"{out} {saying}")
+    print(report.build(out))
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     for path in _leftovers(out):
         path.unlink(missing_ok=True)

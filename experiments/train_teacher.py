@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+import jax
 from absl import flags
 
-from experiments import common, report, running
+from experiments import common, running
 from kd_jax import checkpoint, losses, results, sweep, tidy
 from kd_jax.train import variables_of
 from kd_jax.types import InputError
@@ -36,10 +37,8 @@ def main(argv: Sequence[str]) -> None:
         "settings": [{"name": "teacher", "missing": list(missing)}],
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
-    if running.open_run_folder(out, description) and (out / "teachers").exists():
-        print(f"{out} is complete; the report is written again")
-        print(report.build(out))
-        running.finish(out)
+    if running.open_run_folder(out, description, "teachers"):
+        running.finish(out, "is complete; the report is written again")
         return
     table, held_out, test = common.make_tables(dataset, train, validation)
     states, history = running.train_runs(
@@ -51,11 +50,12 @@ def main(argv: Sequence[str]) -> None:
         out,
         description,
     )
-    variables = variables_of(states)
-    names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
-    results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
+    variables = sweep.gather(variables_of(states), len(seeds))
     rows = running.teacher_rows(config.model, variables, held_out, test, missing)
-    results.write_results(out, rows)
+    if jax.process_index() == 0:
+        names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
+        results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
+        results.write_results(out, rows)
     errors = {
         split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")]
         for split in ("validation", "test")
@@ -77,7 +77,6 @@ def main(argv: Sequence[str]) -> None:
             "errors": errors,
         },
     )
-    print(report.build(out))
     running.finish(out)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from kd_jax import bias, losses, metrics
 from kd_jax.models import predict
-from kd_jax.sweep import map_runs
+from kd_jax.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
 from kd_jax.train import MIXTURES
 from kd_jax.types import HParams, Table, Variables
 
@@ -72,7 +72,6 @@ def choose_biases(
     return biases
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
 def assess_runs(
     model: Any,
     teacher_model: Any,
@@ -83,34 +82,41 @@ def assess_runs(
     hparams: HParams,
     keys: jax.Array,
 ) -> dict[str, Any]:
-    """Biases, confusion matrices and bias curves of R students, one after another.
+    """Biases, confusion matrices and bias curves of R students, each device's one after another.
 
-    Args: grid: f32[G], biases of the curve; variables, hparams, keys: leading axis R.
-    Returns: {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
+    Args: grid: f32[G], biases of the curve; hparams: leading axis R; variables, keys: leading axis R, or on
+        the mesh with its padding.
+    Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
         "curve": i32[R,G,K], right test predictions per class under each bias of the grid}.
     """
+    num_runs = hparams.alpha.shape[0]
+    mesh = runs_mesh(num_runs)
+    runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
+    shared = place((evidence, grid), mesh, EVERYWHERE)
+    one = partial(_assess, model, teacher_model, average_teachers)
+    return gather(jax.jit(over_runs(one, mesh, 1))(shared, runs), num_runs)
+
+
+def _assess(model, teacher_model, average_teachers, shared, run):
+    """`assess_runs` of one run."""
+    evidence, grid = shared
+    variables, hparams, key = run
     splits = {"test": evidence.test}
     if evidence.validation is not None:
         splits = {"validation": evidence.validation, "test": evidence.test}
 
-    def one(run):
-        variables, hparams, key = run
-        missing = ~hparams.class_mask
-        logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
-        biases = choose_biases(
-            model, teacher_model, average_teachers, evidence, variables, hparams, key, logits
-        )
+    missing = ~hparams.class_mask
+    logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
+    biases = choose_biases(model, teacher_model, average_teachers, evidence, variables, hparams, key, logits)
 
-        def confusion(split, value):
-            predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
-            return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
+    def confusion(split, value):
+        predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
+        return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
 
-        return {
-            "biases": biases,
-            "confusions": {
-                split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
-            },
-            "curve": bias.curve(logits["test"], evidence.test.labels, missing, grid),
-        }
-
-    return map_runs(one, 1)((variables, hparams, keys))
+    return {
+        "biases": biases,
+        "confusions": {
+            split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
+        },
+        "curve": bias.curve(logits["test"], evidence.test.labels, missing, grid),
+    }

@@ -23,11 +23,23 @@ FORMAT = 1
 
 
 def _is_key(leaf) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jax.dtypes.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
 
 
-def _to_numpy(leaf):
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+def _plain(leaf):
+    """A key as its data; in numpy, but for an array of which other processes hold a part."""
+    leaf = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    return leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf)
+
+
+def _everyone(point: str) -> None:
+    """Waits until every process has come to this point."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(point)
 
 
 def _sha256(path: Path) -> str:
@@ -42,6 +54,7 @@ def _files(folder: Path) -> list[Path]:
 def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     """Writes `tree` and `metadata` (JSON) to a new folder `path`, which must not exist yet.
 
+    Of several processes all must call it: each writes what it holds, process 0 the rest.
     tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG
         keys are stored as their data.
     Returns: the sha256 of the manifest, which stands for the whole checkpoint.
@@ -52,16 +65,25 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     if path.exists():
         raise InputError("checkpoint folder is taken", "a path that does not exist", path)
     temporary = path.with_name(f".{path.name}.incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    arrays = flax.serialization.to_state_dict(jax.tree.map(_to_numpy, tree))
+    if first := jax.process_index() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    _everyone(f"{path} begun")
+    arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, tree))
     ocp.save(temporary / "arrays", arrays)
-    files = {str(file.relative_to(temporary)): _sha256(file) for file in _files(temporary)}
+    if first:
+        _seal_folder(temporary, metadata)
+        os.replace(temporary, path)
+    _everyone(f"{path} written")
+    return read_manifest(path)[1]
+
+
+def _seal_folder(folder: Path, metadata: dict) -> None:
+    """Writes the manifest of what the folder holds."""
+    files = {str(file.relative_to(folder)): _sha256(file) for file in _files(folder)}
     content = {"format": FORMAT, "metadata": metadata, "files": files}
     manifest = json.dumps(content | {"sha256": _seal(content)}, indent=1, sort_keys=True)
-    (temporary / "manifest.json").write_text(manifest)
-    os.replace(temporary, path)
-    return hashlib.sha256(manifest.encode()).hexdigest()
+    (folder / "manifest.json").write_text(manifest)
 
 
 def _seal(content: dict) -> str:
@@ -118,7 +140,8 @@ def load(path: str | os.PathLike) -> tuple[dict, dict]:
 
 
 def rebuild(template: Any, arrays: dict) -> Any:
-    """Loaded arrays in the structure of `template`, whose typed keys become typed keys again."""
-    plain = flax.serialization.from_state_dict(jax.tree.map(_to_numpy, template), arrays)
+    """Loaded arrays in the structure of `template` (arrays, or their jax.ShapeDtypeStruct), whose typed keys
+    become typed keys again."""
+    plain = flax.serialization.from_state_dict(template, arrays)
     rewrap = lambda old, new: jax.random.wrap_key_data(new) if _is_key(old) else new  # noqa: E731
     return jax.tree.map(rewrap, template, plain)

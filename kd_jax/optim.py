@@ -67,12 +67,15 @@ def apply_gradients(optimizer: Optimizer, rate, gradients, opt_state, params, hp
     Args: rate: f32[], the schedule's value now, in [0, 1]; gradients, params: like trees of f32.
     Returns: (params, opt_state).
     """
-    if not optimizer.decoupled:
-        gradients = jax.tree.map(lambda g, p: g + hparams.weight_decay * p, gradients, params)
+    decay = hparams.weight_decay
+    if decay is not None and not optimizer.decoupled:
+        gradients = jax.tree.map(lambda g, p: g + decay * p, gradients, params)
     updates, opt_state = optimizer.direction.update(gradients, opt_state, params)
     step = rate * hparams.learning_rate
-    decay = step * hparams.weight_decay if optimizer.decoupled else jnp.zeros(())
-    return jax.tree.map(lambda p, u: p - step * u - decay * p, params, updates), opt_state
+    new = jax.tree.map(lambda p, u: p - step * u, params, updates)
+    if decay is not None and optimizer.decoupled:
+        new = jax.tree.map(lambda new, p: new - step * decay * p, new, params)
+    return new, opt_state
 
 
 def clip_columns(params, max_norm: float):

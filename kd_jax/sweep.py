@@ -1,4 +1,9 @@
-"""Settings x seeds -> the runs axis: how it is stacked, mapped, placed, and run in segments."""
+"""Settings x seeds -> the runs axis: how it is stacked, mapped, placed, and run in segments.
+
+The runs axis, and nothing else, is split over all devices of all processes; the data are everywhere, one copy
+a device (one in all for the cores of a CPU, which are devices here). No run speaks to another, so what is
+computed does not depend on how many devices there are.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,9 +25,12 @@ def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: 
     """HParams with leading axis R = H x S, setting-major; student seed s learns from teacher seed s mod M.
 
     settings: H HParams of numpy scalars (their `teacher` is overwritten).  seeds: S non-negative ints.
+    Returns: numpy leaves; weight_decay is None where no run has any, which saves the optimiser two of its
+        twelve passes over memory, 7 % of an mlp-800-800 student's time on a CPU.
     """
     rows = [setting.replace(teacher=np.int32(seed % num_teachers)) for setting in settings for seed in seeds]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    return stacked if np.any(stacked.weight_decay) else stacked.replace(weight_decay=None)
 
 
 def run_keys(seeds: Sequence[int], num_settings: int, base: int = 0) -> jax.Array:
@@ -32,15 +40,62 @@ def run_keys(seeds: Sequence[int], num_settings: int, base: int = 0) -> jax.Arra
     return jnp.tile(keys, num_settings)
 
 
-def default_chunk() -> int | None:
-    """How many runs are vmapped together: one after another on a CPU, all at once elsewhere (None)."""
-    return 1 if jax.default_backend() == "cpu" else None
+def default_chunk(platform: str) -> int | None:
+    """How many runs a device vmaps together: one after another on a CPU, all at once elsewhere (None).
+
+    platform: of the devices, as jax.default_backend() names it. Measured by `./launch.sh benchmark`, whose
+    figures for other chunks are in experiments/results/benchmark/.
+    """
+    return 1 if platform == "cpu" else None
 
 
-def runs_mesh() -> Mesh:
-    """All local devices in one axis, "runs"."""
-    devices = np.array(jax.local_devices())
-    return Mesh(devices, ("runs",), axis_types=(AxisType.Auto,))
+def runs_mesh(num_runs: int) -> Mesh:
+    """Devices of every process, equally many of each, in one axis, "runs"; no more than the runs need."""
+    each = min(jax.local_device_count(), -(-num_runs // jax.process_count()))
+    devices = [
+        device
+        for process in range(jax.process_count())
+        for device in [device for device in jax.devices() if device.process_index == process][:each]
+    ]
+    return Mesh(np.array(devices), ("runs",), axis_types=(AxisType.Auto,))
+
+
+EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec("runs")
+
+
+def place(tree, mesh: Mesh, spec: PartitionSpec):
+    """The same arrays, the same in every process, on the mesh: SPLIT along the runs axis, or EVERYWHERE."""
+    sharding = NamedSharding(mesh, spec)
+
+    def put(leaf):
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        leaf = np.asarray(leaf)
+        if spec == EVERYWHERE:
+            leaf = _aligned(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(put, tree)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """The array at a multiple of 64 bytes in memory: all devices of a CPU then read this one copy of it."""
+    buffer = np.empty(array.nbytes + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    aligned = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    aligned[...] = array
+    return aligned
+
+
+def gather(tree, num_runs: int):
+    """Numpy arrays [num_runs, ...] in every process, of arrays on the mesh that may have padding runs."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        tree = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:num_runs], tree)
 
 
 def map_runs(function, chunk: int | None):
@@ -51,25 +106,31 @@ def map_runs(function, chunk: int | None):
     return lambda xs: jax.lax.map(function, xs, batch_size=None if chunk == 1 else chunk)
 
 
+def over_runs(function, mesh: Mesh, chunk: int | None):
+    """(shared, runs) -> `function(shared, run)` of every run: `shared` is everywhere, `runs` are split over
+    the mesh, and each device maps its own, `chunk` at a time."""
+
+    def own(shared, runs):
+        return map_runs(partial(function, shared), chunk)(runs)
+
+    return jax.shard_map(own, mesh=mesh, in_specs=(EVERYWHERE, SPLIT), out_specs=SPLIT, check_vma=False)
+
+
 def init_states(config: Config, keys: jax.Array) -> TrainState:
-    """States of R fresh runs, leading axis R.  keys: typed, [R]."""
-    return jax.jit(map_runs(partial(init_state, config), 1), compiler_options=QUICK_COMPILE)(keys)
+    """States of R fresh runs, on the mesh, with its padding.  keys: typed, [R]."""
+    mesh = runs_mesh(len(keys))
+    init = over_runs(lambda _, key: init_state(config, key), mesh, 1)
+    keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
+    return jax.jit(init, compiler_options=QUICK_COMPILE)(None, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
 def _segment(config, length, chunk, mesh, table, validation, num_epochs, hparams, states):
-    def mapped(table, validation, num_epochs, hparams, states):
-        one = lambda run: fit(config, table, validation, run[0], run[1], num_epochs, length)  # noqa: E731
-        return map_runs(one, chunk)((hparams, states))
+    def one(shared, run):
+        table, validation, num_epochs = shared
+        return fit(config, table, validation, run[0], run[1], num_epochs, length)
 
-    everywhere, split = PartitionSpec(), PartitionSpec("runs")
-    return jax.shard_map(
-        mapped,
-        mesh=mesh,
-        in_specs=(everywhere, everywhere, everywhere, split, split),
-        out_specs=split,
-        check_vma=False,
-    )(table, validation, num_epochs, hparams, states)
+    return over_runs(one, mesh, chunk)((table, validation, num_epochs), (hparams, states))
 
 
 def pad_runs(tree, multiple: int):
@@ -103,24 +164,27 @@ def run_segments(
 ) -> Iterator[tuple[TrainState, dict[str, Counts], int]]:
     """Trains R runs in compiled segments of `length` epochs; the only host loop.
 
-    Args: hparams, states: leading axis R; states are donated: use what is yielded instead.
+    Args: hparams: leading axis R. states: leading axis R, or on the mesh with its padding, as `init_states`
+            gives them; then they are donated: use what is yielded instead.
+        table, validation: `place` them EVERYWHERE first where they are used again.
         num_epochs: in all, from the first; states may already hold some of them.
         wait: is given a segment's history while it is computed, and returns when it is there.
-    Yields: (states, history, epoch) after each segment: history's leaves are numpy [R, epochs of this
-        segment, ...]; epoch counts the finished ones. Read the states before the next step of the iteration.
+    Yields: (states, history, epoch) after each segment: states on the mesh, with its padding; history's
+        leaves are numpy [R, epochs of this segment, ...]; epoch counts the finished ones. Read the states
+        before the next step of the iteration.
     """
-    mesh = runs_mesh()
     num_runs = hparams.alpha.shape[0]
+    mesh = runs_mesh(num_runs)
+    table, validation = place((table, validation), mesh, EVERYWHERE)
     # Placed as the program's own output is, or the second segment would be traced and compiled anew.
-    placed = NamedSharding(mesh, PartitionSpec("runs"))
-    hparams, states = jax.device_put((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), placed)
-    epoch = int(states.epoch[0])
+    hparams, states = place((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), mesh, SPLIT)
+    epoch = int(states.epoch.addressable_data(0)[0])
     while epoch < num_epochs:
         now = min(length, num_epochs - epoch)
         states, history = _segment(
-            config, length, chunk, mesh, table, validation, jnp.int32(now), hparams, states
+            config, length, chunk, mesh, table, validation, np.int32(now), hparams, states
         )
         wait(history)
         epoch += now
-        cut = lambda x, now=now: np.asarray(x)[:num_runs, :now]  # noqa: E731
-        yield jax.tree.map(lambda x: _rows(x, slice(num_runs)), states), jax.tree.map(cut, history), epoch
+        cut = lambda x, now=now: x[:, :now]  # noqa: E731
+        yield states, jax.tree.map(cut, gather(history, num_runs)), epoch

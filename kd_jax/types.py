@@ -44,13 +44,13 @@ class Table(flax.struct.PyTreeNode):
 class HParams(flax.struct.PyTreeNode):
     """What one run varies; with a leading axis R when stacked.
 
-    learning_rate, weight_decay, temperature, alpha: f32[].
+    learning_rate, weight_decay, temperature, alpha: f32[]; weight_decay None: no run has any.
     class_mask: bool[K], True for the classes whose examples the run may see.
     teacher: i32[], which of the M teachers this run learns from (unread when they are averaged).
     """
 
     learning_rate: jax.Array
-    weight_decay: jax.Array
+    weight_decay: jax.Array | None
     temperature: jax.Array
     alpha: jax.Array
     class_mask: jax.Array

@@ -1,16 +1,20 @@
-"""What every test runs under: two CPU devices, JAX at its strictest, no file of the user's own touched."""
+"""What every test runs under: simulated CPU devices, JAX at its strictest, no file of the user touched."""
 
 import atexit
 import os
 import tempfile
 
-# Read once, when JAX starts its first device: two of them, so that sharding is tested everywhere.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+# Read once, when JAX starts its first device.
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 import jax
 import pytest
 
 from kd_jax import data
+
+assert jax.local_device_count() == 8
+# Entry points are processes of their own: two devices, so that sharding is tested there too.
+os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

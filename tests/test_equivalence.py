@@ -83,13 +83,21 @@ def fresh(rows=slice(None)) -> TrainState:
 
 
 def plain(tree):
-    """Keys as their data, all in numpy."""
+    """Keys as their data, all in numpy; of states on the mesh, without the padding."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
-    return jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
+    tree = jax.tree.map(lambda leaf: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf), tree)
+    mapped = isinstance(tree, TrainState) and tree.epoch.ndim
+    return jax.tree.map(lambda leaf: leaf[:R], tree) if mapped else tree
 
 
 def joined(histories):
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *histories)
+
+
+@pytest.fixture(autouse=True)
+def _two_devices(monkeypatch):
+    """Unless a test says otherwise."""
+    mesh_of(monkeypatch, 2)
 
 
 def train(data=None, held_out=HELD_OUT, states=None, length=EPOCHS, chunk=None):
@@ -161,10 +169,20 @@ def test_the_chunk_changes_only_the_cost(chunk):
     close(train(chunk=chunk), reference())
 
 
-def test_one_device_gives_what_two_give(monkeypatch):
-    mesh = Mesh(np.array(jax.local_devices()[:1]), ("runs",), axis_types=(AxisType.Auto,))
-    monkeypatch.setattr(sweep, "runs_mesh", lambda: mesh)
-    close(train(), reference())
+def mesh_of(monkeypatch, num_devices: int) -> None:
+    devices = np.array(jax.local_devices()[:num_devices])
+    mesh = Mesh(devices, ("runs",), axis_types=(AxisType.Auto,))
+    monkeypatch.setattr(sweep, "runs_mesh", lambda num_runs: mesh)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4, 8])
+def test_any_number_of_devices_gives_what_two_give(monkeypatch, num_devices):
+    """Nine runs are padded to 9, 12 and 16. One after another on each device (chunk 1) they are computed by
+    the same instructions everywhere: the same bits."""
+    on_two, one_by_one = reference(), train(chunk=1)
+    mesh_of(monkeypatch, num_devices)
+    close(train(), on_two)
+    same_bits(train(chunk=1), one_by_one)
 
 
 def test_segments_and_resuming_give_the_same_bits(tmp_path):
@@ -262,12 +280,17 @@ def test_learning_happens():
     assert np.all(loss[:, -1] < loss[:, 0])
 
 
-def test_no_collective_in_the_compiled_program():
-    """Runs never speak to each other: two devices compute side by side."""
-    hparams, states = (sweep.pad_runs(tree, 2) for tree in (HPARAMS, fresh()))
-    arguments = (table(), HELD_OUT, jnp.int32(2), hparams, states)
-    text = sweep._segment.lower(CONFIG, EPOCHS, None, sweep.runs_mesh(), *arguments).compile().as_text()
-    assert "while" in text and re.search(r"num_partitions=2|sharding=\{devices=\[2", text)
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
+def test_no_collective_in_the_compiled_program(monkeypatch, num_devices):
+    """Runs never speak to each other: the devices compute side by side."""
+    mesh_of(monkeypatch, num_devices)
+    mesh = sweep.runs_mesh(R)
+    shared = sweep.place((table(), HELD_OUT), mesh, sweep.EVERYWHERE)
+    runs = sweep.place(sweep.pad_runs((HPARAMS, fresh()), num_devices), mesh, sweep.SPLIT)
+    text = sweep._segment.lower(CONFIG, EPOCHS, None, mesh, *shared, jnp.int32(2), *runs).compile().as_text()
+    assert "while" in text and re.search(
+        rf"num_partitions={num_devices}|sharding=.devices=.{num_devices}", text
+    )
     names = (
         r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|ragged-all"
     )

@@ -22,7 +22,10 @@ def test_runs_are_stacked_setting_by_setting():
     np.testing.assert_array_equal(stacked.teacher, [0, 1, 0] * 2)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(stacked)} == {6}
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(stacked)]
-    assert dtypes == [np.float32] * 4 + [bool, np.int32]
+    assert dtypes == [np.float32] * 3 + [bool, np.int32]
+    assert stacked.weight_decay is None  # none has any
+    some = sweep.stack_runs([setting(0.1), setting(0.1).replace(weight_decay=np.float32(0.5))], [4, 5])
+    np.testing.assert_array_equal(some.weight_decay, np.float32([0, 0, 0.5, 0.5]))
     assert not np.any(sweep.stack_runs([setting(0.1)], [4, 5, 6]).teacher)  # one teacher: the only one
 
 
@@ -56,7 +59,33 @@ def test_mapping_in_any_chunk_is_the_function_of_each_run(chunk):
     np.testing.assert_array_equal(out["c"], np.arange(5)[:, None] * np.arange(10).reshape(5, 2))
 
 
-def test_the_mesh_has_every_device_in_one_axis():
-    mesh = sweep.runs_mesh()
-    assert mesh.axis_names == ("runs",) and list(mesh.devices.flat) == jax.local_devices()
-    assert mesh.size == 2  # conftest's
+@pytest.mark.parametrize("num_runs, size", [(1, 1), (3, 3), (8, 8), (100, 8)])
+def test_the_mesh_has_no_more_devices_than_there_are_runs(num_runs, size):
+    """Of conftest's eight: one run alone has the threads of all cores, and none is computed twice."""
+    mesh = sweep.runs_mesh(num_runs)
+    assert mesh.axis_names == ("runs",) and list(mesh.devices.flat) == jax.local_devices()[:size]
+
+
+def test_the_data_are_one_copy_for_all_cores():
+    """Eight devices of one CPU read the same memory; placing what is placed does nothing."""
+    mesh = sweep.runs_mesh(8)
+    images = np.random.RandomState(0).randint(256, size=(101, 7, 3)).astype(np.uint8)[1:]
+    placed = sweep.place(images, mesh, sweep.EVERYWHERE)
+    assert len({shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}) == 1
+    np.testing.assert_array_equal(placed, images)
+    assert sweep.place(placed, mesh, sweep.EVERYWHERE) is placed
+
+
+def test_runs_are_split_and_gathered():
+    """Five runs on eight devices: one each, three of them padding, which gathering drops."""
+    mesh = sweep.runs_mesh(8)
+    tree = {"x": np.arange(10, dtype=np.float32).reshape(5, 2), "key": sweep.run_keys(range(5), 1)}
+    placed = sweep.place(sweep.pad_runs(tree, mesh.size), mesh, sweep.SPLIT)
+    assert {shard.data.shape for shard in placed["x"].addressable_shards} == {(1, 2)}
+    np.testing.assert_array_equal(sweep.gather(placed["x"], 5), tree["x"])
+    assert jnp.array_equal(jax.random.key_data(placed["key"])[:5], jax.random.key_data(tree["key"]))
+
+
+def test_the_default_chunk_is_of_the_device():
+    assert sweep.default_chunk("cpu") == 1
+    assert sweep.default_chunk("gpu") is None and sweep.default_chunk("tpu") is None

@@ -1,0 +1,137 @@
+"""Several processes of one experiment: started and watched on one machine, or found by JAX in a cluster.
+
+`./launch.sh --processes=2 distill ...` runs this file, which starts the processes and watches them. In each
+of them, and in each task that a cluster starts, `join` makes them one: they see all devices, over which
+`sweep.runs_mesh` splits the runs. Process 0 writes; all write and read checkpoints.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+# A process that died is known after this many seconds.
+HEARTBEAT = 30
+
+
+def in_cluster() -> bool:
+    """Whether a cluster started this process as one of several: SLURM's srun, an indexed job of Kubernetes,
+    or a TPU pod."""
+    env = os.environ
+    tasks = env.get("SLURM_STEP_NUM_TASKS", "")
+    return (
+        (tasks.isdecimal() and int(tasks) > 1)
+        or ("KUBERNETES_SERVICE_HOST" in env and "JOB_COMPLETION_INDEX" in env)
+        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
+    )
+
+
+def join() -> None:
+    """Makes this process one of those that were started together, if any were; before JAX is used."""
+    number = os.environ.get("KD_JAX_PROCESSES", "auto" if in_cluster() else "1")
+    if number == "1":
+        return
+    import jax
+
+    if number == "auto":
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+    else:
+        place, index = os.environ["KD_JAX_COORDINATOR"], int(os.environ["KD_JAX_PROCESS"])
+        jax.distributed.initialize(place, int(number), index, heartbeat_timeout_seconds=HEARTBEAT)
+    # The libraries below Python speak of their connections on file 1; only process 0 speaks on ours.
+    own = os.dup(1) if jax.process_index() == 0 else os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = os.fdopen(own, "w", encoding="utf-8", errors="replace")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def leave(status: int) -> None:
+    """Ends a process that failed at once: JAX's own end would wait for the others, which cannot go on."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+def agree(value: int) -> int:
+    """Process 0's value, in all of them."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(value))
+
+
+def largest(value: int) -> int:
+    """The largest of the processes' values, in all of them."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    return value if jax.process_count() == 1 else int(multihost_utils.process_allgather(value).max())
+
+
+def _start(number: int, words: list[str]) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{free.getsockname()[1]}"
+    children = []
+    for index in range(number):
+        own = {
+            "KD_JAX_PROCESSES": str(number),
+            "KD_JAX_PROCESS": str(index),
+            "KD_JAX_COORDINATOR": coordinator,
+        }
+        command = [sys.executable, "-P", "-m", f"experiments.{words[0]}", *words[1:]]
+        children.append(subprocess.Popen(command, env=os.environ | own))
+    return children
+
+
+def _watch(children: list[subprocess.Popen]) -> int:
+    """Waits for all to end well; when one does not, ends the others. Returns: the exit status of it all."""
+    while True:
+        states = [child.poll() for child in children]
+        bad = [index for index, state in enumerate(states) if state]
+        if None not in states or bad:
+            break
+        time.sleep(0.1)
+    if not bad:
+        return 0
+    deadline = time.monotonic() + 5  # what stops them all, as bad input or Ctrl-C, they tell themselves
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    statuses = [child.poll() for child in children]
+    for child in children:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+    first = states[bad[0]] or 0
+    if first < 0 or len(set(statuses)) > 1:
+        how = f"by {signal.Signals(-first).name}" if first < 0 else f"with status {first}"
+        what = f"process {bad[0]} of {len(children)} ended {how}, so the others were ended too"
+        print(f"error: {what}; the same command continues from the last checkpoint", file=sys.stderr)
+    return 128 - first if first < 0 else first
+
+
+def launch(argv: list[str]) -> int:
+    """processes NUMBER EXPERIMENT [flags]"""
+    number, words = argv[0], argv[1:]
+    if not number.isdecimal() or not 1 <= int(number) <= 1024:
+        print(f"error: --processes: expected a number from 1 to 1024; given {number!r}", file=sys.stderr)
+        return 2
+    children = _start(int(number), words)
+
+    def forward(signum, frame):
+        for child in children:
+            with contextlib.suppress(OSError):
+                child.send_signal(signum)
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the processes by itself
+    return _watch(children)
+
+
+if __name__ == "__main__":
+    sys.exit(launch(sys.argv[1:]))
