@@ -28,7 +28,7 @@ entry_points() { # prints their names
 
 show_help() {
   local name
-  echo 'usage: ./launch.sh [EXPERIMENT [flags] | test [pytest arguments] | setup [extras] | help]'
+  echo 'usage: ./launch.sh [[--processes=N] EXPERIMENT [flags] | test [pytest arguments] | setup [extras] | help]'
   {
     echo '(nothing)|The quickstart: a teacher and its students on the embedded digits, into runs/quickstart/.'
     for name in $(entry_points); do # the first line of the docstring, without opening Python
@@ -37,6 +37,7 @@ show_help() {
     echo 'test|Runs the tests.'
     echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, to prepare data sets with.'
     echo 'help|Prints this list. EXPERIMENT --help prints the flags of one.'
+    echo '--processes=N|Runs the experiment as N processes on this machine; in a cluster they are found.'
   } | while IFS='|' read -r name line; do printf '  %-16s %s\n' "$name" "$line"; done
   sed -n '3,6s/^# *$//p; 4,6s/^#//p' "$repo/launch.sh"
 }
@@ -162,9 +163,16 @@ case ${1:-} in
     exec "$venv/bin/python" -P -m pytest "${@:2}"
     ;;
   *)
+    module=()
+    case $1 in
+      --processes=auto) export KD_JAX_PROCESSES=auto && shift ;;
+      --processes=*) module=(experiments.processes "${1#*=}") && shift ;;
+    esac
+    [ $# -gt 0 ] || die 2 'the experiment is missing, as in --processes=2 distill --flagfile=...'
     # shellcheck disable=SC2046  # names hold no spaces
     is_entry_point "$1" || unknown "$1" $(entry_points) test setup help
     set_up
-    exec "$venv/bin/python" -P -m "experiments.$1" "${@:2}"
+    if [ ${#module[@]} = 0 ]; then module=("experiments.$1") && shift; fi
+    exec "$venv/bin/python" -P -m "${module[@]}" "$@"
     ;;
 esac

@@ -121,11 +121,17 @@ def _guarded(main, argv: Sequence[str]) -> None:
     except InputError as error:
         _refuse(str(error))
     except jax.errors.JaxRuntimeError as error:
+        if processes.several():
+            processes.leave(1, processes.reason(error))
         expected = "a computation that this device can do and hold in its memory"
         _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
     except OSError as error:
         expected = "files and folders that this user may use, and room on the disk"
         _refuse(str(InputError("a file cannot be read or written", expected, error)))
+    except Exception as error:
+        if not processes.several():
+            raise
+        processes.leave(1, processes.reason(error))
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         sys.exit(130)
@@ -143,10 +149,10 @@ def num_cores() -> int:
 
 
 def _refuse(message: str) -> None:
-    who = f"process {jax.process_index()}: " if jax.process_index() else ""
-    print(f"error: {who}{' '.join(message.split())}", file=sys.stderr)
-    if jax.process_count() > 1:
-        processes.leave(2)
+    line = f"error: {' '.join(message.split())}"
+    if processes.several():
+        processes.leave(2, line)
+    print(line, file=sys.stderr)
     sys.exit(2)
 
 

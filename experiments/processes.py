@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
+from typing import NoReturn
 
 # A process that died is known after this many seconds.
 HEARTBEAT = 30
@@ -47,11 +49,38 @@ def join() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def leave(status: int) -> None:
-    """Ends a process that failed at once: JAX's own end would wait for the others, which cannot go on."""
+def several() -> bool:
+    """Whether this is one of several processes, asked before `join` too."""
+    import jax
+
+    return os.environ.get("KD_JAX_PROCESSES", "1") not in ("1", "auto") or jax.process_count() > 1
+
+
+def reason(error: Exception) -> str:
+    """What to say of an error in one of several processes: a lost connection in one line, else all of it."""
+    lost = ("Gloo", "UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset")
+    if any(word in str(error) for word in lost):
+        return "error: another process ended; the same command continues from the last checkpoint"
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def leave(status: int, line: str) -> NoReturn:
+    """Ends a process that failed at once: JAX's own end would wait for the others, which cannot go on.
+
+    line: for stderr. Process 0 says it at once. The others wait a second, silent, in which they are ended if
+    process 0 had the same to say.
+    """
+    import jax
+
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
+    index = int(os.environ.get("KD_JAX_PROCESS", "0")) or jax.process_index()
+    stderr = os.dup(2)
+    if index:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        time.sleep(1)
+    os.write(stderr, f"{f'process {index}: ' if index else ''}{line}\n".encode())
     os._exit(status)
 
 
@@ -99,7 +128,8 @@ def _watch(children: list[subprocess.Popen]) -> int:
         time.sleep(0.1)
     if not bad:
         return 0
-    deadline = time.monotonic() + 5  # what stops them all, as bad input or Ctrl-C, they tell themselves
+    # Where process 0 refused its input, all has been said; what else stops them all, each tells itself.
+    deadline = time.monotonic() + (0 if states[0] == 2 else 5)
     while any(child.poll() is None for child in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     statuses = [child.poll() for child in children]
@@ -107,10 +137,14 @@ def _watch(children: list[subprocess.Popen]) -> int:
         if child.poll() is None:
             child.kill()
             child.wait()
-    first = states[bad[0]] or 0
+    if 2 in statuses:  # bad input, of which all has been said
+        return 2
+    # One that was killed is the cause; others may have noticed before this did.
+    index = next((i for i, status in enumerate(statuses) if status and status < 0), bad[0])
+    first = statuses[index] or 0
     if first < 0 or len(set(statuses)) > 1:
         how = f"by {signal.Signals(-first).name}" if first < 0 else f"with status {first}"
-        what = f"process {bad[0]} of {len(children)} ended {how}, so the others were ended too"
+        what = f"process {index} of {len(children)} ended {how}, so the others were ended too"
         print(f"error: {what}; the same command continues from the last checkpoint", file=sys.stderr)
     return 128 - first if first < 0 else first
 

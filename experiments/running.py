@@ -43,8 +43,8 @@ def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
     """
     if jax.process_index() > 0:
         verdict = processes.agree(0)
-        if verdict == REFUSED:  # and process 0 says why
-            processes.leave(2)
+        if verdict == REFUSED:
+            processes.leave(2, "refused by process 0")
         return verdict == COMPLETE
     try:
         complete = _claim(out, config) and (out / outcome).exists()
