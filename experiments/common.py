@@ -162,6 +162,15 @@ def refuse_arguments(argv: Sequence[str]) -> None:
         raise InputError("unexpected argument", "flags only, as in --epochs=10", " ".join(argv[1:]))
 
 
+def refuse_flags(*meant: str) -> None:
+    """The flags of training are defined wherever this module is imported; where they would change nothing,
+    only the ones that are `meant` may be given."""
+    own = FLAGS.get_flags_for_module(__name__)
+    given = [f"--{flag.name}" for flag in own if flag.present and flag.name not in meant]
+    if given:
+        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
+
+
 def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = False) -> list[float]:
     """The numbers of a comma list flag, each within [0, high] (or ]0, high])."""
     most = f" and <= {high:g}" if high < np.inf else ""
@@ -308,6 +317,11 @@ def own_version(root: Path) -> str:
     return "unknown"
 
 
+def command() -> str:
+    """The line that started this experiment."""
+    return shlex.join(["./launch.sh", Path(sys.argv[0]).stem, *sys.argv[1:]])
+
+
 def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -> dict:
     """The part of config.json that every experiment has: flags, versions, device, data."""
     experiment = Path(sys.argv[0]).stem
@@ -318,7 +332,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     return {
         "format": results.FORMAT,
         "experiment": experiment,
-        "command": shlex.join(["./launch.sh", experiment, *sys.argv[1:]]),
+        "command": command(),
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},
         "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
         | {package: version(package) for package in packages},

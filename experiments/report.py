@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags
-
 from experiments import common
 from kd_jax import results, summary
 from kd_jax.stats import Interval
@@ -42,19 +40,12 @@ class Content(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
-    refuse_training_flags()
+    common.refuse_flags()
     if not argv[1:]:
         raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
     for files, text in [_render(Path(folder)) for folder in argv[1:]]:
         _write(files)
         print(text)
-
-
-def refuse_training_flags() -> None:
-    """The flags of training are defined wherever `common` is imported; here they would change nothing."""
-    given = [f"--{flag.name}" for flag in flags.FLAGS.get_flags_for_module(common) if flag.present]
-    if given:
-        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
 
 
 def build(run_dir: str | Path) -> str:

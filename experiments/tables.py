@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import common, report
+from experiments import common
 from kd_jax import results, summary
 from kd_jax.types import InputError
 
@@ -55,7 +55,7 @@ class Table(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    report.refuse_training_flags()
+    common.refuse_flags()
     outcomes = {
         folder: outcome(folder) for folder in map(Path, FLAGS.add)
     }  # all are read before one is written

@@ -1,0 +1,156 @@
+"""Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
+
+All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
+ratio is of one turn. With --out, benchmark.json in that folder holds all of it (experiments/measures.py says
+what). The rivals need `./launch.sh setup bench`.
+"""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import common, measures
+from kd_jax import results
+from kd_jax.types import InputError
+
+FLAGS = flags.FLAGS
+PARTS = ("starts", "growth", "extras", "chunks", "speed")
+flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
+flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed, comma list.")
+flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
+flags.DEFINE_integer("repeats", 3, "Turns; the table shows their median.", lower_bound=1)
+flags.DEFINE_integer("growth_of", 0, "One row of the part growth, in a process of its own.", lower_bound=0)
+
+
+def device() -> str:
+    """Kind and number of devices; of a CPU its model, for its cores are the devices."""
+    if jax.default_backend() != "cpu":
+        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{common.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+
+
+def starts() -> list[dict]:
+    rows = measures.measure_starts()
+    for row in rows:
+        seconds = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
+        print(f"{row['program']}: first epoch after {seconds}")
+    return rows
+
+
+def growth() -> list[dict]:
+    own = [sys.executable, "-P", "-m", "experiments.benchmark"]
+    rows = []
+    for number in (1, 8, 64, 256):
+        row = json.loads(subprocess.check_output([*own, f"--growth_of={number}"]))
+        peak, state = (row[f"{name}_bytes"] / 2**20 for name in ("peak_memory", "state"))
+        print(
+            f"{number:>4} runs: {peak:,.0f} MiB, of which weights and moments {state:,.0f}; "
+            f"compiled in {row['compile_seconds']:.1f} s; {row['examples_per_second']:,.0f} examples/s",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
+def extras() -> dict:
+    shares = measures.measure_extras(FLAGS.repeats)
+    each, end = (100 * shares[name] for name in ("evaluation_share", "assessment_share"))
+    print(
+        f"evaluation and history {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True
+    )
+    return shares
+
+
+def chunks() -> list[dict]:
+    rows = measures.measure_chunks(FLAGS.repeats)
+    for row in rows:
+        rate, chunk = row["examples_per_second"]["median"], f"chunk {row['chunk']}"
+        print(f"{row['workload']:<12}{row['runs']:>3} runs, {chunk:<10}{rate:>12,.0f} examples/s", flush=True)
+    return rows
+
+
+def speed() -> list[dict]:
+    columns = ("workload", "runs", "examples/s", "GFLOP/s", "of peak", "x best loop", "x loader loop")
+    print(("{:<12}{:>5}{:>13}{:>9}{:>9}{:>21}{:>15}").format(*columns), flush=True)
+    rows = []
+    for workload in FLAGS.workloads.split(","):
+        for number in map(int, FLAGS.runs.split(",")):
+            row = measures.measure_speed(workload, number, FLAGS.precision, FLAGS.repeats)
+            names = ("examples_per_second", "flops_per_second", "share_of_peak")
+            rate, flops, share = (row[name]["median"] for name in names)
+            line = f"{workload:<12}{number:>5}{rate:>13,.0f}{flops / 1e9:>9.0f}{share:>9.2f}"
+            if "times_best_loop" in row:
+                best, loader = row["times_best_loop"], row["times_loader_loop"]["median"]
+                line += f"{best['median']:>9.2f} ({best['low']:.2f}-{best['high']:.2f}){loader:>15.1f}"
+            print(line, flush=True)
+            rows.append(row)
+    return rows
+
+
+MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
+    "starts": starts,
+    "growth": growth,
+    "extras": extras,
+    "chunks": chunks,
+    "speed": speed,
+}
+
+
+def check_flags() -> None:
+    for name, known in (("parts", PARTS), ("workloads", tuple(measures.UPDATES))):
+        if unknown := [word for word in str(FLAGS[name].value).split(",") if word not in known]:
+            raise InputError(
+                f"unknown --{name}", f"a list of {', '.join(known)}", ", ".join(map(repr, unknown))
+            )
+    for word in FLAGS.runs.split(","):
+        if not (re.fullmatch("[1-9][0-9]{0,3}", word) and (word == "1" or int(word) % 2 == 0)):
+            raise InputError(
+                "--runs cannot be this", "1 or even numbers below 10000, comma list", repr(FLAGS.runs)
+            )
+
+
+def main(argv: Sequence[str]) -> None:
+    common.refuse_arguments(argv)
+    common.refuse_flags("out", "precision")
+    check_flags()
+    if FLAGS.growth_of:
+        print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
+        return
+    file = common.require_folder("out", "").joinpath("benchmark.json") if FLAGS.out else None
+    if file and file.exists():
+        raise InputError("--out is taken", "a folder without a benchmark.json", file)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    packages = ["jax", "jaxlib", "numpy", *(["torch"] if measures.has_torch() else [])]
+    content: dict = {
+        "format": 1,
+        "command": common.command(),
+        "device": device(),
+        "platform": jax.default_backend(),
+        "cores": common.num_cores(),
+        "versions": {"kd_jax": common.own_version(common.ROOT), "python": platform.python_version()}
+        | {name: version(name) for name in packages},
+        "repeats": FLAGS.repeats,
+        "batch_size": measures.BATCH_SIZE,
+    }
+    print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages), flush=True)
+    for part in PARTS:  # in this order: the starts are measured while nothing else is there
+        if part in FLAGS.parts.split(","):
+            content[part] = MEASURE[part]()
+    if file:
+        results.write_file(file, results.to_json(content))
+        print(f"Wrote {file}")
+
+
+if __name__ == "__main__":
+    common.run(main)
