@@ -1,8 +1,8 @@
 """Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
-ratio is of one turn. With --out, benchmark.json in that folder holds all of it (experiments/measures.py says
-what). The rivals need `./launch.sh setup bench`.
+ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. The measuring is done in
+experiments/measures.py. The rivals need `./launch.sh setup bench`.
 """
 
 import json
@@ -126,9 +126,9 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.growth_of:
         print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
         return
-    file = common.require_folder("out", "").joinpath("benchmark.json") if FLAGS.out else None
+    file = common.require_folder("out", "").joinpath(f"{jax.default_backend()}.json") if FLAGS.out else None
     if file and file.exists():
-        raise InputError("--out is taken", "a folder without a benchmark.json", file)
+        raise InputError("--out is taken", f"a folder without a {file.name}", file)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
     packages = ["jax", "jaxlib", "numpy", *(["torch"] if measures.has_torch() else [])]

@@ -245,6 +245,31 @@ def make_tables(
     return table(images[train], labels[train]), held_out, table(dataset.test_images, dataset.test_labels)
 
 
+def free_memory() -> int | None:
+    """Bytes that a device can still hold: what it says, or for a CPU what machine or container have left."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    amounts = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        amounts.append(1024 * int(found.group(1)))  # type: ignore[union-attr]
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        amounts.append(limit - used)
+    return min(amounts, default=None)
+
+
+def require_memory(*tables: Table | None) -> None:
+    """Refuses data that no device could hold; they are not streamed: a batch is gathered on the device."""
+    needed = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tables))
+    free = free_memory()
+    if free is not None and needed > free:
+        expected = f"at most the {free / 2**30:.2f} GiB that a device has free: fewer or smaller images"
+        raise InputError("data too large for the memory", expected, f"{needed / 2**30:.2f} GiB")
+
+
 def build_model(spec: str, num_classes: int):
     """The module of --model with the dropout and precision flags."""
     for name in ("dropout", "input_dropout", "stretch"):

@@ -214,11 +214,12 @@ def main(argv: Sequence[str]) -> None:
             for run, (setting, seed) in enumerate(runs)
         ],
     }
+    tables = common.make_tables(dataset, train, validation)
+    common.require_memory(*tables)
     if running.open_run_folder(out, description, "students"):
         running.finish(out, "is complete; the report is written again")
         return
     warn_of_common_gaps(settings, teacher)
-    tables = common.make_tables(dataset, train, validation)
     per_setting = [
         common.make_hparams(
             dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha

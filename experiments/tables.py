@@ -8,12 +8,13 @@ what bias_curve.csv, too large to commit, says at that bias.
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import common
+from experiments import common, performance
 from kd_jax import results, summary
 from kd_jax.types import InputError
 
@@ -107,13 +108,16 @@ def at_fixed_bias(curve: Sequence[results.BiasRow], config: dict[str, Any]) -> d
 
 def fill(text: str) -> str:
     """The README with each block between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
-    for name, table in TABLES.items():
+    benchmarks = performance.read(RESULTS / "benchmark")
+    blocks = {name: partial(render, table) for name, table in TABLES.items()}
+    blocks |= {name: partial(block, benchmarks) for name, block in performance.BLOCKS.items()}
+    for name, block in blocks.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         before, found, rest = text.partition(start)
         _, closed, after = rest.partition(end)
         if not (found and closed):
             raise InputError("README.md lacks a table", f"{start} ... {end}", "no such block")
-        text = f"{before}{start}\n{render(table)}\n{end}{after}"
+        text = f"{before}{start}\n{block()}\n{end}{after}"
     return text
 
 

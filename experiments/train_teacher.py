@@ -37,10 +37,11 @@ def main(argv: Sequence[str]) -> None:
         "settings": [{"name": "teacher", "missing": list(missing)}],
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
+    table, held_out, test = common.make_tables(dataset, train, validation)
+    common.require_memory(table, held_out, test)
     if running.open_run_folder(out, description, "teachers"):
         running.finish(out, "is complete; the report is written again")
         return
-    table, held_out, test = common.make_tables(dataset, train, validation)
     states, history = running.train_runs(
         config,
         table,
