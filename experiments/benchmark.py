@@ -1,8 +1,8 @@
 """Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
-ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. The measuring is done in
-experiments/measures.py. The rivals need `./launch.sh setup bench`.
+ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. What is measured, and
+how, is in experiments/measures.py. The rivals need `./launch.sh setup bench`.
 """
 
 import json
@@ -64,7 +64,7 @@ def growth() -> list[dict]:
 
 def extras() -> dict:
     shares = measures.measure_extras(FLAGS.repeats)
-    each, end = (100 * shares[name] for name in ("evaluation_share", "assessment_share"))
+    each, end = 100 * shares["evaluation_share"]["median"], 100 * shares["assessment_share"]
     print(
         f"evaluation and history {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True
     )
