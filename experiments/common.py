@@ -56,7 +56,7 @@ flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the 
 flags.DEFINE_integer(
     "chunk",
     None,
-    """Runs vmapped together; 0: all. Default: by device. Results change by rounding alone (about 5e-7).""",
+    """Runs that a device vmaps together; 0: all. Default: by device. Results change by rounding (about 5e-7).""",
     lower_bound=0,
 )
 
@@ -114,8 +114,8 @@ def _guarded(main, argv: Sequence[str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", num_cores())
-    processes.join()
     try:
+        processes.join()
         with AT_END:
             main(argv)
     except InputError as error:

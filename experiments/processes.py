@@ -32,17 +32,26 @@ def in_cluster() -> bool:
 
 
 def join() -> None:
-    """Makes this process one of those that were started together, if any were; before JAX is used."""
+    """Makes this process one of those that were started together, if any were; before JAX is used.
+
+    Errors: InputError where the others cannot be found.
+    """
     number = os.environ.get("KD_JAX_PROCESSES", "auto" if in_cluster() else "1")
     if number == "1":
         return
     import jax
 
-    if number == "auto":
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
-    else:
-        place, index = os.environ["KD_JAX_COORDINATOR"], int(os.environ["KD_JAX_PROCESS"])
-        jax.distributed.initialize(place, int(number), index, heartbeat_timeout_seconds=HEARTBEAT)
+    from kd_jax.types import InputError
+
+    try:
+        if number == "auto":
+            jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+        else:
+            place, index = os.environ["KD_JAX_COORDINATOR"], int(os.environ["KD_JAX_PROCESS"])
+            jax.distributed.initialize(place, int(number), index, heartbeat_timeout_seconds=HEARTBEAT)
+    except (KeyError, ValueError, RuntimeError) as error:
+        expected = "--processes=NUMBER on one machine, or a cluster that JAX knows"
+        raise InputError("the processes do not find each other", expected, repr(error)) from None
     # The libraries below Python speak of their connections on file 1; only process 0 speaks on ours.
     own = os.dup(1) if jax.process_index() == 0 else os.open(os.devnull, os.O_WRONLY)
     sys.stdout = os.fdopen(own, "w", encoding="utf-8", errors="replace")

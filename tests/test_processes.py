@@ -137,6 +137,19 @@ def test_bad_input_is_said_once(words, tmp_path, more):
     assert not (tmp_path / "run").exists()
 
 
+def test_processes_that_find_no_cluster():
+    """--processes=auto is KD_JAX_PROCESSES=auto: here is none."""
+    outcome = subprocess.run(
+        [sys.executable, "-P", "-m", "experiments.distill", "--loss=labels"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | {"KD_JAX_PROCESSES": "auto"},
+        timeout=300,
+    )
+    assert outcome.returncode == 2 and outcome.stderr.count("\n") == 1, outcome.stderr
+    assert outcome.stderr.startswith("error: the processes do not find each other: expected")
+
+
 @pytest.mark.parametrize("number", ["0", "two", "-1", "5000"])
 def test_a_number_of_processes(number):
     outcome = run(number, "distill")
