@@ -56,7 +56,7 @@ flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the 
 flags.DEFINE_integer(
     "chunk",
     None,
-    """Runs that a device vmaps together; 0: all. Default: by device. Results change by rounding (about 5e-7).""",
+    """Runs a device vmaps together; 0: all. Default: by device. Results change by rounding (about 5e-7).""",
     lower_bound=0,
 )
 
