@@ -139,13 +139,13 @@ def _guarded(main, argv: Sequence[str]) -> None:
 
 def num_cores() -> int:
     """CPU cores of this process, each a device: a run a core needs no hand-over between threads, and one
-    run's optimiser, which waits for memory, leaves it to the other's matrix products. A container's share of
-    the machine counts (cgroup v2); so do the other processes that were started with this one."""
+    run's optimiser, which waits for memory, leaves it to the other's matrix products. Of a machine in which a
+    container has a share (cgroup v2), that share."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, float(quota) / float(period))
-    return max(1, int(cores) // int(os.environ.get("KD_JAX_PROCESSES", "1").replace("auto", "1")))
+    return max(1, int(cores))
 
 
 def _refuse(message: str) -> None:

@@ -47,7 +47,13 @@ def speed(benchmarks: list[dict]) -> str:
 
 def growth(benchmarks: list[dict]) -> str:
     """What more runs cost."""
-    columns = ["mlp-300-300", "peak memory", "of which weights and moments", "to compile", "examples/s"]
+    columns = [
+        "mlp-300-300",
+        "peak memory",
+        "of which weights and moments",
+        "to compile and initialise",
+        "examples/s",
+    ]
     blocks = []
     for content in benchmarks:
         rows = []

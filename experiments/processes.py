@@ -116,7 +116,12 @@ def _start(number: int, words: list[str]) -> list[subprocess.Popen]:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     children = []
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for index in range(number):
+        if (
+            cores
+        ):  # each has its share of them, which a child inherits; more processes than cores share theirs
+            os.sched_setaffinity(0, cores[index::number] or {cores[index % len(cores)]})
         own = {
             "KD_JAX_PROCESSES": str(number),
             "KD_JAX_PROCESS": str(index),
@@ -124,6 +129,8 @@ def _start(number: int, words: list[str]) -> list[subprocess.Popen]:
         }
         command = [sys.executable, "-P", "-m", f"experiments.{words[0]}", *words[1:]]
         children.append(subprocess.Popen(command, env=os.environ | own))
+    if cores:
+        os.sched_setaffinity(0, cores)
     return children
 
 
