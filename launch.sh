@@ -35,7 +35,7 @@ show_help() {
       echo "$name|$(sed -nE '/^[rR]?"""/{s/^[rR]?"""//;s/""".*//;p;q;}' "$repo/experiments/$name.py")"
     done
     echo 'test|Runs the tests.'
-    echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, to prepare data sets with.'
+    echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, setup bench PyTorch.'
     echo 'help|Prints this list. EXPERIMENT --help prints the flags of one.'
     echo '--processes=N|Runs the experiment as N processes on this machine; in a cluster they are found.'
   } | while IFS='|' read -r name line; do printf '  %-16s %s\n' "$name" "$line"; done
@@ -168,6 +168,7 @@ case ${1:-} in
       --processes=auto) export KD_JAX_PROCESSES=auto && shift ;;
       --processes=*) module=(experiments.processes "${1#*=}") && shift ;;
     esac
+    if [ "${1:-}" = --processes ]; then die 2 'the number is missing, as in --processes=2 distill ...'; fi
     [ $# -gt 0 ] || die 2 'the experiment is missing, as in --processes=2 distill --flagfile=...'
     # shellcheck disable=SC2046  # names hold no spaces
     is_entry_point "$1" || unknown "$1" $(entry_points) test setup help

@@ -6,6 +6,7 @@ how, is in experiments/measures.py. The rivals need `./launch.sh setup bench`.
 """
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -65,9 +66,7 @@ def growth() -> list[dict]:
 def extras() -> dict:
     shares = measures.measure_extras(FLAGS.repeats)
     each, end = 100 * shares["evaluation_share"]["median"], 100 * shares["assessment_share"]
-    print(
-        f"evaluation and history {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True
-    )
+    print(f"evaluation {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True)
     return shares
 
 
@@ -80,6 +79,8 @@ def chunks() -> list[dict]:
 
 
 def speed() -> list[dict]:
+    if not measures.has_torch():
+        print("no PyTorch here, so no rival and a peak by JAX alone: ./launch.sh setup bench adds it")
     columns = ("workload", "runs", "examples/s", "GFLOP/s", "of peak", "x best loop", "x loader loop")
     print(("{:<12}{:>5}{:>13}{:>9}{:>9}{:>21}{:>15}").format(*columns), flush=True)
     rows = []
@@ -112,7 +113,7 @@ def check_flags() -> None:
             raise InputError(
                 f"unknown --{name}", f"a list of {', '.join(known)}", ", ".join(map(repr, unknown))
             )
-    for word in FLAGS.runs.split(","):
+    for word in f"{FLAGS.runs},{FLAGS.growth_of or 1}".split(","):
         if not (re.fullmatch("[1-9][0-9]{0,3}", word) and (word == "1" or int(word) % 2 == 0)):
             raise InputError(
                 "--runs cannot be this", "1 or even numbers below 10000, comma list", repr(FLAGS.runs)
@@ -126,13 +127,18 @@ def main(argv: Sequence[str]) -> None:
     if FLAGS.growth_of:
         print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
         return
-    file = common.require_folder("out", "").joinpath(f"{jax.default_backend()}.json") if FLAGS.out else None
-    if file and file.exists():
-        raise InputError("--out is taken", f"a folder without a {file.name}", file)
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
+    out = common.require_folder("out", "") if FLAGS.out else None
+    for file in out.glob("?pu.json") if out else ():
+        raise InputError("--out is taken", "a folder without a benchmark", file)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        if not os.access(out, os.W_OK):
+            raise InputError("--out cannot be written", "a folder that this user may write", out)
     packages = ["jax", "jaxlib", "numpy", *(["torch"] if measures.has_torch() else [])]
-    content: dict = {
+    wanted = [part for part in PARTS if part in FLAGS.parts.split(",")]
+    # Those that start processes come first, before this one takes an accelerator's memory.
+    measured = {part: MEASURE[part]() for part in wanted}
+    content = {
         "format": 1,
         "command": common.command(),
         "device": device(),
@@ -142,12 +148,10 @@ def main(argv: Sequence[str]) -> None:
         | {name: version(name) for name in packages},
         "repeats": FLAGS.repeats,
         "batch_size": measures.BATCH_SIZE,
-    }
-    print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages), flush=True)
-    for part in PARTS:  # in this order: the starts are measured while nothing else is there
-        if part in FLAGS.parts.split(","):
-            content[part] = MEASURE[part]()
-    if file:
+    } | measured
+    print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages))
+    if out:
+        file = out / f"{content['platform']}.json"
         results.write_file(file, results.to_json(content))
         print(f"Wrote {file}")
 

@@ -64,9 +64,12 @@ AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Parses the flags and runs `main`. Bad input: one line on stderr, exit status 2, no traceback."""
-    app.run(partial(_guarded, main), flags_parser=_parse_flags)
+def run(main: Callable[[Sequence[str]], None], several: bool = False) -> None:
+    """Parses the flags and runs `main`. Bad input: one line on stderr, exit status 2, no traceback.
+
+    several: whether it can be done by several processes together.
+    """
+    app.run(partial(_guarded, main, several), flags_parser=_parse_flags)
 
 
 def tell(line: str) -> None:
@@ -103,7 +106,7 @@ def _flag_error(message: str) -> InputError:
     return InputError("malformed flags", "flags as --help lists them", message)
 
 
-def _guarded(main, argv: Sequence[str]) -> None:
+def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
@@ -115,7 +118,7 @@ def _guarded(main, argv: Sequence[str]) -> None:
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", num_cores())
     try:
-        processes.join()
+        processes.join(several)
         with AT_END:
             main(argv)
     except InputError as error:
@@ -133,18 +136,21 @@ def _guarded(main, argv: Sequence[str]) -> None:
             raise
         processes.leave(1, processes.reason(error))
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        line = "interrupted; the same command continues from the last checkpoint"
+        if processes.several():
+            processes.leave(130, line)
+        print(line, file=sys.stderr)
         sys.exit(130)
 
 
 def num_cores() -> int:
     """CPU cores of this process, each a device: a run a core needs no hand-over between threads, and one
     run's optimiser, which waits for memory, leaves it to the other's matrix products. Of a machine in which a
-    container has a share (cgroup v2), that share."""
+    container has a share (cgroup v2), that share; of processes started together, each its own."""
     cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, float(quota) / float(period))
+        cores = min(cores, float(quota) / float(period) / processes.started())
     return max(1, int(cores))
 
 
@@ -257,8 +263,9 @@ def free_memory() -> int | None:
     with contextlib.suppress(OSError, ValueError):  # "max": no limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        amounts.append(limit - used)
-    return min(amounts, default=None)
+        cached = re.findall(r"^(?:in)?active_file (\d+)", (group / "memory.stat").read_text(), re.MULTILINE)
+        amounts.append(limit - used + sum(map(int, cached)))  # which is given up when memory is needed
+    return min(amounts) // processes.started() if amounts else None
 
 
 def require_memory(*tables: Table | None) -> None:

@@ -1,6 +1,7 @@
 """Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,7 +216,8 @@ def main(argv: Sequence[str]) -> None:
         ],
     }
     tables = common.make_tables(dataset, train, validation)
-    common.require_memory(*tables)
+    if not os.path.exists(out / "students"):  # complete: nothing will be trained
+        common.require_memory(*tables)
     if running.open_run_folder(out, description, "students"):
         running.finish(out, "is complete; the report is written again")
         return
@@ -303,4 +305,4 @@ def student_metadata(spec: str, config: Config, description: dict) -> dict:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, several=True)

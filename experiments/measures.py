@@ -32,7 +32,7 @@ UPDATES = {"mlp-30-30": 422, "mlp-300-300": 211, "mlp-800-800": 106, "teacher": 
 def random_table(num: int) -> Table:
     """Images u8[N,28,28,1], labels i32[N] and logits f32[1,N,10] of one teacher at random."""
     random = np.random.RandomState(0)
-    images = random.randint(256, size=(num, 28, 28, 1)).astype(np.uint8)
+    images = random.randint(256, size=(num, 28, 28, 1), dtype=np.uint8)
     labels = random.randint(NUM_CLASSES, size=num).astype(np.int32)
     logits = 3 * random.standard_normal((1, num, NUM_CLASSES)).astype(np.float32)
     return Table(jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits))
@@ -89,15 +89,15 @@ def flops_per_example(widths: Sequence[int]) -> int:
     return 2 * (3 * sum(products) - products[0])
 
 
-def matrix_peak(size: int = 2048) -> float:
-    """FLOP/s of a float32 matrix product: the best of five by JAX, and on a CPU by PyTorch if it is there."""
+def matrix_peak(precision: str = "float32", size: int = 2048) -> float:
+    """FLOP/s of a matrix product: the best of five by JAX, and on a CPU by PyTorch if it is there."""
     if jax.default_backend() != "cpu":
         size *= 4
     multiply = jax.jit(jnp.matmul)
-    a = jnp.ones((size, size), jnp.float32)
+    a = jnp.ones((size, size), models.PRECISIONS[precision])
     multiply(a, a).block_until_ready()
     best = 2 * size**3 / min(seconds(lambda: multiply(a, a).block_until_ready()) for _ in range(5))
-    if has_torch() and jax.default_backend() == "cpu":
+    if has_torch() and jax.default_backend() == "cpu" and precision == "float32":
         best = max(best, rivals.matrix_peak(common.num_cores()))
     return best
 
@@ -132,7 +132,7 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
         best, loader = candidates[how], rivals.loader_loop(work, common.num_cores())
     turns: dict[str, list[float]] = {"ours": [], "peak": [], "best": [], "loader": []}
     for _ in range(repeats):
-        turns["peak"].append(matrix_peak())
+        turns["peak"].append(matrix_peak(precision))
         turns["ours"].append(num_runs * updates * BATCH_SIZE / seconds(lambda: next(ours)))
         if best is not None and loader is not None:
             turns["best"].append(best(min(updates, 200)))
@@ -214,7 +214,7 @@ def measure_growth(num_runs: int) -> dict:
 
 
 def measure_extras(repeats: int) -> dict:
-    """Shares of the training time at default settings (40 epochs, mlp-800-800): evaluation and history after
+    """Shares of the training time at default settings (40 epochs, mlp-800-800): evaluation after
     each epoch, then biases, confusion matrices and curves at the end."""
     num_runs, updates = 8, -(-NUM_TRAIN // BATCH_SIZE)
     config = make_config("mlp-800-800", updates)

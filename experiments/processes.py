@@ -11,8 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
+from pathlib import Path
 from typing import NoReturn
 
 # A process that died is known after this many seconds.
@@ -31,46 +33,79 @@ def in_cluster() -> bool:
     )
 
 
-def join() -> None:
+def started() -> int:
+    """How many processes `launch` started on this machine."""
+    number = os.environ.get("KD_JAX_PROCESSES", "1")
+    return int(number) if number.isdecimal() else 1
+
+
+def join(possible: bool) -> None:
     """Makes this process one of those that were started together, if any were; before JAX is used.
 
-    Errors: InputError where the others cannot be found.
+    possible: whether this experiment can be done together. Errors: InputError where it cannot, or where the
+        others cannot be found.
     """
-    number = os.environ.get("KD_JAX_PROCESSES", "auto" if in_cluster() else "1")
+    number = os.environ.get("KD_JAX_PROCESSES") or ("auto" if in_cluster() else "1")
     if number == "1":
         return
     import jax
+    from jax.experimental import multihost_utils
 
     from kd_jax.types import InputError
 
+    if not possible:
+        raise InputError("not a work for several processes", "train_teacher or distill", sys.argv[0])
+    jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from us
     try:
         if number == "auto":
             jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
         else:
             place, index = os.environ["KD_JAX_COORDINATOR"], int(os.environ["KD_JAX_PROCESS"])
             jax.distributed.initialize(place, int(number), index, heartbeat_timeout_seconds=HEARTBEAT)
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError) as error:
         expected = "--processes=NUMBER on one machine, or a cluster that JAX knows"
         raise InputError("the processes do not find each other", expected, repr(error)) from None
-    # The libraries below Python speak of their connections on file 1; only process 0 speaks on ours.
-    own = os.dup(1) if jax.process_index() == 0 else os.open(os.devnull, os.O_WRONLY)
-    sys.stdout = os.fdopen(own, "w", encoding="utf-8", errors="replace")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if number != "auto" and jax.default_backend() != "cpu":
+        expected = "a CPU, for one process drives all accelerators of a machine"
+        raise InputError("--processes on one machine", expected, jax.default_backend())
+    # The libraries below Python speak of their connections on file 1; only process 0 speaks on ours. Of lost
+    # ones they speak on file 2, in many lines; where `launch` watches, it says what happened.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    sys.stdout = os.fdopen(os.dup(1 if jax.process_index() == 0 else nowhere), "w", errors="replace")
+    os.dup2(nowhere, 1)
+    if number != "auto":
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="replace")
+        os.dup2(nowhere, 2)
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    # They connect now, while none is ahead of another: later, one that still reads its data would be missed.
+    multihost_utils.sync_global_devices("joined")
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when the one that watches it is no more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def several() -> bool:
     """Whether this is one of several processes, asked before `join` too."""
     import jax
 
-    return os.environ.get("KD_JAX_PROCESSES", "1") not in ("1", "auto") or jax.process_count() > 1
+    return started() > 1 or jax.distributed.is_initialized()
 
 
 def reason(error: Exception) -> str:
     """What to say of an error in one of several processes: a lost connection in one line, else all of it."""
-    lost = ("Gloo", "UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset")
+    lost = ("UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset", "Connection closed by peer")
     if any(word in str(error) for word in lost):
-        return "error: another process ended; the same command continues from the last checkpoint"
+        return "error: another process ended; the same command goes on from the last checkpoint, if any"
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def _given_index() -> int:
+    given = os.environ.get("KD_JAX_PROCESS", "0")
+    return int(given) if given.isdecimal() else 0
 
 
 def leave(status: int, line: str) -> NoReturn:
@@ -84,8 +119,10 @@ def leave(status: int, line: str) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    index = int(os.environ.get("KD_JAX_PROCESS", "0")) or jax.process_index()
-    stderr = os.dup(2)
+    index = jax.process_index() if jax.distributed.is_initialized() else _given_index()
+    stderr = os.dup(sys.stderr.fileno())
+    if index and status == 130:  # Ctrl-C was for all
+        os._exit(status)
     if index:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         time.sleep(1)
@@ -111,11 +148,11 @@ def largest(value: int) -> int:
     return value if jax.process_count() == 1 else int(multihost_utils.process_allgather(value).max())
 
 
-def _start(number: int, words: list[str]) -> list[subprocess.Popen]:
+def _start(number: int, words: list[str], children: list[subprocess.Popen]) -> None:
+    """Starts them, and adds each to `children` as soon as it is there."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
-    children = []
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for index in range(number):
         if (
@@ -131,7 +168,6 @@ def _start(number: int, words: list[str]) -> list[subprocess.Popen]:
         children.append(subprocess.Popen(command, env=os.environ | own))
     if cores:
         os.sched_setaffinity(0, cores)
-    return children
 
 
 def _watch(children: list[subprocess.Popen]) -> int:
@@ -161,17 +197,20 @@ def _watch(children: list[subprocess.Popen]) -> int:
     if first < 0 or len(set(statuses)) > 1:
         how = f"by {signal.Signals(-first).name}" if first < 0 else f"with status {first}"
         what = f"process {index} of {len(children)} ended {how}, so the others were ended too"
-        print(f"error: {what}; the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"error: {what}; the same command goes on from the last checkpoint, if any", file=sys.stderr)
     return 128 - first if first < 0 else first
 
 
 def launch(argv: list[str]) -> int:
     """processes NUMBER EXPERIMENT [flags]"""
+    if len(argv) < 2 or not (Path(__file__).parent / f"{argv[1]}.py").is_file():
+        print("error: an experiment is missing: expected processes NUMBER EXPERIMENT", file=sys.stderr)
+        return 2
     number, words = argv[0], argv[1:]
-    if not number.isdecimal() or not 1 <= int(number) <= 1024:
+    if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= 1024):
         print(f"error: --processes: expected a number from 1 to 1024; given {number!r}", file=sys.stderr)
         return 2
-    children = _start(int(number), words)
+    children: list[subprocess.Popen] = []
 
     def forward(signum, frame):
         for child in children:
@@ -179,8 +218,15 @@ def launch(argv: list[str]) -> int:
                 child.send_signal(signum)
 
     signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the processes by itself
-    return _watch(children)
+    signal.signal(signal.SIGHUP, forward)
+    try:
+        _start(int(number), words, children)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the processes by itself
+        return _watch(children)
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.kill()
 
 
 if __name__ == "__main__":

@@ -192,9 +192,7 @@ def loader_loop(work: Work, num_threads: int) -> Callable[[int], float]:
         torch.set_num_threads(num_threads)
         start = time.perf_counter()
         total = 0.0
-        for step, (batch, label, probability) in enumerate(loader):
-            if step == updates:
-                break
+        for batch, label, probability in itertools.islice(loader, updates):
             batch = batch.flatten(1)
             batch = _jitter(batch) if work.teacher else batch
             optimizer.zero_grad()

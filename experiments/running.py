@@ -132,8 +132,18 @@ def train_runs(
     states, history, first = _last_checkpoint(
         folder, jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
     )
-    if states is None:
+    if processes.agree(first) != first:
+        expected = "an --out that all processes see alike, on one file system"
+        raise InputError("the processes see different checkpoints", expected, f"{folder}, epoch {first}")
+    if jax.process_index() == 0:
+        for path in folder.glob("epoch_*"):
+            if int(path.name.removeprefix("epoch_")) > first:  # damaged; the training will write it again
+                shutil.rmtree(path)
+    if states is not None:
+        print(f"continuing after epoch {first}")
+    else:
         states = sweep.init_states(config, keys)
+        sweep.gather(states.epoch, num_runs)  # the devices in use connect while none is ahead of another
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
@@ -168,13 +178,12 @@ def train_runs(
 
 
 def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | None, dict, int]:
-    """(states, history, epoch) of the newest checkpoint that is whole, in numpy, or (None, {}, 0). Those
-    newer than it are removed: the training will write them again.
+    """(states, history, epoch) of the newest checkpoint that is whole, in numpy, or (None, {}, 0).
 
     template: the states, padded as they were saved or not, as shapes.
     """
     saved = sorted(folder.glob("epoch_*"), reverse=True)
-    for number, path in enumerate(saved):
+    for path in saved:
         try:
             states, history = _load_checkpoint(path, template)
         except InputError as error:
@@ -182,13 +191,7 @@ def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | N
                 raise
             common.tell(f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}")
             continue
-        epoch = int(states.epoch[0])
-        processes.agree(epoch)  # all have read before any removes
-        if jax.process_index() == 0:
-            for damaged in saved[:number]:
-                shutil.rmtree(damaged)
-        print(f"continuing after epoch {epoch}")
-        return states, history, epoch
+        return states, history, int(states.epoch[0])
     return None, {}, 0
 
 
@@ -273,7 +276,7 @@ def _say(line: str) -> None:
     """A line on stderr from a signal handler, which may have interrupted a print: Python's own buffers refuse
     to be entered twice."""
     if jax.process_index() == 0:
-        os.write(2, f"{line}\n".encode())
+        os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
 def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:

@@ -1,5 +1,6 @@
 """Train teachers of several seeds as one program and save them with all that is needed to rebuild them."""
 
+import os
 from collections.abc import Sequence
 
 import jax
@@ -38,7 +39,8 @@ def main(argv: Sequence[str]) -> None:
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
     table, held_out, test = common.make_tables(dataset, train, validation)
-    common.require_memory(table, held_out, test)
+    if not os.path.exists(out / "teachers"):  # complete: nothing will be trained
+        common.require_memory(table, held_out, test)
     if running.open_run_folder(out, description, "teachers"):
         running.finish(out, "is complete; the report is written again")
         return
@@ -82,4 +84,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, several=True)

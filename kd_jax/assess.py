@@ -93,8 +93,12 @@ def assess_runs(
     mesh = runs_mesh(num_runs)
     runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
     shared = place((evidence, grid), mesh, EVERYWHERE)
-    one = partial(_assess, model, teacher_model, average_teachers)
-    return gather(jax.jit(over_runs(one, mesh, 1))(shared, runs), num_runs)
+    return gather(_assess_all(model, teacher_model, average_teachers, mesh, shared, runs), num_runs)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _assess_all(model, teacher_model, average_teachers, mesh, shared, runs):
+    return over_runs(partial(_assess, model, teacher_model, average_teachers), mesh, 1)(shared, runs)
 
 
 def _assess(model, teacher_model, average_teachers, shared, run):

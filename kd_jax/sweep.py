@@ -43,20 +43,19 @@ def run_keys(seeds: Sequence[int], num_settings: int, base: int = 0) -> jax.Arra
 def default_chunk(platform: str) -> int | None:
     """How many runs a device vmaps together: one after another on a CPU, all at once elsewhere (None).
 
-    platform: of the devices, as jax.default_backend() names it. Measured by `./launch.sh benchmark`, whose
-    figures for other chunks are in experiments/results/benchmark/.
+    platform: of the devices, as jax.default_backend() names it. On CPUs measured for small and large networks
+    alike, by the part `chunks` of the benchmark (experiments/results/benchmark/); elsewhere not yet measured.
     """
     return 1 if platform == "cpu" else None
 
 
 def runs_mesh(num_runs: int) -> Mesh:
     """Devices of every process, equally many of each, in one axis, "runs"; no more than the runs need."""
-    each = min(jax.local_device_count(), -(-num_runs // jax.process_count()))
-    devices = [
-        device
-        for process in range(jax.process_count())
-        for device in [device for device in jax.devices() if device.process_index == process][:each]
-    ]
+    own: dict[int, list[jax.Device]] = {}
+    for device in jax.devices():
+        own.setdefault(device.process_index, []).append(device)
+    each = min(*map(len, own.values()), -(-num_runs // len(own)))
+    devices = [device for process in sorted(own) for device in own[process][:each]]
     return Mesh(np.array(devices), ("runs",), axis_types=(AxisType.Auto,))
 
 

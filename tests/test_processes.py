@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,8 +17,8 @@ from kd_jax import checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-SWEEP = ["distill", "--loss=labels", "--model=mlp-8", "--omit=none,1", "--seeds=3", "--epochs=6"]
-SWEEP += ["--batch_size=16", "--checkpoint_every=2", "--validation_fraction=0.2"]
+SWEEP = ["distill", "--loss=labels", "--model=mlp-8", "--omit=none,1", "--seeds=3", "--epochs=40"]
+SWEEP += ["--batch_size=16", "--checkpoint_every=1", "--validation_fraction=0.2"]
 
 
 def command(number: int, *words: str) -> list[str]:
@@ -82,36 +83,104 @@ def test_two_processes_write_what_one_writes(words, alone, tmp_path):
 
 
 def test_one_that_dies_ends_the_others_and_other_numbers_go_on(words, alone, tmp_path):
-    """Process 1 of 2 is killed after its first checkpoint; then one process, stopped, and three."""
+    """Process 1 of 2 is killed after a checkpoint; one process goes on, is stopped, and three end it."""
     folder = tmp_path / "run"
-    long = [*words, "--epochs=6000", f"--out={folder}"]
-    started = subprocess.Popen(command(2, *long), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-    wait_for(lambda: list(folder.glob("checkpoints/epoch_*")))
+    started = start(command(2, *words, f"--out={folder}"))
+    wait_for(lambda: newest(folder) >= 2)
     children = subprocess.run(
         ["pgrep", "-P", str(started.pid)], capture_output=True, text=True
     ).stdout.split()
     assert len(children) == 2
-    start = time.monotonic()
+    begun = time.monotonic()
     os.kill(int(children[1]), signal.SIGKILL)
     err = started.communicate(timeout=60)[1]
-    assert started.returncode == 128 + signal.SIGKILL and time.monotonic() - start < 60
+    assert started.returncode == 128 + signal.SIGKILL and time.monotonic() - begun < 60
     assert err.splitlines()[-1] == (
         "error: process 1 of 2 ended by SIGKILL, so the others were ended too; "
-        "the same command continues from the last checkpoint"
+        "the same command goes on from the last checkpoint, if any"
     )
-    assert not running(children[0])
-    folder = tmp_path / "other"
-    stopped = subprocess.Popen(
-        command(1, *words, f"--out={folder}"), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
-    wait_for(lambda: list(folder.glob("checkpoints/epoch_*")))
+    assert len(err.splitlines()) <= 2 and not running(children[0])
+    reached = newest(folder)
+    stopped = start(command(1, *words, f"--out={folder}"))
+    wait_for(lambda: newest(folder) > reached)
     stopped.send_signal(signal.SIGTERM)
-    err = stopped.communicate(timeout=60)[1]
-    if stopped.returncode:  # else it was done before it heard
-        assert stopped.returncode == 128 + signal.SIGTERM and "SIGTERM: stopped after epoch" in err
+    out, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 128 + signal.SIGTERM and "SIGTERM: stopped after epoch" in err
+    assert f"continuing after epoch {reached}\n" in out and newest(folder) < 40
+    reached = newest(folder)
     outcome = run(3, *words, f"--out={folder}")
-    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.returncode == 0 and outcome.stderr == "", outcome.stderr
+    assert f"continuing after epoch {reached}\n" in outcome.stdout
     same(folder, alone)
+
+
+def test_without_their_watcher_processes_end_by_themselves(words, tmp_path):
+    """As a cluster starts them: process 1 is killed, process 0 says in one line that another ended."""
+    place = f"127.0.0.1:{free_port()}"
+    own = [sys.executable, "-P", "-m", "experiments.distill", *words[1:], f"--out={tmp_path / 'run'}"]
+    both = [
+        start(own, {"KD_JAX_PROCESSES": "2", "KD_JAX_PROCESS": str(i), "KD_JAX_COORDINATOR": place})
+        for i in (0, 1)
+    ]
+    wait_for(lambda: newest(tmp_path / "run") >= 1)
+    both[1].kill()
+    err = both[0].communicate(timeout=60)[1]
+    both[1].communicate()
+    assert both[0].returncode == 1
+    assert err == "error: another process ended; the same command goes on from the last checkpoint, if any\n"
+
+
+def test_when_the_watcher_is_killed_its_processes_end(words, tmp_path):
+    started = start(command(2, *words, f"--out={tmp_path / 'run'}"))
+    wait_for(lambda: newest(tmp_path / "run") >= 1)
+    children = subprocess.run(
+        ["pgrep", "-P", str(started.pid)], capture_output=True, text=True
+    ).stdout.split()
+    started.kill()
+    started.communicate()
+    wait_for(lambda: not any(map(running, children)))
+    assert newest(tmp_path / "run") < 40
+
+
+def test_each_process_has_its_share_of_the_cores(words, tmp_path):
+    """Without conftest's simulated devices: as many devices of each as it has cores of its own."""
+    environment = {name: value for name, value in ENVIRONMENT.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        command(2, *words, f"--out={tmp_path / 'run'}", "--epochs=1"),
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    each = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert json.loads((tmp_path / "run/config.json").read_text())["device"].startswith(f"{2 * each} x cpu")
+
+
+@pytest.mark.parametrize("name", ["report", "tables", "benchmark"])
+def test_what_is_not_a_sweep_is_not_done_by_several(name):
+    outcome = run(2, name)
+    assert outcome.returncode == 2 and outcome.stdout == ""
+    assert outcome.stderr.startswith(
+        "error: not a work for several processes: expected train_teacher or distill"
+    )
+    assert outcome.stderr.count("\n") == 1
+
+
+def start(words: list[str], more: dict[str, str] | None = None) -> subprocess.Popen:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=ENVIRONMENT | (more or {}))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def newest(folder: Path) -> int:
+    """The epoch of the newest checkpoint, 0 before the first."""
+    return max((int(path.name[6:]) for path in folder.glob("checkpoints/epoch_*")), default=0)
 
 
 def wait_for(condition) -> None:
@@ -150,7 +219,24 @@ def test_processes_that_find_no_cluster():
     assert outcome.stderr.startswith("error: the processes do not find each other: expected")
 
 
-@pytest.mark.parametrize("number", ["0", "two", "-1", "5000"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"KD_JAX_PROCESS": "x", "KD_JAX_COORDINATOR": "127.0.0.1:45671"},
+        {"KD_JAX_PROCESS": "0", "KD_JAX_COORDINATOR": "nonsense"},
+        {"KD_JAX_PROCESS": "0"},
+        {"KD_JAX_PROCESSES": "two"},
+    ],
+)
+def test_a_malformed_environment_is_refused(more):
+    own = [sys.executable, "-P", "-m", "experiments.distill", "--loss=labels"]
+    process = start(own, {"KD_JAX_PROCESSES": "2"} | more)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 2 and err.count("\n") == 1, err
+    assert err.startswith("error: the processes do not find each other: expected")
+
+
+@pytest.mark.parametrize("number", ["0", "two", "-1", "5000", "٢"])
 def test_a_number_of_processes(number):
     outcome = run(number, "distill")
     assert outcome.returncode == 2

@@ -1,5 +1,7 @@
 """The runs axis: how settings and seeds are stacked, keyed, padded and mapped."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,17 @@ def test_the_mesh_has_no_more_devices_than_there_are_runs(num_runs, size):
     """Of conftest's eight: one run alone has the threads of all cores, and none is computed twice."""
     mesh = sweep.runs_mesh(num_runs)
     assert mesh.axis_names == ("runs",) and list(mesh.devices.flat) == jax.local_devices()[:size]
+
+
+def test_every_process_gives_the_mesh_as_many_devices(monkeypatch):
+    """Three of process 0 and two of process 1: two of each, whichever process asks."""
+    kinds = [SimpleNamespace(process_index=process, id=i) for i, process in enumerate([0, 0, 0, 1, 1])]
+    monkeypatch.setattr(sweep.jax, "devices", lambda: kinds)
+    monkeypatch.setattr(sweep, "Mesh", lambda devices, names, axis_types: [device.id for device in devices])
+    assert sweep.runs_mesh(100) == [0, 1, 3, 4]
+    assert (
+        sweep.runs_mesh(3) == [0, 1, 3, 4] and sweep.runs_mesh(2) == [0, 3] and sweep.runs_mesh(1) == [0, 3]
+    )
 
 
 def test_the_data_are_one_copy_for_all_cores():
