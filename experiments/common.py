@@ -129,6 +129,8 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
         expected = "a computation that this device can do and hold in its memory"
         _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
     except OSError as error:
+        if processes.several() and processes.lost(error):  # Orbax's barriers raise TimeoutError
+            processes.leave(1, processes.reason(error))
         expected = "files and folders that this user may use, and room on the disk"
         _refuse(str(InputError("a file cannot be read or written", expected, error)))
     except Exception as error:
@@ -361,6 +363,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     own = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
     devices = jax.devices()
     device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
         "format": results.FORMAT,
         "experiment": experiment,
@@ -368,7 +371,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},
         "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
         | {package: version(package) for package in packages},
-        "device": f"{device}, {os.cpu_count()} CPU cores",
+        "device": f"{device}, {os.cpu_count()} CPU cores{together}",
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,

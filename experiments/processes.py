@@ -95,10 +95,15 @@ def several() -> bool:
     return started() > 1 or jax.distributed.is_initialized()
 
 
+def lost(error: Exception) -> bool:
+    """Whether the error, of whatever type, is that another process does not answer any more."""
+    signs = ("UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset", "Connection closed by peer")
+    return any(sign in str(error) for sign in signs)
+
+
 def reason(error: Exception) -> str:
-    """What to say of an error in one of several processes: a lost connection in one line, else all of it."""
-    lost = ("UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset", "Connection closed by peer")
-    if any(word in str(error) for word in lost):
+    """What to say of an error in one of several processes: a lost one in one line, else all of it."""
+    if lost(error):
         return "error: another process ended; the same command goes on from the last checkpoint, if any"
     return "".join(traceback.format_exception(error)).rstrip()
 

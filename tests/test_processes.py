@@ -76,7 +76,8 @@ def test_two_processes_write_what_one_writes(words, alone, tmp_path):
     assert outcome.returncode == 0 and outcome.stderr == "", outcome.stderr
     assert outcome.stdout.count("training 6 runs (2 settings x 3 seeds)") == 1
     assert outcome.stdout.count("Report: ") == 1 and "Gloo" not in outcome.stdout
-    assert json.loads((tmp_path / "run/config.json").read_text())["device"].startswith("4 x")
+    device = json.loads((tmp_path / "run/config.json").read_text())["device"]
+    assert device.startswith("4 x") and device.endswith(", 2 processes")
     same(tmp_path / "run", alone)
     again = run(2, *words, f"--out={tmp_path / 'run'}")
     assert again.returncode == 0 and "is complete; the report is written again" in again.stdout
@@ -165,6 +166,20 @@ def test_what_is_not_a_sweep_is_not_done_by_several(name):
         "error: not a work for several processes: expected train_teacher or distill"
     )
     assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (TimeoutError("waiting at barrier: UNAVAILABLE: Task 1 heartbeat timeout"), True),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:6310"), True),
+        (ValueError("Gloo context initialization failed: GetKeyValue() timed out"), False),
+        (OSError("No space left on device"), False),
+    ],
+)
+def test_a_lost_process_is_known_by_the_words_of_the_error(error, expected):
+    assert processes.lost(error) == expected
+    assert processes.reason(error).startswith("error: another process ended") == expected
 
 
 def start(words: list[str], more: dict[str, str] | None = None) -> subprocess.Popen:
