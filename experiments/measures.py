@@ -62,7 +62,7 @@ def make_config(workload: str, num_updates: int, precision: str = "float32") -> 
 
 
 def make_hparams(num_runs: int) -> HParams:
-    """Runs that differ in their seed alone; half of them never see class 3."""
+    """Two settings, with every class and without class 3, by as many seeds; one run: the first of them."""
     settings = [common.make_hparams(NUM_CLASSES, missing, 1e-3, 0.0, 20.0, 1.0) for missing in ((), (3,))]
     return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
 

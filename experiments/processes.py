@@ -160,10 +160,10 @@ def _start(number: int, words: list[str], children: list[subprocess.Popen]) -> N
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     for index in range(number):
-        if (
-            cores
-        ):  # each has its share of them, which a child inherits; more processes than cores share theirs
-            os.sched_setaffinity(0, cores[index::number] or {cores[index % len(cores)]})
+        if cores:  # equal shares, which children inherit; more processes than cores share them
+            share = len(cores) // number
+            mine = cores[index * share : (index + 1) * share] or [cores[index % len(cores)]]
+            os.sched_setaffinity(0, mine)
         own = {
             "KD_JAX_PROCESSES": str(number),
             "KD_JAX_PROCESS": str(index),

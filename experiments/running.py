@@ -129,21 +129,7 @@ def train_runs(
     """
     folder = out / "checkpoints"
     num_runs = len(keys)
-    states, history, first = _last_checkpoint(
-        folder, jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
-    )
-    if processes.agree(first) != first:
-        expected = "an --out that all processes see alike, on one file system"
-        raise InputError("the processes see different checkpoints", expected, f"{folder}, epoch {first}")
-    if jax.process_index() == 0:
-        for path in folder.glob("epoch_*"):
-            if int(path.name.removeprefix("epoch_")) > first:  # damaged; the training will write it again
-                shutil.rmtree(path)
-    if states is not None:
-        print(f"continuing after epoch {first}")
-    else:
-        states = sweep.init_states(config, keys)
-        sweep.gather(states.epoch, num_runs)  # the devices in use connect while none is ahead of another
+    states, history, first = _starting_point(config, keys, folder)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
@@ -175,6 +161,26 @@ def train_runs(
         what = f"{np.sum(~finite)} of {num_runs} runs diverged: their weights are not finite"
         common.tell(f"note: {what}, and their figures in the report mean nothing")
     return states, history
+
+
+def _starting_point(config: Config, keys: jax.Array, folder: Path) -> tuple[TrainState, dict, int]:
+    """(states, history, epoch) to go on from: the newest whole checkpoint's, or fresh states, {} and 0."""
+    template = jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
+    states, history, epoch = _last_checkpoint(folder, template)
+    if processes.agree(epoch) != epoch:
+        expected = "an --out that all processes see alike, on one file system"
+        raise InputError("the processes see different checkpoints", expected, f"{folder}, epoch {epoch}")
+    if jax.process_index() == 0:
+        for path in folder.glob("epoch_*"):
+            if int(path.name.removeprefix("epoch_")) > epoch:  # damaged; the training will write it again
+                shutil.rmtree(path)
+    # The devices in use connect while no process is ahead of another.
+    mesh = sweep.runs_mesh(len(keys))
+    sweep.gather(sweep.place(np.zeros(mesh.size, np.float32), mesh, sweep.SPLIT), len(keys))
+    if states is None:
+        return sweep.init_states(config, keys), history, epoch
+    print(f"continuing after epoch {epoch}")
+    return states, history, epoch
 
 
 def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | None, dict, int]:

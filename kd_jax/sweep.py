@@ -25,8 +25,8 @@ def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: 
     """HParams with leading axis R = H x S, setting-major; student seed s learns from teacher seed s mod M.
 
     settings: H HParams of numpy scalars (their `teacher` is overwritten).  seeds: S non-negative ints.
-    Returns: numpy leaves; weight_decay is None where no run has any, which saves the optimiser two of its
-        twelve passes over memory, 7 % of an mlp-800-800 student's time on a CPU.
+    Returns: numpy leaves; weight_decay is None where no run has any, which saves the optimiser two passes
+        over memory.
     """
     rows = [setting.replace(teacher=np.int32(seed % num_teachers)) for setting in settings for seed in seeds]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
