@@ -23,6 +23,8 @@ from kd_jax import results
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
+flags.declare_key_flag("out")  # of common's flags --help lists these two
+flags.declare_key_flag("precision")
 PARTS = ("starts", "growth", "extras", "chunks", "speed")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
 flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed, comma list.")
