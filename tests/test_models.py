@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_jax import models
-from kd_jax.models.mlp import drop
+from kd_jax.models.layers import drop
 from kd_jax.sweep import QUICK_COMPILE
 from kd_jax.types import InputError
 

@@ -11,10 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax.models.mlp import mlp
+from kd_jax.models.cnn import cnn
+from kd_jax.models.mlp import MLP, mlp
 from kd_jax.types import InputError, Variables
 
-MODELS = {"mlp": mlp}
+MODELS = {"mlp": mlp, "cnn": cnn}
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -31,7 +32,8 @@ def build(
 
     Args:
         num_classes: K, the number of logits.
-        input_dropout, dropout: probabilities of dropping an input and a hidden unit, in [0, 1).
+        input_dropout, dropout: probabilities of dropping an input (fully connected networks only) and a
+            hidden unit, in [0, 1).
         precision: of the matrix products (float32 under JAX's default precision: TF32 on recent NVIDIA GPUs);
             parameters, logits and losses are always float32.
     Errors: InputError for an unknown family or a malformed spec.
@@ -43,9 +45,12 @@ def build(
         raise InputError(
             "unknown model", f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800", spec + hint
         )
-    return MODELS[family](
-        spec, words, num_classes, input_dropout=input_dropout, dropout=dropout, dtype=PRECISIONS[precision]
-    )
+    options = {"dropout": dropout, "dtype": PRECISIONS[precision]}
+    if family == "mlp":
+        options["input_dropout"] = input_dropout
+    elif input_dropout:
+        raise InputError("dropout of inputs is of fully connected networks", "0 for pictures", input_dropout)
+    return MODELS[family](spec, words, num_classes, **options)
 
 
 def init_variables(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
@@ -69,12 +74,16 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
     return logits, features, dict(changed)
 
 
-def predict(model: nn.Module, variables: Variables, images: jax.Array, batch_size: int = 1000) -> jax.Array:
+def predict(
+    model: nn.Module, variables: Variables, images: jax.Array, batch_size: int | None = None
+) -> jax.Array:
     """Logits in evaluation mode for any number of images, in padded batches: none dropped, none twice.
 
     images: u8[N,h,w,c].  Returns: f32[N,K].
     """
     num = images.shape[0]
+    if batch_size is None:  # a convolution's activations are many times its input
+        batch_size = 1000 if isinstance(model, MLP) else 100
     batch_size = min(batch_size, num)
     padding = -num % batch_size
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num

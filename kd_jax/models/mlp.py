@@ -3,23 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jax.extend.random import threefry_2x32
 
+from kd_jax.models.layers import drop
 from kd_jax.types import InputError
-
-
-def drop(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Inverted dropout: zero with probability `rate`, else x / (1 - rate) (Srivastava et al. 2014).
-
-    Random bits are a visible share of a dense network's step on a CPU, so none is wasted: each threefry block
-    gives 64 bits (jax.random keeps 32 of them) and decides four units; the rate is rounded to 1/65536.
-    """
-    words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-x.size // 4) * 2, dtype=jnp.uint32))
-    bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
-    keep = bits >= jnp.uint16(min(round(rate * 65536), 65535))
-    return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
 class MLP(nn.Module):
