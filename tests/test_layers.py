@@ -1,0 +1,80 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd_jax.models import layers
+
+
+def images(*shape, dtype=np.float32):
+    return jnp.asarray(3 + 2 * np.random.RandomState(0).standard_normal(shape), dtype)
+
+
+def variables(channels):
+    random = np.random.RandomState(1)
+    params = {"scale": random.uniform(0.5, 2, channels), "bias": random.standard_normal(channels)}
+    stats = {"mean": random.standard_normal(channels), "var": random.uniform(0.5, 2, channels)}
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), {"params": params, "batch_stats": stats})
+
+
+@pytest.mark.parametrize("shape", [(8, 5, 6, 3), (16, 4)])
+def test_batch_norm_is_flax_s(shape):
+    x, held = images(*shape), variables(shape[-1])
+    weights = jnp.asarray(np.random.RandomState(2).standard_normal(shape), jnp.float32)
+    reference = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5)
+
+    def theirs(params, x):
+        y, state = reference.apply(held | {"params": params}, x, mutable=["batch_stats"])
+        return jnp.sum(weights * y), (y, state["batch_stats"])
+
+    def ours(params, x):
+        y, state = layers.BatchNorm().apply(held | {"params": params}, x, True, mutable=["batch_stats"])
+        return jnp.sum(weights * y), (y, state["batch_stats"])
+
+    found, expected = (jax.grad(f, (0, 1), has_aux=True)(held["params"], x) for f in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
+
+
+def test_batch_norm_evaluates_by_the_running_averages():
+    x, held = images(8, 5, 6, 3), variables(3)
+    found = layers.BatchNorm().apply(held, x, False)
+    expected = nn.BatchNorm(use_running_average=True, epsilon=1e-5).apply(held, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_starts_as_flax_s():
+    x = images(8, 5, 6, 3)
+    found = layers.BatchNorm().init(jax.random.key(0), x, False)
+    expected = nn.BatchNorm(use_running_average=True).init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_batch_norm_in_half_precision_keeps_its_statistics_in_single():
+    x = images(64, 8, 8, 3, dtype=jnp.bfloat16)
+    held = layers.BatchNorm().init(jax.random.key(0), x, False)
+    y, state = layers.BatchNorm(jnp.bfloat16).apply(held, x, True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16 and state["batch_stats"]["mean"].dtype == jnp.float32
+    mean = np.asarray(x, np.float32).mean((0, 1, 2))
+    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", [2, 4, 5, 7])
+def test_halve_is_max_pooling(side):
+    x = images(3, side, side + 1, 2)
+    expected = nn.max_pool(x, (2, 2), (2, 2))
+    np.testing.assert_array_equal(layers.halve(x), expected)
+    found, wanted = (
+        jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x)
+        for f in (layers.halve, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_average_is_average_pooling(size):
+    x = images(3, 7, 6, 2)
+    corners = [(i, j) for i in range(0, 7 - size + 1, size) for j in range(0, 6 - size + 1, size)]
+    means = [np.asarray(x)[:, i : i + size, j : j + size].mean((1, 2)) for i, j in corners]
+    expected = np.stack(means, 1).reshape(3, 7 // size, 6 // size, 2)
+    np.testing.assert_allclose(layers.average(x, size), expected, rtol=1e-6)
