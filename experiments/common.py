@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,8 +29,20 @@ from kd_jax.types import HParams, InputError, LossFn, Table
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
 
-flags.DEFINE_string("data_set", "digits", "digits, a TFDS name such as mnist, or a path to an .npz file.")
+flags.DEFINE_string(
+    "data_set",
+    "digits",
+    "digits, a TFDS name such as mnist, or a path to an .npz file or a folder of images.",
+)
 flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Pixels: each image of a folder is resized and cropped to such a square (default: as they are).",
+    lower_bound=1,
+    upper_bound=65_535,
+)
+flags.DEFINE_bool("skip_unreadable", False, "Leave out a folder's files that cannot be read.")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1).")
 flags.DEFINE_string("out", None, "Run folder to write; the same command run again continues it.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000)
@@ -196,20 +209,41 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
     return values
 
 
-def parse_classes(name: str, text: str, num_classes: int) -> list[tuple[int, ...]]:
-    """The class sets of a comma list such as "none,3,7+8"; "none" is the empty set."""
-    expected = f"none or classes 0..{num_classes - 1} joined by +, separated by commas, as in none,3,7+8"
-    sets: list[tuple[int, ...]] = []
-    for word in map(str.strip, text.split(",")):
-        if word != "none" and not re.fullmatch(r"[0-9]{1,6}(\+[0-9]{1,6})*", word):
-            raise InputError(f"malformed --{name}", expected, repr(text))
-        classes = () if word == "none" else tuple(sorted(int(part) for part in word.split("+")))
-        if any(c >= num_classes for c in classes) or len(set(classes)) < len(classes):
-            raise InputError(f"--{name} names no such class, or one twice", expected, text)
-        if classes in sets:
-            raise InputError(f"--{name} names a set twice", "each set once", text)
-        sets.append(classes)
-    return sets
+def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
+    """The class sets of a comma list such as "none,3,cat+dog"; "none" is the empty set.
+
+    A class is given by its number or its name, which may hold any sign: the longest name that fits is meant,
+    but a number that is some class's always means that class, whatever another is called.
+    """
+    numbers = f"numbers 0..{len(class_names) - 1}"
+    expected = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
+    names = map(re.escape, sorted(filter(None, class_names), key=len, reverse=True))
+    token = re.compile(rf"\s*({'|'.join(['none', '[0-9]{1,6}', *names])})\s*(\+|,|\Z)")
+    sets: list[list[int]] = []
+    position, before = 0, ","
+    while before:
+        found = token.match(text, position)
+        alone = before == "," and found and found[2] != "+"
+        if not found or (found[1] == "none" and not alone):
+            word = re.split("[+,]", text[position:], maxsplit=1)[0].strip()
+            wrong = f"malformed --{name}" if word in ("", "none") else f"--{name} names no such class"
+            raise InputError(wrong, expected, repr(text))
+        sets += [[]] if before == "," else []
+        sets[-1] += [] if found[1] == "none" else [_class_number(found[1], class_names)]
+        position, before = found.end(), found[2]
+    if any(-1 in classes or len(set(classes)) < len(classes) for classes in sets):
+        raise InputError(f"--{name} names no one such class, or one twice", expected, text)
+    if len({frozenset(classes) for classes in sets}) < len(sets):
+        raise InputError(f"--{name} names a set twice", "each set once", text)
+    return [tuple(sorted(classes)) for classes in sets]
+
+
+def _class_number(word: str, class_names: Sequence[str]) -> int:
+    """-1 where the word is no class's, or the name of several."""
+    if re.fullmatch("[0-9]{1,6}", word) and int(word) < len(class_names):
+        return int(word)
+    numbers = [number for number, called in enumerate(class_names) if called == word]
+    return numbers[0] if len(numbers) == 1 else -1
 
 
 def require(name: str, example: str) -> str:
@@ -225,9 +259,37 @@ def require_folder(name: str, example: str) -> Path:
     return Path(os.path.expanduser(require(name, example)))  # which, unlike Path's, never fails
 
 
+def decoding_progress() -> Callable[[int, int], None]:
+    """Says on stderr how far the decoding is: a bar on a terminal, else a line every ten seconds."""
+    terminal = sys.stderr.isatty()
+    pause = 0.1 if terminal else 10.0
+    due = time.monotonic() + pause
+
+    def show(done: int, total: int) -> None:
+        nonlocal due
+        now, last = time.monotonic(), terminal and done == total
+        if jax.process_index() > 0 or (now < due and not last):
+            return
+        due = now + pause
+        line = f"decoding images: {done:,} of {total:,}"
+        if terminal:
+            filled = 30 * done // total
+            # Back to the line's start: an error that comes next is written over the bar.
+            line = f"[{'#' * filled:.<30}] {line}"
+            print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr)
+
+    return show
+
+
 def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     """(data set, indices of its training part, indices of its validation split) as the flags say."""
-    dataset = data.load(FLAGS.data_set, FLAGS.data_dir)
+    options = {"image_size": FLAGS.image_size, "skip_unreadable": FLAGS.skip_unreadable}
+    dataset = data.load(FLAGS.data_set, FLAGS.data_dir, **options, progress=decoding_progress())
+    if dataset.num_skipped:
+        files = "file that cannot be read is" if dataset.num_skipped == 1 else "files that cannot be read are"
+        tell(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")
     train, validation = data.split_validation(dataset.train_labels, FLAGS.validation_fraction)
     return dataset, train, validation
 

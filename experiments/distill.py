@@ -63,8 +63,9 @@ class Teacher(NamedTuple):
     description: dict
 
 
-def parse_settings(num_classes: int) -> list[Setting]:
+def parse_settings(class_names: Sequence[str]) -> list[Setting]:
     """The product of the comma lists; what is the same setting (alpha = 0 at two temperatures) comes once."""
+    num_classes = len(class_names)
     temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
     alphas = common.parse_numbers("alphas", FLAGS.alphas, high=1.0)
     rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, positive=True)
@@ -72,10 +73,10 @@ def parse_settings(num_classes: int) -> list[Setting]:
     masks = []
     if FLAGS.omit is not None or FLAGS.keep is None:
         omit = "none" if FLAGS.omit is None else FLAGS.omit
-        for missing in common.parse_classes("omit", omit, num_classes):
+        for missing in common.parse_classes("omit", omit, class_names):
             masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
     if FLAGS.keep is not None:
-        for kept in common.parse_classes("keep", FLAGS.keep, num_classes):
+        for kept in common.parse_classes("keep", FLAGS.keep, class_names):
             missing = tuple(sorted(set(range(num_classes)) - set(kept)))
             masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", missing))
     settings: dict[str, Setting] = {}
@@ -196,7 +197,7 @@ def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
-    settings = parse_settings(dataset.num_classes)
+    settings = parse_settings(dataset.class_names)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
     teacher = load_teacher(dataset.fingerprint, validation)

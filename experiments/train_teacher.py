@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
 flags.DEFINE_float("weight_decay", 0.0, "Weight decay (decoupled for adamw).")
-flags.DEFINE_string("omit", "none", "Classes the teacher does not see, joined by +.")
+flags.DEFINE_string("omit", "none", "Classes the teacher does not see, numbers or names, joined by +.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> None:
     (learning_rate,) = common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
     (weight_decay,) = common.parse_numbers("weight_decay", str(FLAGS.weight_decay))
     dataset, train, validation = common.load_data()
-    sets = common.parse_classes("omit", FLAGS.omit, dataset.num_classes)
+    sets = common.parse_classes("omit", FLAGS.omit, dataset.class_names)
     if len(sets) > 1 or len(sets[0]) >= dataset.num_classes:
         raise InputError("--omit of a teacher", "one set of classes that leaves some", FLAGS.omit)
     (missing,) = sets

@@ -21,7 +21,7 @@ from kd_jax.types import InputError
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
-_FORMAT = 1
+_FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -78,17 +78,23 @@ def fingerprint(arrays: Sequence[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def place(folder: Path, root: Path, cache_dir: str | os.PathLike | None) -> tuple[Path, str]:
-    """The cache file for what is decoded from `folder` (below `root`), and a text of its files' state.
+def place(name: str, folder: Path, state: object, cache_dir: str | os.PathLike | None) -> tuple[Path, str]:
+    """The cache file for what is decoded from `folder`, and a sha256 (hex) that changes with its source.
 
+    name: what the file's name begins with.  state: all that decoding depends on, as JSON has it.
     cache_dir: else KD_JAX_CACHE, else the user's cache folder.
     """
     path = str(folder.resolve())
-    stats = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
-    source = json.dumps([_FORMAT, path, [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]])
+    source = hashlib.sha256(json.dumps([_FORMAT, path, state]).encode()).hexdigest()
     # Named by its place alone, so that a source prepared anew takes over the file of the old one.
-    digest = hashlib.sha256(path.encode()).hexdigest()[:16]
-    return _folder(cache_dir) / f"{'-'.join(folder.relative_to(root).parts)}-{digest}.npz", source
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return _folder(cache_dir) / f"{name}-{digest}.npz", source
+
+
+def files_state(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and mtime in ns of each file in a folder."""
+    stats = sorted((file.name, file.stat()) for file in folder.iterdir() if file.is_file())
+    return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
 def _folder(cache_dir: str | os.PathLike | None) -> Path:
@@ -96,22 +102,23 @@ def _folder(cache_dir: str | os.PathLike | None) -> Path:
     return Path(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data").expanduser()
 
 
-def _seal(source: str, of_arrays: str, class_names: Sequence[str]) -> str:
+def _seal(source: str, of_arrays: str, class_names: Sequence[str], num_skipped: int) -> str:
     """sha256 (hex) of all that a cache file holds; of_arrays: their fingerprint, which stands for them."""
-    return hashlib.sha256(json.dumps([source, of_arrays, class_names]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([source, of_arrays, class_names, num_skipped]).encode()).hexdigest()
 
 
-def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], str] | None:
-    """(the ARRAYS, class names, fingerprint) as written for the same source; None where not there whole."""
+def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], str, int] | None:
+    """(the ARRAYS, class names, fingerprint, number of files skipped) as written for the same source; None
+    where not there whole."""
     try:
-        held = read_npz(path, (*ARRAYS, "class_names", "source", "digest"))
-        if str(held["source"]) != source:
+        if str(read_npz(path, ("source",))["source"]) != source:
             return None
+        held = read_npz(path, (*ARRAYS, "class_names", "num_skipped", "digest"))
         arrays, class_names = [held[key] for key in ARRAYS], tuple(held["class_names"].tolist())
-        found = fingerprint(arrays)
-        if _seal(source, found, class_names) != str(held["digest"]):
+        found, num_skipped = fingerprint(arrays), int(held["num_skipped"])
+        if _seal(source, found, class_names, num_skipped) != str(held["digest"]):
             raise ValueError("the stored sha256 differs")
-        return arrays, class_names, found
+        return arrays, class_names, found, num_skipped
     except FileNotFoundError:
         return None
     except Exception as error:  # As with any file, a damaged one may raise nearly anything.
@@ -122,10 +129,10 @@ def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], st
 def write(path: Path, source: str, dataset: Any) -> None:
     """Writes a cache file whole or not at all; a folder that takes none is no error.
 
-    dataset: anything with the ARRAYS, class_names and their fingerprint as attributes.
+    dataset: anything with the ARRAYS, their fingerprint, class_names and num_skipped as attributes.
     """
-    members = {key: getattr(dataset, key) for key in (*ARRAYS, "class_names")}
-    digest = _seal(source, dataset.fingerprint, dataset.class_names)
+    members = {key: getattr(dataset, key) for key in (*ARRAYS, "class_names", "num_skipped")}
+    digest = _seal(source, dataset.fingerprint, dataset.class_names, dataset.num_skipped)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,8 @@
 """Data sets by name: names -> uint8 arrays on the host.
 
-A name is an entry of DATASETS, a path ending in .npz, or a TFDS image-classification set that has been
-prepared on this machine (tfds.py). TFDS sets are decoded once, then come from a cache (cache.py).
+A name is an entry of DATASETS, a path ending in .npz, an image folder (folders.py), or a TFDS
+image-classification set that has been prepared on this machine (tfds.py). Folders and TFDS sets are decoded
+once, then come from a cache (cache.py).
 
 Left out: normalisation (it belongs to the compiled step: one byte a pixel travels) and shuffling (the order
 of an epoch is a function of its key). Nothing read here is ever unpickled, and no file read here names code
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax import cache, tfds
+from kd_jax import cache, folders, tfds
 from kd_jax.cache import ARRAYS
 from kd_jax.types import InputError
 
@@ -34,6 +35,7 @@ class Dataset:
     train_labels, test_labels: i32[N], each in 0..K-1.
     num_classes: K >= 2.  class_names: K words.
     fingerprint: sha256 (hex) of the four arrays with their shapes, whatever their source.
+    num_skipped: files of an image folder that could not be read and are left out.
     """
 
     name: str
@@ -44,23 +46,36 @@ class Dataset:
     num_classes: int
     class_names: tuple[str, ...]
     fingerprint: str
+    num_skipped: int = 0
 
 
 def load(
     name: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
+    *,
+    image_size: int | None = None,
+    skip_unreadable: bool = False,
+    progress: folders.Progress | None = None,
 ) -> Dataset:
     """The data set called `name`.
 
     data_dir: where TFDS sets lie; else TFDS_DATA_DIR, else TFDS's own default.
     cache_dir: where decoded arrays are kept; else KD_JAX_CACHE, else the user's cache folder. A folder that
         cannot be written is no error.
+    image_size, skip_unreadable: of an image folder alone: h = w (None: the images' own), and whether files
+        that cannot be read are left out (else they are an error).
+    progress: called while an image folder is decoded.
     Raises InputError for an unknown, unprepared, unreadable or unsuitable data set.
     """
     name = os.fspath(name)
     loader = DATASETS.get(name) or (_load_npz if name.endswith(".npz") else _load_tfds)
     try:
+        if loader is _load_tfds and folders.is_image_folder(name):
+            return _load_folder(name, cache_dir, image_size, skip_unreadable, progress)
+        for option, given in (("image_size", image_size), ("skip_unreadable", skip_unreadable)):
+            wrong = f"--{option} is for image folders"
+            _require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
         return loader(name, data_dir, cache_dir)
     except OSError as error:
         wrong = f"data set {name!r} cannot be read"
@@ -127,11 +142,31 @@ def _load_tfds(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     folder = tfds.prepared_folder(name, root)
     if folder is None:
         raise _unknown(name, root)
-    path, source = cache.place(folder, root, cache_dir)
+    label = "-".join(folder.relative_to(root).parts)
+    path, source = cache.place(label, folder, cache.files_state(folder), cache_dir)
     held = cache.read(path, source)
     if held is not None:
         return _freeze(name, *held)
     dataset = _assemble(name, *tfds.decode(name, root, folder))
+    cache.write(path, source, dataset)
+    return dataset
+
+
+def _load_folder(
+    name: str, cache_dir: Any, image_size: int | None, skip_unreadable: bool, progress: Any
+) -> Dataset:
+    """An image folder: from the cache of decoded arrays, or decoded and put there."""
+    _require(image_size is None or image_size > 0, "image_size out of range", "1 or more pixels", image_size)
+    root = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
+    listing = folders.survey(root)
+    # A file for each size, so that two sizes in turn are decoded once each.
+    label = f"{root.resolve().name[:40]}-{image_size or 'own'}"
+    path, source = cache.place(label, root, [listing[1:], image_size], cache_dir)
+    held = cache.read(path, source)
+    if held is not None and (skip_unreadable or held[-1] == 0):
+        return _freeze(name, *held)
+    arrays, num_skipped = folders.decode(listing, image_size, skip_unreadable, progress)
+    dataset = dataclasses.replace(_assemble(name, arrays, listing.class_names), num_skipped=num_skipped)
     cache.write(path, source, dataset)
     return dataset
 
@@ -141,7 +176,8 @@ def _unknown(name: str, root: Path) -> InputError:
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
     known = sorted({*DATASETS, *tfds.known_names(), *prepared})
     near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]
-    expected = f"{', '.join(DATASETS)}, a path ending in .npz, or a TFDS name (nearest: {', '.join(near)})"
+    paths = "a path ending in .npz, a folder of train/ and val/ or test/"
+    expected = f"{', '.join(DATASETS)}, {paths}, or a TFDS name (nearest: {', '.join(near)})"
     return InputError("unknown data set", expected, repr(name))
 
 
@@ -210,12 +246,21 @@ def _count_classes(name: str, train_labels: np.ndarray) -> int:
 
 
 def _freeze(
-    name: str, arrays: Sequence[np.ndarray], class_names: tuple[str, ...], fingerprint: str
+    name: str,
+    arrays: Sequence[np.ndarray],
+    class_names: tuple[str, ...],
+    fingerprint: str,
+    num_skipped: int = 0,
 ) -> Dataset:
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
     for array in arrays:
         array.setflags(write=False)
     named = dict(zip(ARRAYS, arrays, strict=True))
     return Dataset(
-        name, **named, num_classes=len(class_names), class_names=class_names, fingerprint=fingerprint
+        name,
+        **named,
+        num_classes=len(class_names),
+        class_names=class_names,
+        fingerprint=fingerprint,
+        num_skipped=num_skipped,
     )

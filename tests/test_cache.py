@@ -72,7 +72,7 @@ def test_every_flipped_byte_of_a_cache_is_seen(cached):
         file.write_bytes(flipped)
         held = cache.read(file, source)
         if held is not None:
-            arrays, class_names, _ = held
+            arrays, class_names, *_ = held
             assert all(map(np.array_equal, arrays, expected)) and class_names == dataset.class_names
 
 

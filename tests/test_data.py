@@ -2,6 +2,7 @@
 bad input against the one line that names it."""
 
 import io
+import os
 import pickle
 import subprocess
 import sys
@@ -76,6 +77,24 @@ def test_mnist_comes_from_the_cache(mnist, monkeypatch):
     monkeypatch.setattr(tfds, "decode", None)
     again = data.load("mnist:3.0.1")
     assert same(again, mnist) and again.fingerprint == mnist.fingerprint
+
+
+# --- CIFAR-10 -------------------------------------------------------------------------------------------
+
+
+def test_cifar10_is_the_official_one():
+    root = Path(os.environ.get("TFDS_DATA_DIR", "nowhere"))
+    if not (root / "cifar10").is_dir():
+        pytest.skip("no real CIFAR-10: TFDS_DATA_DIR names no folder that holds it")
+    cifar = data.load("cifar10")
+    assert cifar.train_images.shape == (50_000, 32, 32, 3) and cifar.test_images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(cifar.train_labels).tolist() == [5000] * 10
+    assert np.bincount(cifar.test_labels).tolist() == [1000] * 10
+    assert cifar.class_names[:4] == ("airplane", "automobile", "bird", "cat")
+    # The constants that everyone normalises CIFAR-10 with.
+    pixels = cifar.train_images.reshape(-1, 3)
+    assert pixels.mean(0) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)
+    assert pixels.std(0) / 255 == pytest.approx([0.2470, 0.2435, 0.2616], abs=1e-4)
 
 
 # --- .npz -----------------------------------------------------------------------------------------------

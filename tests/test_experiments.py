@@ -8,6 +8,7 @@ import csv
 import fcntl
 import hashlib
 import importlib.metadata
+import io
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -629,7 +631,7 @@ def test_mnist_end_to_end(launch, home, mnist):
 @pytest.fixture
 def settings(launch):
     """settings(flags...) -> [(name, missing, temperature, alpha, learning rate, weight decay)], or error."""
-    return lambda *words: launch("distill", *words, ask="parse_settings(10)").value
+    return lambda *words: launch("distill", *words, ask="parse_settings('0123456789')").value
 
 
 def test_settings_are_the_product_of_the_lists(settings):
@@ -687,6 +689,35 @@ def test_omit_and_keep_together(settings):
     ]
     assert [(name, missing) for name, missing, *_ in settings("--keep=7+8")] == [("T=4 keep=7+8", rest)]
     assert settings("--omit=8+7, 3")[0][:2] == ["T=4 omit=7+8", [7, 8]]  # in any order, spaces allowed
+
+
+def test_classes_by_their_names(launch):
+    names = ["cat", "3", "big dog", "a+b", "b,c", "none", "c", "cat+3", "2007", "7 up", "sea", "sea"]
+
+    def parse(text):
+        ask = f"common.parse_classes('omit', {text!r}, {names})"
+        return launch("distill", ask=ask).value
+
+    assert parse("cat") == parse("0") == parse(" cat ") == [[0]]
+    assert parse("none,big dog,c+cat") == [[], [2], [0, 6]]
+    assert parse("a+b") == [[3]] and parse("b,c") == [[4]] and parse("b,c+a+b,cat") == [[3, 4], [0]]
+    assert parse("3") == [[3]] and parse("1") == [[1]]  # a number is the class of that number, first of all
+    assert parse("2007") == [[8]] and parse("7 up+7") == [[7, 9]]  # where no class has it, it may be a name
+    assert parse("cat+3") == [[7]] and parse("cat+03") == [[0, 3]]  # the longest name
+    for text, message in (
+        ("cow", "--omit names no such class: expected none or classes (numbers 0..11 or names)"),
+        ("Cat", "names no such class"),
+        ("sea", "names no one such class"),
+        ("2008", "names no one such class, or one twice"),
+        ("cat+0", "or one twice"),
+        ("cat,0", "names a set twice"),
+        ("none+cat", "malformed --omit"),
+        ("cat+none", "malformed --omit"),
+        ("cat+", "malformed --omit"),
+        (",cat", "malformed --omit"),
+        ("cat big dog", "names no such class"),
+    ):
+        assert message in parse(text), text
 
 
 def test_labels_need_no_teacher(launch, home, toy, tmp_path):
@@ -1001,6 +1032,10 @@ BAD_INPUT = {
         "mnist.*is not prepared.*download_and_prepare",
     ),
     "npz missing": (["--data_set={home}/nothing.npz"], "nothing.npz"),
+    "folder of no images": (["--data_set={home}"], "unknown data set.* a folder of train/ and val/ or test/"),
+    "size of no folder": (["--image_size=8"], "--image_size is for image folders: .*'digits'; given"),
+    "skipping in no folder": (["--skip_unreadable"], "--skip_unreadable is for image folders"),
+    "size 0": (["--image_size=0"], "--image_size .*; given 0"),
     "npz with pickles": (["--data_set={pickled}"], "plain arrays .no pickled objects"),
     "npz of floats": (["--data_set={floats}"], "expected uint8"),
     "npz with a class gap": (["--data_set={gap}"], "none of class 1"),
@@ -1305,6 +1340,65 @@ def test_a_mask_that_keeps_only_classes_without_examples(launch, home, toy, tmp_
         assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1, outcome
         assert "nothing left after masking: expected a class that has training examples" in outcome.err
     assert snapshot(tmp_path) == before
+
+
+def test_a_folder_of_images(launch, home, tmp_path):
+    """From files to students: what cannot be read is told each time, classes go by their names."""
+    order = np.random.RandomState(0)
+    for split, number in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("big dog", "cat", "cow")):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for index in range(number):
+                image = order.randint(0, 90, (6, 5, 3)).astype(np.uint8)
+                image[label] = 255
+                Image.fromarray(image).save(tmp_path / "set" / split / name / f"{index}.png")
+    bad = tmp_path / "set" / "train" / "cow" / "bad.jpg"
+    bad.touch()
+    words = [f"--data_set={tmp_path / 'set'}", "--model=mlp-8", "--epochs=2", "--batch_size=8"]
+    teach = [*words, "--omit=cow", f"--out={tmp_path / 'teacher'}"]
+    outcome = launch("train_teacher", *teach)
+    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
+    assert "1 of 49 images" in outcome.err and "train/cow/bad.jpg (Unidentified" in outcome.err
+    note = f"note: 1 file that cannot be read is left out of {tmp_path / 'set'}\n"
+    for _ in range(2):  # decoded, and from the cache
+        outcome = launch("train_teacher", *teach, "--skip_unreadable", draw=False)
+        assert outcome.status == 0 and outcome.err == note, outcome
+    bad.unlink()
+    words += ["--omit=none,cat,big dog+cow", f"--teacher={tmp_path / 'teacher'}", f"--out={tmp_path / 'run'}"]
+    outcome = launch("distill", *words, draw=False)
+    assert outcome.status == 0 and "never saw class 2 either" in outcome.err, outcome
+    config = config_of(tmp_path / "run")
+    assert [setting["missing"] for setting in config["settings"]] == [[], [1], [0, 2]]
+    assert config["data"]["class_names"] == ["big dog", "cat", "cow"]
+    assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, False)
+    words[-1] = f"--out={tmp_path / 'small'}"
+    outcome = launch("distill", *words, "--image_size=4", draw=False)
+    assert outcome.status == 2 and "teacher of another data set" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "terminal, clock, expected",
+    [
+        (False, (0, 9, 11, 12), "decoding images: 50 of 100\n"),
+        (
+            True,
+            (0, 0.05, 0.2, 0.25),
+            f"[{'#' * 15}{'.' * 15}] decoding images: 50 of 100\r[{'#' * 30}] decoding images: 100 of 100\n",
+        ),
+    ],
+)
+def test_progress_of_decoding(monkeypatch, terminal, clock, expected):
+    """On a terminal a bar that ends with its line; elsewhere a line, and that only after ten seconds."""
+    from experiments import common
+
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal  # type: ignore[method-assign]
+    monkeypatch.setattr(common, "time", SimpleNamespace(monotonic=iter(clock).__next__))
+    monkeypatch.setattr(sys, "stderr", stream)
+    show = common.decoding_progress()
+    for done in (25, 50, 100):
+        show(done, 100)
+    assert stream.getvalue() == expected
 
 
 # --- the launcher itself, and a real start --------------------------------------------------------------

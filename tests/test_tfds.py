@@ -42,8 +42,10 @@ def prepare(
     file_format="array_record",
     other_labels=(),
     supervised=True,
+    features=None,
 ):
-    """Writes what TFDS would have prepared, real records included; splits: name -> (images, labels)."""
+    """Writes what TFDS would have prepared, real records included; splits: name -> (images, labels);
+    features: TFDS's own declaration, instead of ten classes and what `shape` and `other_labels` say."""
     types = pytest.importorskip("tensorflow_datasets").features
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -51,7 +53,8 @@ def prepare(
     folder.mkdir(parents=True)
     kinds = {key: types.ClassLabel(num_classes=20) for key in other_labels}
     kinds["label"] = types.ClassLabel(names=[f"class {k}" for k in range(10)])
-    features = types.FeaturesDict({"image": types.Image(shape=shape), **kinds})
+    features = features or types.FeaturesDict({"image": types.Image(shape=shape), **kinds})
+    others = {key: "" if isinstance(kind, types.Text) else 0 for key, kind in features.items()}
     features.save_config(str(folder))
     splits = splits or {"train": colour(30), "test": colour(20, seed=1)}
     base = Path(name).parts[0]
@@ -60,8 +63,7 @@ def prepare(
             str(folder / f"{base}-{split}.array_record-00000-of-00001"), "group_size:1"
         )
         for pixels, label in zip(images, labels, strict=True):
-            example = {"image": png(pixels), **dict.fromkeys(other_labels, 0), "label": label}
-            writer.write(features.serialize_example(example))
+            writer.write(features.serialize_example(others | {"image": png(pixels), "label": label}))
         writer.close()
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     info = {
@@ -90,6 +92,19 @@ def test_tfds(tmp_path, monkeypatch):
     assert np.array_equal(dataset.train_labels, train_labels) and dataset.train_labels.dtype == np.int32
     assert np.array_equal(dataset.test_labels, test_labels)
     assert dataset.class_names == tuple(f"class {k}" for k in range(10))
+    assert "tensorflow" not in sys.modules
+
+
+def test_cifar100_as_tfds_declares_it(tmp_path):
+    """Its 20 coarse labels, 0 here, are not the 100 that count."""
+    library = pytest.importorskip("tensorflow_datasets")
+    with library.testing.mock_data():  # which keeps the builder from asking the network
+        features = library.builder("cifar100", data_dir=tmp_path / "nothing").info.features
+    images, _ = colour(100, (32, 32, 3))
+    prepare(tmp_path, splits=dict.fromkeys(("train", "test"), (images, range(100))), features=features)
+    dataset = data.load("cifar100", tmp_path)
+    assert dataset.num_classes == 100 and dataset.train_labels.tolist() == list(range(100))
+    assert np.array_equal(dataset.test_images, images)
     assert "tensorflow" not in sys.modules
 
 
