@@ -21,7 +21,7 @@ from absl import flags
 from experiments import common, processes, report
 from kd_jax import checkpoint, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
-from kd_jax.types import HParams, InputError, Table, TrainState
+from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
 
@@ -84,6 +84,8 @@ def _claim(out: Path, config: dict) -> bool:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
     if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
         differing.append("another teacher")
+    if before.get("init") != config.get("init"):
+        differing.append("other initial weights")
     if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
         parts = ("data", "settings", "runs")
         differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
@@ -120,16 +122,18 @@ def train_runs(
     keys: jax.Array,
     out: Path,
     description: dict,
+    given: Variables | None = None,
 ) -> tuple[TrainState, dict]:
     """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
 
     description: what config.json would say if the runs began now.
+    given: variables that all runs start with instead of their own.
     Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
         arrays [R,E,...].
     """
     folder = out / "checkpoints"
     num_runs = len(keys)
-    states, history, first = _starting_point(config, keys, folder)
+    states, history, first = _starting_point(config, keys, folder, given)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
     start = time.monotonic()
@@ -163,7 +167,9 @@ def train_runs(
     return states, history
 
 
-def _starting_point(config: Config, keys: jax.Array, folder: Path) -> tuple[TrainState, dict, int]:
+def _starting_point(
+    config: Config, keys: jax.Array, folder: Path, given: Variables | None
+) -> tuple[TrainState, dict, int]:
     """(states, history, epoch) to go on from: the newest whole checkpoint's, or fresh states, {} and 0."""
     template = jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
     states, history, epoch = _last_checkpoint(folder, template)
@@ -178,7 +184,7 @@ def _starting_point(config: Config, keys: jax.Array, folder: Path) -> tuple[Trai
     mesh = sweep.runs_mesh(len(keys))
     sweep.gather(sweep.place(np.zeros(mesh.size, np.float32), mesh, sweep.SPLIT), len(keys))
     if states is None:
-        return sweep.init_states(config, keys), history, epoch
+        return sweep.init_states(config, keys, given), history, epoch
     print(f"continuing after epoch {epoch}")
     return states, history, epoch
 

@@ -2,20 +2,41 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 from absl import flags
 
 from experiments import common, running
-from kd_jax import checkpoint, losses, results, sweep, tidy
-from kd_jax.train import variables_of
+from kd_jax import checkpoint, losses, models, pretrained, results, sweep, tidy
+from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
 flags.DEFINE_float("weight_decay", 0.0, "Weight decay (decoupled for adamw).")
+flags.DEFINE_string(
+    "init", None, "Weights to start from: a .safetensors, .pt or .pth file, or a hub name (owner/model)."
+)
+flags.DEFINE_bool(
+    "freeze_backbone", False, "Train the classifier alone (the last dense layer), on features of --init."
+)
 flags.DEFINE_string("omit", "none", "Classes the teacher does not see, numbers or names, joined by +.")
+
+
+def load_initial(config: Config) -> pretrained.Pretrained | None:
+    """The weights that --init names, None without it."""
+    if FLAGS.freeze_backbone and (not FLAGS.init or FLAGS.max_norm):
+        expected = "--init with it, and no --max_norm, which is of the weights that would be frozen"
+        raise InputError("--freeze_backbone cannot be this", expected, common.command())
+    if not FLAGS.init:
+        return None
+    init = partial(models.init_variables, config.model, image_shape=config.image_shape)
+    initial = pretrained.load(FLAGS.init, config.model, jax.eval_shape(init, jax.random.key(0)))
+    if initial.fresh_classifier:
+        common.tell(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
+    return initial
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,7 +50,10 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("--omit of a teacher", "one set of classes that leaves some", FLAGS.omit)
     (missing,) = sets
     common.require_examples(dataset.train_labels[train], missing, f"--omit={FLAGS.omit}")
-    config = common.make_config(spec, dataset, len(train), losses.LOSSES["labels"])
+    config = common.make_config(
+        spec, dataset, len(train), losses.LOSSES["labels"], freeze_backbone=FLAGS.freeze_backbone
+    )
+    initial = load_initial(config)
     hparams = common.make_hparams(dataset.num_classes, missing, learning_rate, weight_decay)
     seeds = range(FLAGS.seeds)
 
@@ -38,6 +62,10 @@ def main(argv: Sequence[str]) -> None:
         "settings": [{"name": "teacher", "missing": list(missing)}],
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
+    provenance = {}
+    if initial is not None:
+        provenance = {"init": {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}}
+    description |= provenance
     table, held_out, test = common.make_tables(dataset, train, validation)
     if not os.path.exists(out / "teachers"):  # complete: nothing will be trained
         common.require_memory(table, held_out, test)
@@ -52,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
         sweep.run_keys(seeds, 1),
         out,
         description,
+        initial and initial.variables,
     )
     variables = sweep.gather(variables_of(states), len(seeds))
     rows = running.teacher_rows(config.model, variables, held_out, test, missing)
@@ -78,7 +107,8 @@ def main(argv: Sequence[str]) -> None:
             "flags": description["flags"],
             "versions": description["versions"],
             "errors": errors,
-        },
+        }
+        | provenance,
     )
     running.finish(out)
 

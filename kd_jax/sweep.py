@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from kd_jax.train import Config, fit, init_state
-from kd_jax.types import Counts, HParams, Table, TrainState
+from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
@@ -115,12 +115,15 @@ def over_runs(function, mesh: Mesh, chunk: int | None):
     return jax.shard_map(own, mesh=mesh, in_specs=(EVERYWHERE, SPLIT), out_specs=SPLIT, check_vma=False)
 
 
-def init_states(config: Config, keys: jax.Array) -> TrainState:
-    """States of R fresh runs, on the mesh, with its padding.  keys: typed, [R]."""
+def init_states(config: Config, keys: jax.Array, given: Variables | None = None) -> TrainState:
+    """States of R fresh runs, on the mesh, with its padding.
+
+    keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
+    """
     mesh = runs_mesh(len(keys))
-    init = over_runs(lambda _, key: init_state(config, key), mesh, 1)
+    init = over_runs(lambda given, key: init_state(config, key, given), mesh, 1)
     keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
-    return jax.jit(init, compiler_options=QUICK_COMPILE)(None, keys)
+    return jax.jit(init, compiler_options=QUICK_COMPILE)(place(given, mesh, EVERYWHERE), keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)

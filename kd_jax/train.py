@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax import losses, metrics
 from kd_jax.masking import epoch_order, example_mask
-from kd_jax.models import forward, init_variables, predict, scale_pixels
+from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
 from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
-from kd_jax.types import Batch, Counts, HParams, LossFn, Table, TrainState
+from kd_jax.types import Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
 INIT, ORDER, DROPOUT, AUGMENT, MIXTURES = 0, 1, 2, 3, 100
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
@@ -31,6 +32,7 @@ class Config:
     augment: (key, images u8[B,h,w,c]) -> images u8[B,h,w,c], or None.
     teacher_model: queried on the augmented images where given; else the table's cached logits are used.
     average_teachers: all M teachers' mean is the target, instead of the one that `hparams.teacher` names.
+    freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     """
 
     model: Any
@@ -45,14 +47,25 @@ class Config:
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     teacher_model: Any = None
     average_teachers: bool = False
+    freeze_backbone: bool = False
 
 
-def init_state(config: Config, key: jax.Array) -> TrainState:
-    """A run's state before its first epoch. key: the run's own typed key, kept in the state."""
+def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:
+    """A run's state before its first epoch. key: the run's own typed key, kept in the state.
+
+    given: variables, any part of their tree, with which the run starts instead of its own draws.
+    """
     variables = dict(init_variables(config.model, jax.random.fold_in(key, INIT), config.image_shape))
+    if given is not None:
+        variables = unflatten_dict(flatten_dict(variables) | flatten_dict(given))
     params = variables.pop("params")
-    opt_state = config.optimizer.direction.init(params)
+    opt_state = config.optimizer.direction.init(trained_part(config, params))
     return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32))
+
+
+def trained_part(config: Config, params: dict) -> dict:
+    """The parameters that gradients, weight decay and the optimiser's state are of."""
+    return {"logits": params["logits"]} if config.freeze_backbone else params
 
 
 def variables_of(state: TrainState) -> dict:
@@ -101,19 +114,23 @@ def train_step(
     batch = make_batch(config, table, hparams, images, index)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), step)
 
+    apply = forward_head if config.freeze_backbone else forward
+    trained = trained_part(config, state.params)
+
     def mean_loss(params):
-        variables = {"params": params, **state.model_state}
-        logits, _, model_state = forward(config.model, variables, images, dropout_key)
+        variables = {"params": state.params | params, **state.model_state}
+        logits, _, model_state = apply(config.model, variables, images, dropout_key)
         per_example = config.loss_fn(logits, batch, hparams)
         return jnp.mean(per_example), (logits, per_example, model_state)
 
-    gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(state.params)
+    gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(trained)
     params, opt_state = apply_gradients(
-        config.optimizer, config.schedule(step), gradients, state.opt_state, state.params, hparams
+        config.optimizer, config.schedule(step), gradients, state.opt_state, trained, hparams
     )
     if config.max_norm is not None:
         params = clip_columns(params, config.max_norm)
     counts = metrics.count(logits, batch.labels, per_example, batch.teacher_logits)
+    params = state.params | params
     return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
 
 

@@ -1,7 +1,8 @@
 """Model families by spec string. Only this package knows that the networks are Flax Linen modules.
 
 A family is a function (words of the spec, ModelConfig) -> module; a module maps (images f32[B,h,w,c], train)
-to (logits f32[B,K], features: dict of named activations).
+to (logits f32[B,K], features: dict of named activations). The classifier is the dense layer "logits"; what it
+sees is the last of the features, flattened.
 """
 
 import difflib
@@ -12,10 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models.cnn import cnn
+from kd_jax.models.layers import drop
 from kd_jax.models.mlp import MLP, mlp
+from kd_jax.models.resnet import resnet
+from kd_jax.models.shufflenet import shufflenet
+from kd_jax.models.vgg import vgg
+from kd_jax.models.wrn import wrn
 from kd_jax.types import InputError, Variables
 
-MODELS = {"mlp": mlp, "cnn": cnn}
+MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet, "wrn": wrn, "vgg": vgg, "shufflenet": shufflenet}
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -72,6 +78,17 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
         variables, images, train=True, rngs={"dropout": dropout_key}, mutable=list(model_state)
     )
     return logits, features, dict(changed)
+
+
+def forward_head(model: nn.Module, variables: Variables, images: jax.Array, dropout_key: jax.Array):
+    """`forward` with the classifier alone in training mode: what comes before it is in evaluation mode, its
+    batch statistics stay, and the model's dropout drops the classifier's input.  dropout_key: consumed."""
+    _, features, model_state = forward(model, variables, images)
+    x = list(features.values())[-1].reshape(images.shape[0], -1)
+    x = drop(dropout_key, x, model.dropout) if model.dropout else x
+    dense = nn.Dense(model.num_classes, dtype=model.dtype)
+    logits = jnp.asarray(dense.apply({"params": variables["params"]["logits"]}, x), jnp.float32)
+    return logits, features, model_state
 
 
 def predict(

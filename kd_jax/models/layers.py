@@ -10,7 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
+from kd_jax.models.conv import Conv
+
 EPSILON = 1e-5  # of batch normalisation, as in PyTorch, whose weights may be loaded
+
+HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""Normal of variance 2 / (k k c_out): He et al. 2015 for the backward pass, as the ResNet code has it."""
 
 
 def drop(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
@@ -106,6 +111,27 @@ def batch_norm(train: bool, dtype: Any, name: str):
     return lambda x: BatchNorm(dtype, name=name)(x, train)
 
 
+def conv_norm(
+    x: jax.Array, features: int, train: bool, name: str, activate: bool = True, init=HE_FAN_OUT, **options
+) -> jax.Array:
+    """Convolution without bias ("<name>_conv"), batch normalisation ("<name>_norm"), ReLU unless told.
+
+    options: of Conv, dtype among them.  [B,h,w,c_in] -> [B,h',w',features].
+    """
+    x = Conv(features, kernel_init=init, name=f"{name}_conv", **options)(x)
+    x = batch_norm(train, x.dtype, f"{name}_norm")(x)
+    return nn.relu(x) if activate else x
+
+
+def classifier(module: Any, x: jax.Array, train: bool, **options) -> jax.Array:
+    """The dense layer "logits" of a module that says num_classes, dropout and dtype; its input is dropped
+    out in training.  [B,D] -> f32[B,K]."""
+    if train and module.dropout:
+        x = drop(module.make_rng("dropout"), x, module.dropout)
+    logits = nn.Dense(module.num_classes, dtype=module.dtype, name="logits", **options)(x)
+    return logits.astype(jnp.float32)
+
+
 def halve(x: jax.Array) -> jax.Array:
     """2x2 max pooling with stride 2; an odd last row or column is left out.  [B,h,w,c] -> [B,h//2,w//2,c].
 
@@ -113,6 +139,25 @@ def halve(x: jax.Array) -> jax.Array:
     """
     height, width = x.shape[1] // 2, x.shape[2] // 2
     return _blocks(x[:, : 2 * height, : 2 * width], 2).max((2, 4))
+
+
+def max_pool_3(x: jax.Array) -> jax.Array:
+    """3x3 max pooling with stride 2, nothing (-inf) around the image.
+
+    [B,h,w,c] -> [B,ceil(h/2),ceil(w/2),c].
+    One axis after the other, as maxima of shifted slices: the same numbers as XLA's window reduction, whose
+    gradient takes three times as long on a CPU.
+    """
+    for axis in (1, 2):
+        padding = [(0, 0)] * x.ndim
+        padding[axis] = (1, 1)
+        padded = jnp.pad(x, padding, constant_values=-jnp.inf)
+        last = 2 * (-(-x.shape[axis] // 2)) - 1
+        left, middle, right = (
+            jax.lax.slice_in_dim(padded, i, i + last, stride=2, axis=axis) for i in range(3)
+        )
+        x = jnp.maximum(jnp.maximum(left, middle), right)
+    return x
 
 
 def average(x: jax.Array, size: int) -> jax.Array:
