@@ -22,7 +22,8 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import processes
-from kd_jax import augment, data, models, optim, results
+from kd_jax import data, models, optim, results
+from kd_jax.models.normalized import IMAGENET, channel_statistics
 from kd_jax.train import Config
 from kd_jax.types import HParams, InputError, LossFn, Table
 
@@ -56,9 +57,30 @@ flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [
 flags.DEFINE_float(
     "max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: none.", lower_bound=0
 )
-flags.DEFINE_integer("jitter", 0, "Shift each training image by up to this many pixels.", lower_bound=0)
+flags.DEFINE_integer(
+    "jitter",
+    0,
+    "Shift each training image by up to this many pixels, both ways: pad with zeros and crop at random.",
+    lower_bound=0,
+)
 flags.DEFINE_float("rotate", 0.0, "Rotate each training image by up to this many degrees.", lower_bound=0)
 flags.DEFINE_float("stretch", 0.0, "Scale each axis of each training image by up to this share, in [0, 1).")
+flags.DEFINE_bool("flip", False, "Mirror each training image left to right with probability 1/2.")
+flags.DEFINE_integer(
+    "cutout", 0, "Cover a square of this side, in pixels, of each training image.", lower_bound=0
+)
+flags.DEFINE_float(
+    "mixup",
+    0.0,
+    "Mix each training image and its label with another's, by shares ~ Beta(this, this); 0: none.",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "normalize",
+    "none",
+    ["none", "data", "imagenet"],
+    "Subtract a mean from each channel and divide by a deviation: the training part's, or ImageNet's.",
+)
 flags.DEFINE_enum(
     "precision",
     "float32",
@@ -341,32 +363,47 @@ def require_memory(*tables: Table | None) -> None:
         raise InputError("data too large for the memory", expected, f"{needed / 2**30:.2f} GiB")
 
 
-def build_model(spec: str, num_classes: int):
-    """The module of --model with the dropout and precision flags."""
-    for name in ("dropout", "input_dropout", "stretch"):
-        value = getattr(FLAGS, name)
-        if not 0 <= value <= 0.9999:  # beyond, what is kept is scaled up without bound
-            raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
-    return models.build(spec, num_classes, **model_options())
+def model_options(dataset: data.Dataset, train: np.ndarray) -> dict[str, Any]:
+    """What, with the spec and the number of classes, rebuilds the module, from the flags.
+
+    train: indices of the training part. Its statistics include the classes that some settings leave out: the
+    settings of a sweep are one program, and so have one normalisation.
+    """
+    for name in ("dropout", "input_dropout"):
+        require_share(name)
+    channels = dataset.train_images.shape[-1]
+    if FLAGS.normalize == "imagenet" and channels != 3:
+        raise InputError("--normalize=imagenet", "images of 3 channels", f"{channels} in {dataset.name}")
+    options = {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")}
+    normalize = IMAGENET if FLAGS.normalize == "imagenet" else None
+    if FLAGS.normalize == "data":
+        normalize = channel_statistics(dataset.train_images[train])
+    return options | {"normalize": normalize}
 
 
-def model_options() -> dict[str, Any]:
-    """What, with the spec and the number of classes, rebuilds the module."""
-    return {name: FLAGS[name].value for name in ("input_dropout", "dropout", "precision")}
+def require_share(name: str) -> None:
+    """Refuses a flag's value outside [0, 1): beyond, what is kept would be scaled up without bound."""
+    value = getattr(FLAGS, name)
+    if not 0 <= value <= 0.9999:
+        raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
 
 
-def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossFn, **options) -> Config:
-    """The training's static part, from the flags."""
+def make_config(
+    spec: str,
+    model_options: dict[str, Any],
+    dataset: data.Dataset,
+    num_train: int,
+    loss_fn: LossFn,
+    **options,
+) -> Config:
+    """The training's static part, from the flags.  options: more fields of Config."""
     num_updates = -(-num_train // FLAGS.batch_size)
     if FLAGS.epochs * num_updates >= 2**31:
         given = f"{FLAGS.epochs} epochs of {num_updates}"
         raise InputError("too many updates", "fewer than 2^31 in all", given)
-    side = min(dataset.train_images.shape[1:3])
-    if FLAGS.jitter >= side:
-        raise InputError("--jitter out of range", f"fewer pixels than an image's side, {side}", FLAGS.jitter)
     (max_norm,) = parse_numbers("max_norm", str(FLAGS.max_norm))
     return Config(
-        model=build_model(spec, dataset.num_classes),
+        model=models.build(spec, dataset.num_classes, **model_options),
         image_shape=dataset.train_images.shape[1:],
         num_classes=dataset.num_classes,
         loss_fn=loss_fn,
@@ -375,16 +412,8 @@ def make_config(spec: str, dataset: data.Dataset, num_train: int, loss_fn: LossF
         batch_size=FLAGS.batch_size,
         num_updates=num_updates,
         max_norm=max_norm or None,
-        augment=_augmentation(),
         **options,
     )
-
-
-def _augmentation():
-    (degrees,) = parse_numbers("rotate", str(FLAGS.rotate), high=180)
-    if degrees or FLAGS.stretch:
-        return partial(augment.warp, pixels=FLAGS.jitter, degrees=degrees, stretch=FLAGS.stretch)
-    return partial(augment.jitter, pixels=FLAGS.jitter) if FLAGS.jitter else None
 
 
 def make_hparams(

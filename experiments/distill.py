@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, running
+from experiments import augmentation, common, running
 from kd_jax import assess, checkpoint, losses, models, results, sweep, tidy
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError, Table
@@ -178,16 +178,11 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teacher | None) ->
         common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
-def augments() -> bool:
-    """Whether the students see augmented images, on which the teacher is then queried."""
-    return bool(FLAGS.jitter or FLAGS.rotate or FLAGS.stretch)
-
-
 def with_teacher(table: Table, teacher: Teacher | None) -> Table:
     """The table with what the loss needs of the teacher: cached logits, or variables to query."""
     if teacher is None:
         return table
-    if augments():
+    if augmentation.augments():
         return table.replace(teacher_variables=teacher.variables)
     logits = models.predict_stacked(teacher.model, teacher.variables, table.images)
     return table.replace(teacher_logits=np.asarray(logits))
@@ -201,10 +196,12 @@ def main(argv: Sequence[str]) -> None:
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
     teacher = load_teacher(dataset.fingerprint, validation)
+    model_options = common.model_options(dataset, train)
     config = common.make_config(
-        spec, dataset, len(train), losses.LOSSES[FLAGS.loss],
-        teacher_model=teacher.model if teacher and augments() else None,
+        spec, model_options, dataset, len(train), losses.LOSSES[FLAGS.loss],
+        teacher_model=teacher.model if teacher and augmentation.augments() else None,
         average_teachers=FLAGS.teacher_seeds == "ensemble",
+        **augmentation.options(dataset, train),
     )  # fmt: skip
     seeds = range(FLAGS.seeds)
     runs = [(setting, seed) for setting in settings for seed in seeds]
@@ -248,7 +245,7 @@ def main(argv: Sequence[str]) -> None:
     )  # fmt: skip
     if jax.process_index() == 0:
         write_outcome(out, runs, history, outcome, teacher, *tables[1:])
-    metadata = student_metadata(spec, config, description)
+    metadata = student_metadata(spec, model_options, config, description)
     checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
     running.finish(out)
 
@@ -294,11 +291,11 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
     return rows
 
 
-def student_metadata(spec: str, config: Config, description: dict) -> dict:
+def student_metadata(spec: str, model_options: dict, config: Config, description: dict) -> dict:
     """What the checkpoint of the students says of them."""
     return {
         "model": spec,
-        "model_options": common.model_options(),
+        "model_options": model_options,
         "num_models": len(description["runs"]),
         "image_shape": list(config.image_shape),
         **{key: description[key] for key in ("data", "flags", "versions", "teacher", "settings", "runs")},

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 from absl import flags
 
-from experiments import common, running
+from experiments import augmentation, common, running
 from kd_jax import checkpoint, losses, models, pretrained, results, sweep, tidy
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError
@@ -50,9 +50,11 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("--omit of a teacher", "one set of classes that leaves some", FLAGS.omit)
     (missing,) = sets
     common.require_examples(dataset.train_labels[train], missing, f"--omit={FLAGS.omit}")
+    model_options = common.model_options(dataset, train)
     config = common.make_config(
-        spec, dataset, len(train), losses.LOSSES["labels"], freeze_backbone=FLAGS.freeze_backbone
-    )
+        spec, model_options, dataset, len(train), losses.LOSSES["labels"],
+        **augmentation.options(dataset, train), freeze_backbone=FLAGS.freeze_backbone,
+    )  # fmt: skip
     initial = load_initial(config)
     hparams = common.make_hparams(dataset.num_classes, missing, learning_rate, weight_decay)
     seeds = range(FLAGS.seeds)
@@ -97,7 +99,7 @@ def main(argv: Sequence[str]) -> None:
         variables,
         {
             "model": spec,
-            "model_options": common.model_options(),
+            "model_options": model_options,
             "num_models": FLAGS.seeds,
             "seeds": list(seeds),
             "image_shape": list(config.image_shape),

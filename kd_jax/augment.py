@@ -1,14 +1,31 @@
-"""Augmentation on the device, inside the compiled step."""
+"""Augmentation on the device, inside the compiled step: batches of raw images u8[B,h,w,c] -> the same.
+
+Mixup alone is of scaled images, since rounding would change a mixture, and takes the labels along: the step
+itself applies it (`train.student_view`). Left out: colour changes and learned policies, which no recipe uses.
+"""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+
+from kd_jax.types import Augment
+
+
+def chain(key: jax.Array, images: jax.Array, stages: Sequence[Augment]) -> jax.Array:
+    """One stage after another, each with a key of its own.  key: consumed; images: u8[B,h,w,c]."""
+    for i, stage in enumerate(stages):
+        images = stage(jax.random.fold_in(key, i), images)
+    return images
 
 
 def jitter(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
     """Shifts each image by its own whole number of pixels in -pixels..pixels, both ways; zeros come in.
 
-    One select a shift and axis rather than a gather: it is elementwise, so it vectorises everywhere.
-    Source: Hinton et al. 2015, section 3 (inputs jittered by up to two pixels).
+    That is padding by `pixels` and cropping at random to the old size. One select a shift and axis rather
+    than a gather: it is elementwise, so it vectorises everywhere.
+    Sources: Hinton et al. 2015, section 3 (inputs jittered by up to two pixels); He et al. 2016, section 4.2
+    (CIFAR: four pixels).
 
     Args: key: consumed; images: u8[B,h,w,c]; pixels: at least 0.  Returns: u8[B,h,w,c].
     """
@@ -55,3 +72,61 @@ def warp(key: jax.Array, images: jax.Array, pixels: float, degrees: float, stret
     upper = corner(top, left) * (1 - dx) + corner(top, left + 1) * dx
     lower = corner(top + 1, left) * (1 - dx) + corner(top + 1, left + 1) * dx
     return jnp.round(upper * (1 - dy) + lower * dy).astype(jnp.uint8)
+
+
+def example_keys(key: jax.Array, num: int) -> jax.Array:
+    """A key for each example, [num], which its position alone decides: what an example draws is the same in
+    a batch of any size.  key: consumed."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num, dtype=jnp.uint32))
+
+
+def draws(key: jax.Array, num: int, each: int) -> jax.Array:
+    """Uniform numbers in [0, 1), f32[num,each], each row of its example's own key.  key: consumed."""
+    own = lambda key: jax.random.uniform(key, (each,), jnp.float32)  # noqa: E731
+    return jax.vmap(own)(example_keys(key, num))
+
+
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2.  key: consumed; u8[B,h,w,c] -> u8[B,h,w,c]."""
+    mirrored = draws(key, images.shape[0], 1).reshape(-1, 1, 1, 1) < 0.5
+    return jnp.where(mirrored, images[:, :, ::-1], images)
+
+
+def cutout(key: jax.Array, images: jax.Array, side: int, fill: tuple[int, ...]) -> jax.Array:
+    """Covers a square of each image; its centre is uniform over the pixels, and the border may clip it.
+
+    Source: DeVries & Taylor 2017, section 3.2, who put zeros into images whose mean was subtracted: here the
+    mean itself goes into the raw image. (Their code cuts an odd side by one; here the square has `side`.)
+
+    Args: key: consumed; images: u8[B,h,w,c]; side: in pixels; fill: c grey levels, each in 0..255.
+    Returns: u8[B,h,w,c].
+    """
+    num, height, width, _ = images.shape
+    centres = jnp.floor(draws(key, num, 2) * jnp.array([height, width], jnp.float32)).astype(jnp.int32)
+    top, left = (start.reshape(-1, 1, 1, 1) for start in (centres - side // 2).T)
+    y = jnp.arange(height, dtype=jnp.int32)[None, :, None, None]
+    x = jnp.arange(width, dtype=jnp.int32)[None, None, :, None]
+    covered = (y >= top) & (y < top + side) & (x >= left) & (x < left + side)
+    return jnp.where(covered, jnp.array(fill, jnp.uint8)[None, None, None, :], images)
+
+
+def mixup_shares(key: jax.Array, num: int, concentration: float) -> jax.Array:
+    """What each example keeps of itself, f32[num] in [0, 1] ~ Beta(concentration, concentration).
+
+    Source: Zhang et al. 2018, section 2. Their code draws one for a whole batch; here each example has its
+    own, so that it depends on no other and a step's gradient averages over weak and strong mixtures.
+    key: consumed.
+    """
+    own = lambda key: jax.random.beta(key, concentration, concentration, (), jnp.float32)  # noqa: E731
+    return jax.vmap(own)(example_keys(key, num))
+
+
+def partner(x: jax.Array) -> jax.Array:
+    """Of each example's partner in mixup, the next one: the batch is in random order.  x: [B,...]."""
+    return jnp.roll(x, -1, axis=0)
+
+
+def mix(shares: jax.Array, x: jax.Array) -> jax.Array:
+    """Each example's share of itself and the rest of its partner.  shares f32[B]; x f32[B,...]."""
+    shares = shares.reshape(-1, *[1] * (x.ndim - 1))
+    return shares * x + (1 - shares) * partner(x)

@@ -5,7 +5,6 @@ Nothing here knows that runs are mapped.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,12 +12,13 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax import losses, metrics
+from kd_jax.augment import mix, mixup_shares, partner
 from kd_jax.masking import epoch_order, example_mask
 from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
 from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
-from kd_jax.types import Batch, Counts, HParams, LossFn, Table, TrainState, Variables
+from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
-INIT, ORDER, DROPOUT, AUGMENT, MIXTURES = 0, 1, 2, 3, 100
+INIT, ORDER, DROPOUT, AUGMENT, MIXUP, MIXTURES = 0, 1, 2, 3, 4, 100
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
 
@@ -30,6 +30,7 @@ class Config:
     num_updates: U, updates an epoch, each on batch_size examples.
     max_norm: of each hidden unit's incoming weights, or None.
     augment: (key, images u8[B,h,w,c]) -> images u8[B,h,w,c], or None.
+    mixup: concentration of the Beta distribution of the shares (Zhang et al. 2018), > 0, or None.
     teacher_model: queried on the augmented images where given; else the table's cached logits are used.
     average_teachers: all M teachers' mean is the target, instead of the one that `hparams.teacher` names.
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
@@ -44,7 +45,8 @@ class Config:
     batch_size: int
     num_updates: int
     max_norm: float | None = None
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Augment | None = None
+    mixup: float | None = None
     teacher_model: Any = None
     average_teachers: bool = False
     freeze_backbone: bool = False
@@ -103,14 +105,49 @@ def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array
     )
 
 
+def student_view(
+    config: Config, key: jax.Array, images: jax.Array, step: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """The batch u8[B,h,w,c] as the student sees it at this step, and each example's share of its image.
+
+    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), shares None where nothing is mixed.
+    """
+    if config.augment is not None:
+        images = config.augment(jax.random.fold_in(jax.random.fold_in(key, AUGMENT), step), images)
+    images = scale_pixels(images)
+    if config.mixup is None:
+        return images, None
+    mixup_key = jax.random.fold_in(jax.random.fold_in(key, MIXUP), step)
+    shares = mixup_shares(mixup_key, images.shape[0], config.mixup)
+    return mix(shares, images), shares
+
+
+def batch_losses(
+    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, shares: jax.Array | None
+) -> jax.Array:
+    """Each example's loss f32[B]; of a mixture, the losses against both its parts by their shares, which is
+    the loss against the mixed label for any loss that is linear in it.
+
+    A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
+    labels are.
+    """
+    own = config.loss_fn(logits, batch, hparams)
+    if shares is None:
+        return own
+    other = jax.tree.map(partner, batch)
+    if config.teacher_model is not None:
+        other = other.replace(teacher_logits=batch.teacher_logits)
+    return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
+
+
 def train_step(
     config: Config, table: Table, hparams: HParams, state: TrainState, index: jax.Array, step: jax.Array
 ) -> tuple[TrainState, Counts]:
-    """One update on the examples `index` i32[B]; `step` i32[] counts updates since the start of the run."""
-    images = table.images[index]
-    if config.augment is not None:
-        images = config.augment(jax.random.fold_in(jax.random.fold_in(state.key, AUGMENT), step), images)
-    images = scale_pixels(images)
+    """One update on the examples `index` i32[B]; `step` i32[] counts updates since the start of the run.
+
+    A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
+    """
+    images, shares = student_view(config, state.key, table.images[index], step)
     batch = make_batch(config, table, hparams, images, index)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), step)
 
@@ -120,7 +157,7 @@ def train_step(
     def mean_loss(params):
         variables = {"params": state.params | params, **state.model_state}
         logits, _, model_state = apply(config.model, variables, images, dropout_key)
-        per_example = config.loss_fn(logits, batch, hparams)
+        per_example = batch_losses(config, logits, batch, hparams, shares)
         return jnp.mean(per_example), (logits, per_example, model_state)
 
     gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(trained)

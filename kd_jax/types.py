@@ -94,3 +94,6 @@ class Counts(flax.struct.PyTreeNode):
 
 LossFn = Callable[[jax.Array, Batch, HParams], jax.Array]
 """(student_logits f32[B,K], batch, hparams) -> f32[B], per example; the reduction belongs to the caller."""
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""(key, images u8[B,h,w,c]) -> images u8[B,h,w,c]; the key is consumed."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from kd_jax.models.cnn import cnn
 from kd_jax.models.layers import drop
 from kd_jax.models.mlp import MLP, mlp
+from kd_jax.models.normalized import Normalize, Normalized
 from kd_jax.models.resnet import resnet
 from kd_jax.models.shufflenet import shufflenet
 from kd_jax.models.vgg import vgg
@@ -33,6 +34,7 @@ def build(
     input_dropout: float = 0.0,
     dropout: float = 0.0,
     precision: str = "float32",
+    normalize: Normalize | None = None,
 ) -> nn.Module:
     """The module that a spec such as "mlp-800-800" names.
 
@@ -42,6 +44,8 @@ def build(
             hidden unit, in [0, 1).
         precision: of the matrix products (float32 under JAX's default precision: TF32 on recent NVIDIA GPUs);
             parameters, logits and losses are always float32.
+        normalize: (mean, std), a number a channel (as lists, where they come from JSON); None: images as they
+            are, in [0, 1].
     Errors: InputError for an unknown family or a malformed spec.
     """
     family, *words = spec.split("-")
@@ -56,7 +60,13 @@ def build(
         options["input_dropout"] = input_dropout
     elif input_dropout:
         raise InputError("dropout of inputs is of fully connected networks", "0 for pictures", input_dropout)
-    return MODELS[family](spec, words, num_classes, **options)
+    network = MODELS[family](spec, words, num_classes, **options)
+    return network if normalize is None else Normalized(network, *map(tuple, normalize))
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The family's module, without the normalisation around it."""
+    return model.network if isinstance(model, Normalized) else model
 
 
 def init_variables(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
@@ -85,8 +95,9 @@ def forward_head(model: nn.Module, variables: Variables, images: jax.Array, drop
     batch statistics stay, and the model's dropout drops the classifier's input.  dropout_key: consumed."""
     _, features, model_state = forward(model, variables, images)
     x = list(features.values())[-1].reshape(images.shape[0], -1)
-    x = drop(dropout_key, x, model.dropout) if model.dropout else x
-    dense = nn.Dense(model.num_classes, dtype=model.dtype)
+    network = network_of(model)
+    x = drop(dropout_key, x, network.dropout) if network.dropout else x
+    dense = nn.Dense(network.num_classes, dtype=network.dtype)
     logits = jnp.asarray(dense.apply({"params": variables["params"]["logits"]}, x), jnp.float32)
     return logits, features, model_state
 
@@ -100,7 +111,7 @@ def predict(
     """
     num = images.shape[0]
     if batch_size is None:  # a convolution's activations are many times its input
-        batch_size = 1000 if isinstance(model, MLP) else 100
+        batch_size = 1000 if isinstance(network_of(model), MLP) else 100
     batch_size = min(batch_size, num)
     padding = -num % batch_size
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num
