@@ -4,26 +4,33 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import augmentation, common, running
-from kd_jax import assess, checkpoint, losses, models, results, sweep, tidy
+from experiments import augmentation, common, running, teachers
+from experiments.teachers import Teachers
+from kd_jax import assess, checkpoint, ensemble, losses, models, results, sweep, tidy
+from kd_jax.data import Dataset
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError, Table
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
-flags.DEFINE_string("teacher", None, "Run folder of train_teacher (not needed for --loss=labels).")
+flags.DEFINE_string(
+    "teacher",
+    None,
+    "Run folders of train_teacher or distill; of several, the mean. Comma list: no comma in a name.",
+)
+flags.DEFINE_string("teacher_setting", None, "Where --teacher is a folder of students: their setting.")
 flags.DEFINE_enum(
     "teacher_seeds",
     "paired",
     ["paired", "first", "ensemble"],
-    "Which of the M teachers student seed s learns from: number s mod M, the first, or the mean of all.",
+    "Which of a folder's M teachers student seed s learns from: number s mod M, the first, or all of them.",
 )
 flags.DEFINE_enum(
     "loss",
@@ -38,8 +45,6 @@ flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
 flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8.")
 flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
 
-# Base of the students' keys. Teachers have 0, so that no student starts from its teacher's initial weights.
-STUDENTS = 1
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
 
@@ -53,14 +58,6 @@ class Setting(NamedTuple):
     alpha: float
     learning_rate: float
     weight_decay: float
-
-
-class Teacher(NamedTuple):
-    """M teachers: model (a module), variables (leading axis M), and what config.json says of them."""
-
-    model: Any
-    variables: Any
-    description: dict
 
 
 def parse_settings(class_names: Sequence[str]) -> list[Setting]:
@@ -113,63 +110,18 @@ def _short(value: float) -> str:
     return text if float(text) == value else repr(value)
 
 
-def load_teacher(fingerprint: str, validation: np.ndarray) -> Teacher | None:
-    """The teachers that the flags name, verified and matched with the data set; None where none is needed.
-
-    validation: indices of the students' validation split.
-    """
+def load_teachers(dataset: Dataset, validation: np.ndarray) -> Teachers | None:
+    """The teachers that the flags name; None where none is needed.  validation: indices of the split."""
     if FLAGS.loss == "labels":
         if FLAGS.teacher:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
             raise InputError("--loss=labels has no use for a teacher", expected, f"--teacher={FLAGS.teacher}")
         return None
-    folder = (
-        common.require_folder("teacher", "runs/teacher, or --loss=labels for students without one")
-        / "teachers"
-    )
-    if not (folder / "manifest.json").is_file():
-        expected = "a run folder of train_teacher that is complete, as runs/quickstart_teacher"
-        raise InputError("no teacher", expected, FLAGS.teacher)
-    try:
-        return _read_teacher(folder, fingerprint, validation)
-    except (AttributeError, KeyError, TypeError) as error:  # of the metadata: the arrays have their hashes
-        expected = f"{folder / 'manifest.json'} as train_teacher wrote it"
-        raise InputError("damaged teacher", expected, repr(error)) from None
+    words = common.require("teacher", "runs/teacher, or --loss=labels for students without one")
+    return teachers.load(words, FLAGS.teacher_setting, FLAGS.teacher_seeds, dataset, validation)
 
 
-def _read_teacher(folder: Path, fingerprint: str, validation: np.ndarray) -> Teacher:
-    variables, metadata = checkpoint.load(folder)
-    if metadata["data"]["fingerprint"] != fingerprint:
-        theirs = f"{metadata['data']['name']} ({metadata['data']['fingerprint'][:12]})"
-        raise InputError(
-            "teacher of another data set", f"one of {FLAGS.data_set} ({fingerprint[:12]})", theirs
-        )
-    model = models.build(metadata["model"], metadata["data"]["num_classes"], **metadata["model_options"])
-    if FLAGS.teacher_seeds == "first":
-        variables = jax.tree.map(lambda leaf: leaf[:1], variables)
-    description = {
-        "path": FLAGS.teacher,
-        "sha256": checkpoint.read_manifest(folder)[1],
-        "model": metadata["model"],
-        "num_teachers": int(jax.tree.leaves(variables)[0].shape[0]),
-        "teacher_seeds": FLAGS.teacher_seeds,
-        "class_mask": metadata["class_mask"],
-        # Also where the teacher does not say what it was trained on.
-        "saw_validation": len(validation) > 0
-        and metadata.get("validation_split") != common.split_hash(validation),
-        "flags": metadata["flags"],
-    }
-    return Teacher(model, variables, description)
-
-
-def teacher_seed(seed: int, teacher: Teacher | None) -> int | None:
-    """Which teacher student `seed` learns from; None where it is no single one."""
-    if teacher is None or FLAGS.teacher_seeds == "ensemble":
-        return None
-    return seed % teacher.description["num_teachers"]
-
-
-def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teacher | None) -> None:
+def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -> None:
     """A class that neither student nor teacher saw cannot come back."""
     mask = teacher.description["class_mask"] if teacher else []
     missing = sorted({k for setting in settings for k in setting.missing if mask and not mask[k]})
@@ -178,14 +130,17 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teacher | None) ->
         common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
-def with_teacher(table: Table, teacher: Teacher | None) -> Table:
-    """The table with what the loss needs of the teacher: cached logits, or variables to query."""
+def with_teachers(table: Table, teacher: Teachers | None) -> Table:
+    """The table with what the loss needs of the teachers: cached logits, or variables to query."""
     if teacher is None:
         return table
     if augmentation.augments():
         return table.replace(teacher_variables=teacher.variables)
-    logits = models.predict_stacked(teacher.model, teacher.variables, table.images)
-    return table.replace(teacher_logits=np.asarray(logits))
+    logits = [
+        np.asarray(models.predict_stacked(model, variables, table.images))
+        for model, variables in zip(teacher.models, teacher.variables, strict=True)
+    ]
+    return table.replace(teacher_logits=tuple(logits))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -195,12 +150,12 @@ def main(argv: Sequence[str]) -> None:
     settings = parse_settings(dataset.class_names)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
-    teacher = load_teacher(dataset.fingerprint, validation)
+    teacher = load_teachers(dataset, validation)
     model_options = common.model_options(dataset, train)
     config = common.make_config(
         spec, model_options, dataset, len(train), losses.LOSSES[FLAGS.loss],
-        teacher_model=teacher.model if teacher and augmentation.augments() else None,
-        average_teachers=FLAGS.teacher_seeds == "ensemble",
+        teacher_models=teacher.models if teacher and augmentation.augments() else (),
+        average_teachers=teacher is not None and teacher.average,
         **augmentation.options(dataset, train),
     )  # fmt: skip
     seeds = range(FLAGS.seeds)
@@ -209,7 +164,12 @@ def main(argv: Sequence[str]) -> None:
         "teacher": teacher and teacher.description,
         "settings": [setting._asdict() | {"missing": list(setting.missing)} for setting in settings],
         "runs": [
-            {"run": run, "setting": setting.name, "seed": seed, "teacher_seed": teacher_seed(seed, teacher)}
+            {
+                "run": run,
+                "setting": setting.name,
+                "seed": seed,
+                "teacher_seed": teachers.teacher_seed(seed, teacher),
+            }
             for run, (setting, seed) in enumerate(runs)
         ],
     }
@@ -226,12 +186,11 @@ def main(argv: Sequence[str]) -> None:
         )
         for s in settings
     ]
-    num_teachers = teacher.description["num_teachers"] if teacher else 1
-    hparams = sweep.stack_runs(per_setting, seeds, num_teachers)
-    keys = sweep.run_keys(seeds, len(settings), STUDENTS)
+    hparams = sweep.stack_runs(per_setting, seeds, teachers.num_committees(teacher))
+    keys = sweep.run_keys(seeds, len(settings), teachers.generation(teacher))
     mesh = sweep.runs_mesh(len(runs))
     table, held_out, test = sweep.place(
-        (with_teacher(tables[0], teacher), *tables[1:]), mesh, sweep.EVERYWHERE
+        (with_teachers(tables[0], teacher), *tables[1:]), mesh, sweep.EVERYWHERE
     )
     states, history = running.train_runs(config, table, held_out, hparams, keys, out, description)
 
@@ -240,12 +199,21 @@ def main(argv: Sequence[str]) -> None:
         table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
     )
     outcome = assess.assess_runs(
-        config.model, teacher and teacher.model, config.average_teachers,
+        config.model, teacher.models if teacher else (), config.average_teachers,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
+    splits = {"validation": held_out, "test": test} if held_out is not None else {"test": test}
+    together = {
+        split: ensemble.assess_settings(config.model, table, variables_of(states), len(settings), len(seeds))
+        for split, table in splits.items()
+        if len(seeds) > 1
+    }
     if jax.process_index() == 0:
-        write_outcome(out, runs, history, outcome, teacher, *tables[1:])
-    metadata = student_metadata(spec, model_options, config, description)
+        write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
+    metadata = student_metadata(spec, model_options, config, description) | {
+        "validation_split": common.split_hash(validation),
+        "generation": teachers.generation(teacher),
+    }
     checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
     running.finish(out)
 
@@ -255,19 +223,29 @@ def write_outcome(
     runs: Sequence[tuple[Setting, int]],
     history: dict,
     outcome: dict,
-    teacher: Teacher | None,
+    teacher: Teachers | None,
     validation: Table | None,
     test: Table,
+    together: dict[str, np.ndarray],
 ) -> None:
-    """history.csv, results.csv and bias_curve.csv.  outcome: of `assess_runs`."""
+    """history.csv, results.csv and bias_curve.csv.
+
+    outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
+    """
     names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     missing = [setting.missing for setting, _ in runs]
     results.write_history(out, tidy.history_rows(history, names, seeds, missing))
     rows = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
         unseen = None if teacher.description["saw_validation"] else validation
-        rows = running.teacher_rows(teacher.model, teacher.variables, unseen, test)
-    results.write_results(out, rows + student_rows(runs, outcome))
+        committees = teachers.committees(teacher, seeds)
+        rows = running.teacher_rows(teacher.models, teacher.variables, committees, unseen, test)
+    rows += student_rows(runs, outcome)
+    for split, matrices in together.items():
+        for number, matrix in enumerate(matrices):
+            setting, seed = runs[number * len(runs) // len(matrices)]
+            rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.missing)
+    results.write_results(out, rows)
     labels = np.asarray(test.labels)
     curves = [
         tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)

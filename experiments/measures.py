@@ -35,7 +35,7 @@ def random_table(num: int) -> Table:
     images = random.randint(256, size=(num, 28, 28, 1), dtype=np.uint8)
     labels = random.randint(NUM_CLASSES, size=num).astype(np.int32)
     logits = 3 * random.standard_normal((1, num, NUM_CLASSES)).astype(np.float32)
-    return Table(jnp.asarray(images), jnp.asarray(labels), jnp.asarray(logits))
+    return Table(jnp.asarray(images), jnp.asarray(labels), (jnp.asarray(logits),))
 
 
 def make_config(workload: str, num_updates: int, precision: str = "float32") -> Config:
@@ -231,11 +231,18 @@ def measure_extras(repeats: int) -> dict:
         held_out,
         test,
         jnp.full(NUM_CLASSES, 0.1),
-        jax.tree.map(lambda x: x[None], variables),
+        (jax.tree.map(lambda x: x[None], variables),),
     )
     grid = jnp.arange(-6.0, 24.01, 0.25)
     judge = lambda: assess.assess_runs(  # noqa: E731
-        config.model, teacher, False, evidence, grid, variables_of(states), make_hparams(num_runs), states.key
+        config.model,
+        (teacher,),
+        False,
+        evidence,
+        grid,
+        variables_of(states),
+        make_hparams(num_runs),
+        states.key,
     )
     judge()  # the first compiles
     training = 40 * float(np.median([bare for bare, _ in pairs]))

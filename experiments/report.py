@@ -123,6 +123,8 @@ def _answer(content: Content) -> str:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != results.TEACHER and content.settings[0]["name"] == results.TEACHER:
             sentence += f", {_its_teacher(config)} {share(results.TEACHER, 'none', 'all')}"
+            if together := values.get((results.TEACHER, "test", "none", "all", "ensemble_accuracy")):
+                sentence += f", together {_in_words(together)}"
         return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
@@ -139,6 +141,7 @@ def _its_teacher(config: dict[str, Any]) -> str:
     """Whose accuracy the teacher's rows hold: each teacher's own, not that of an ensemble."""
     teacher = config["teacher"] or {}
     together = teacher.get("teacher_seeds") == "ensemble" and teacher.get("num_teachers", 1) > 1
+    together = together or "members" in teacher
     return "its teachers, one by one," if together else "its teacher"
 
 
@@ -181,7 +184,9 @@ def _about_validation(config: dict[str, Any]) -> str:
     """A sentence where the validation split was not held out from the teacher, else nothing."""
     if not (config["teacher"] or {}).get("saw_validation"):
         return ""
-    text = "The teacher trained on the validation images:"
+    teacher = config["teacher"]
+    chain = any("teacher" in about for about in teacher.get("members", [teacher]))
+    text = f"The teacher{', or one that it learnt from,' if chain else ''} trained on the validation images:"
     return f"{text} the students' validation figures are about labels that it knew."
 
 
@@ -285,7 +290,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]
     lines += [*(f"- {_plain(c)}: {HOW[c]}" for c in used), ""]
-    lines += _biases(content) + _differences(content)
+    lines += _biases(content) + _ensembles(content) + _members(content) + _differences(content)
     lines += ["## Figures", ""]
     for name in figures:
         lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
@@ -318,6 +323,53 @@ def _biases(content: Content) -> list[str]:
         return []
     heads = ["setting", "correction", "added to the missing classes' logits (nats)", "n"]
     return ["## Biases", "", *_markdown_table(heads, rows)]
+
+
+def _ensembles(content: Content) -> list[str]:
+    """What the students of a setting, or the teachers of a student, come to together."""
+    values, rows = content.values, []
+    for setting in content.settings:
+        name = setting["name"]
+        of = lambda class_, metric, name=name: values.get((name, "test", "none", class_, metric))  # noqa: E731
+        if (errors := of("all", "ensemble_errors")) is None:
+            continue
+        accuracies = [_text(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "missing")]
+        one_by_one, together = (_text(i, 1, 1, half=" ± ") for i in (of("all", "errors"), errors))
+        rows.append([name, _num_members(name, content), one_by_one, together, *accuracies, str(errors.n)])
+    if not rows:
+        return []
+    heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
+    note = "Test split, as trained; members answer together by the mean of their probabilities (T = 1),"
+    note += " accuracy in %. n counts ensembles: where it is 1, this is one ensemble, without an interval."
+    return ["## Ensembles", "", note, "", *_markdown_table(heads, rows)]
+
+
+def _num_members(setting: str, content: Content) -> str:
+    config = content.run.config
+    if setting == results.TEACHER and (teacher := config["teacher"]):
+        all_ = teacher.get("teacher_seeds") == "ensemble"
+        return f"{teacher['num_teachers'] if all_ else len(teacher['members'])} teachers"
+    count = sum(run["setting"] == setting for run in config["runs"])
+    return f"{count} {'teachers' if setting == results.TEACHER else 'students'}"
+
+
+def _members(content: Content) -> list[str]:
+    """Each teacher alone, where a student hears several."""
+    teacher, errors, rows = content.run.config["teacher"] or {}, {}, []
+    if (results.TEACHER, "test", "none", "all", "ensemble_errors") not in content.values or not teacher:
+        return []
+    for row in content.run.results:
+        if row[:1] + row[2:6] == (results.TEACHER, "test", "none", "all", "errors"):
+            errors[row.seed] = row.value
+    total = content.run.config["data"]["test"]
+    folders = [about for about in teacher.get("members", [teacher]) for _ in range(about["num_teachers"])]
+    for number, about in enumerate(folders[:MOST_PAIRS]):
+        place = ", ".join([about["path"], *([about["setting"]] if "setting" in about else [])])
+        accuracy = f"{100 * (1 - errors[number] / total):.2f}"
+        rows.append([str(number), place, about["model"], f"{errors[number]:.0f}", accuracy])
+    note = f"Test split; {len(rows)} of {len(folders)}."
+    heads = ["number", "folder", "model", "errors", "all classes, %"]
+    return ["## Teachers", "", note, "", *_markdown_table(heads, rows)]
 
 
 def _differences(content: Content) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, processes, report
-from kd_jax import checkpoint, metrics, models, results, sweep, tidy
+from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -322,14 +323,30 @@ def finish(out: Path, saying: str = "") -> None:
         path.unlink(missing_ok=True)
 
 
-def teacher_rows(model: Any, variables: Any, validation: Table | None, test: Table, missing=()) -> list:
-    """results.csv's rows of M teachers.  variables: leading axis M; missing: classes they never saw."""
+def teacher_rows(
+    modules: Sequence[Any],
+    variables: Sequence[Variables],
+    committees: Sequence[Sequence[int]],
+    validation: Table | None,
+    test: Table,
+    missing: Sequence[int] = (),
+) -> list:
+    """results.csv's rows of groups of teachers, and of each committee that has several members.
+
+    variables: of each group, leading axis M; committees: numbers of teachers, counted through all groups;
+    missing: classes they never saw.
+    """
     rows = []
     for split, table in (("validation", validation), ("test", test)):
         if table is None:
             continue
-        logits = models.predict_stacked(model, variables, table.images)
+        groups = zip(modules, variables, strict=True)
+        logits = jnp.concatenate([models.predict_stacked(*group, table.images) for group in groups])
         for seed, predicted in enumerate(jnp.argmax(logits, axis=-1)):
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
             rows += tidy.result_rows(results.TEACHER, seed, split, "none", confusion, missing, None)
+        for number, members in enumerate(committees):
+            if len(members) > 1:
+                confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))
+                rows += tidy.ensemble_rows(results.TEACHER, number, split, confusion, missing)
     return rows

@@ -33,7 +33,7 @@ def load_initial(config: Config) -> pretrained.Pretrained | None:
     if not FLAGS.init:
         return None
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    initial = pretrained.load(FLAGS.init, config.model, jax.eval_shape(init, jax.random.key(0)))
+    initial = pretrained.load(FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0)))
     if initial.fresh_classifier:
         common.tell(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
     return initial
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         initial and initial.variables,
     )
     variables = sweep.gather(variables_of(states), len(seeds))
-    rows = running.teacher_rows(config.model, variables, held_out, test, missing)
+    rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing)
     if jax.process_index() == 0:
         names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
         results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))

@@ -23,19 +23,43 @@ class Evidence(flax.struct.PyTreeNode):
     """What the rules may look at.
 
     train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
-    prior: f32[K], the known shares of the classes. teacher_variables: leading axis M, or None.
+    prior: f32[K], the known shares of the classes. teacher_variables: of each group of teachers, with leading
+    axis M; or None.
     """
 
     train: Table
     validation: Table | None
     test: Table
     prior: jax.Array
-    teacher_variables: Variables | None
+    teacher_variables: tuple[Variables, ...] | None
+
+
+def ask_teachers(
+    teacher_models: tuple[Any, ...],
+    average_teachers: bool,
+    teacher_variables: tuple[Variables, ...],
+    hparams: HParams,
+    images: jax.Array,
+) -> jax.Array:
+    """What a run's teachers say together: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
+
+    teacher_models, average_teachers: as in `train.Config`; teacher_variables: leading axis M in each group.
+    """
+    each = []
+    for model, variables in zip(teacher_models, teacher_variables, strict=True):
+        if average_teachers:
+            each.append(jax.lax.map(lambda one, model=model: predict(model, one, images), variables))
+        else:
+            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
+            each.append(predict(model, own, images)[None])
+    if len(each) == 1 and not average_teachers:
+        return each[0][0]
+    return losses.average_teachers(jnp.concatenate(each), jnp.ones(()))
 
 
 def choose_biases(
     model: Any,
-    teacher_model: Any,
+    teacher_models: tuple[Any, ...],
     average_teachers: bool,
     evidence: Evidence,
     variables: Variables,
@@ -61,12 +85,9 @@ def choose_biases(
         mask = hparams.class_mask[evidence.train.labels]
         mixed_key = jax.random.fold_in(key, MIXTURES)
         images = bias.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
-        if average_teachers:
-            each = jax.lax.map(lambda one: predict(teacher_model, one, images), evidence.teacher_variables)
-            teacher_logits = losses.average_teachers(each, jnp.ones(()))
-        else:
-            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], evidence.teacher_variables)
-            teacher_logits = predict(teacher_model, own, images)
+        teacher_logits = ask_teachers(
+            teacher_models, average_teachers, evidence.teacher_variables, hparams, images
+        )
         share = bias.share_missing(teacher_logits, missing)
         biases["teacher_matched"] = bias.share_matched(predict(model, variables, images), missing, share)
     return biases
@@ -74,7 +95,7 @@ def choose_biases(
 
 def assess_runs(
     model: Any,
-    teacher_model: Any,
+    teacher_models: tuple[Any, ...],
     average_teachers: bool,
     evidence: Evidence,
     grid: jax.Array,
@@ -93,15 +114,15 @@ def assess_runs(
     mesh = runs_mesh(num_runs)
     runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
     shared = place((evidence, grid), mesh, EVERYWHERE)
-    return gather(_assess_all(model, teacher_model, average_teachers, mesh, shared, runs), num_runs)
+    return gather(_assess_all(model, teacher_models, average_teachers, mesh, shared, runs), num_runs)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _assess_all(model, teacher_model, average_teachers, mesh, shared, runs):
-    return over_runs(partial(_assess, model, teacher_model, average_teachers), mesh, 1)(shared, runs)
+def _assess_all(model, teacher_models, average_teachers, mesh, shared, runs):
+    return over_runs(partial(_assess, model, teacher_models, average_teachers), mesh, 1)(shared, runs)
 
 
-def _assess(model, teacher_model, average_teachers, shared, run):
+def _assess(model, teacher_models, average_teachers, shared, run):
     """`assess_runs` of one run."""
     evidence, grid = shared
     variables, hparams, key = run
@@ -111,7 +132,7 @@ def _assess(model, teacher_model, average_teachers, shared, run):
 
     missing = ~hparams.class_mask
     logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
-    biases = choose_biases(model, teacher_model, average_teachers, evidence, variables, hparams, key, logits)
+    biases = choose_biases(model, teacher_models, average_teachers, evidence, variables, hparams, key, logits)
 
     def confusion(split, value):
         predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)

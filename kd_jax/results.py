@@ -6,7 +6,9 @@ config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": 
                 "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
                 "train", "validation", "test"},
                 "teacher": null or {"path", "sha256", "model", "num_teachers", ..., and, where it is so,
-                "saw_validation": true, that it trained on images of this validation split},
+                "saw_validation": true, that it trained on images of this validation split; of students who
+                teach, "setting", "generation" (1: taught by teachers of labels) and "teacher", their own; of
+                several folders, "members", a list with the like for each},
                 "settings": [{"name", "missing": [class indices], and the values that make the setting; null
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
@@ -18,18 +20,24 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 accuracy and agreement on augmented batches with dropout on. Split validation is measured at
                 the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
                 two losses are not comparable.
-results.csv     setting (a setting's name, or "teacher", then seed is the teacher's), seed,
-                split (validation | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1),
-                metric, value. Metrics: accuracy (fraction), errors, total (counts), bias (class missing: what
-                is added to the missing classes' logits, in nats), macro_accuracy (class all: the mean of the
-                classes' accuracies), predicted_as_<j> (split test: how many of the class are called j).
+results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
+                several folders of them, its number counted through all "members"), seed, split (validation
+                | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
+                Metrics: accuracy (fraction), errors, total (counts), bias (class missing: what is
+                added to the missing classes' logits, in nats), macro_accuracy (class all: the mean of the
+                classes' accuracies), predicted_as_<j> (split test: how many of the class are called j); and
+                ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
+                (correction none): of a setting, its students of all seeds together, under the first seed; of
+                "teacher", the teachers that a student hears, where they are several, under that student's
+                teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0.
 bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
                 setting has missing classes.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}]}. 95 % intervals; n counts independent units (see stats.py). A
                 pair is a minus b over the same seeds, both under that correction; where a and b are the same
-                setting, it is that correction minus none. What is undefined is null.
+                setting, it is that correction minus none. What is undefined is null, and so are the ends of
+                the interval over teachers of several folders, which differ by more than their seed.
 
 A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; the
 loss of a run that diverged may be inf, every other number is finite.
@@ -50,7 +58,7 @@ from kd_jax.types import InputError
 FORMAT = 1
 TEACHER = "teacher"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
-METRICS = ("accuracy", "errors", "total", "bias", "macro_accuracy")
+METRICS = ("accuracy", "errors", "total", "bias", "macro_accuracy", "ensemble_accuracy", "ensemble_errors")
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
 
 _CONFIG = {

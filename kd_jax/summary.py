@@ -67,9 +67,13 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
     """
     groups = group(row for row in rows if not row.metric.startswith("predicted_as_"))
     teachers = teachers_of(config)
+    # Teachers of several folders are no sample of anything: their mean has no interval.
+    mixed = "members" in (config["teacher"] or {})
     results = []
     for key, by_seed in groups.items():
         interval = interval_of(key[0], by_seed, teachers)
+        if mixed and key[0] == TEACHER and not key[-1].startswith("ensemble_"):
+            interval = interval._replace(low=math.nan, high=math.nan)
         names = dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True))
         results.append(names | _defined(interval))
     paired = [

@@ -6,6 +6,8 @@ import numpy as np
 
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
 
+ENSEMBLE_METRICS = ("accuracy", "errors")
+
 
 def history_rows(
     history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
@@ -64,6 +66,14 @@ def result_rows(
     if split == "test":
         values += [(str(i), f"predicted_as_{j}", int(n)) for (i, j), n in np.ndenumerate(confusion)]
     return [ResultRow(setting, seed, split, correction, *value) for value in values]
+
+
+def ensemble_rows(
+    setting: str, seed: int, split: str, confusion: np.ndarray, missing: Sequence[int]
+) -> list[ResultRow]:
+    """results.csv's rows of an ensemble, from the confusion matrix i32[K,K] of its members' mean."""
+    rows = result_rows(setting, seed, split, "none", confusion, missing, None)
+    return [row._replace(metric=f"ensemble_{row.metric}") for row in rows if row.metric in ENSEMBLE_METRICS]
 
 
 def bias_rows(

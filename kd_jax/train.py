@@ -31,8 +31,10 @@ class Config:
     max_norm: of each hidden unit's incoming weights, or None.
     augment: (key, images u8[B,h,w,c]) -> images u8[B,h,w,c], or None.
     mixup: concentration of the Beta distribution of the shares (Zhang et al. 2018), > 0, or None.
-    teacher_model: queried on the augmented images where given; else the table's cached logits are used.
-    average_teachers: all M teachers' mean is the target, instead of the one that `hparams.teacher` names.
+    teacher_models: of each group of teachers, queried on the augmented images; where there is none, the
+        table's cached logits are used.
+    average_teachers: the mean of all teachers is the target, instead of that of the one of each group that
+        `hparams.teacher` names.
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     """
 
@@ -47,7 +49,7 @@ class Config:
     max_norm: float | None = None
     augment: Augment | None = None
     mixup: float | None = None
-    teacher_model: Any = None
+    teacher_models: tuple[Any, ...] = ()
     average_teachers: bool = False
     freeze_backbone: bool = False
 
@@ -75,13 +77,14 @@ def variables_of(state: TrainState) -> dict:
     return {"params": state.params, **state.model_state}
 
 
-def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
-    """The table with the variables of this run's teacher alone, leading axis 1, unless teachers are averaged.
+def own_teachers(config: Config, table: Table, hparams: HParams) -> Table:
+    """The table with the variables of this run's teacher of each group alone, leading axis 1, unless all
+    teachers are averaged.
 
     Done once a run: inside the step it would copy the weights at every update. Cached logits stay as they
     are, one copy for all runs.
     """
-    if config.teacher_model is None or config.average_teachers:
+    if table.teacher_variables is None or config.average_teachers:
         return table
     pick = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, hparams.teacher)  # noqa: E731
     return table.replace(teacher_variables=jax.tree.map(pick, table.teacher_variables))
@@ -89,20 +92,22 @@ def own_teacher(config: Config, table: Table, hparams: HParams) -> Table:
 
 def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
     """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
-    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: `own_teacher`'s."""
+    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: `own_teachers`'."""
     labels = table.labels[index]
-    if config.teacher_model is not None:
-        ask = lambda variables: forward(config.teacher_model, variables, images)[0]  # noqa: E731
-        logits = jax.lax.map(ask, table.teacher_variables)
+    if table.teacher_variables is not None:
+        logits = [
+            jax.lax.map(lambda one, model=model: forward(model, one, images)[0], variables)
+            for model, variables in zip(config.teacher_models, table.teacher_variables, strict=True)
+        ]
     elif table.teacher_logits is None:
         return Batch(labels)
     elif config.average_teachers:
-        logits = table.teacher_logits[:, index]
+        logits = [cached[:, index] for cached in table.teacher_logits]
     else:
-        logits = table.teacher_logits[hparams.teacher, index][None]
-    return Batch(
-        labels, losses.average_teachers(logits, hparams.temperature) if config.average_teachers else logits[0]
-    )
+        logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
+    if len(logits) == 1 and not config.average_teachers:
+        return Batch(labels, logits[0][0])
+    return Batch(labels, losses.average_teachers(jnp.concatenate(logits), hparams.temperature))
 
 
 def student_view(
@@ -135,7 +140,7 @@ def batch_losses(
     if shares is None:
         return own
     other = jax.tree.map(partner, batch)
-    if config.teacher_model is not None:
+    if config.teacher_models:
         other = other.replace(teacher_logits=batch.teacher_logits)
     return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
 
@@ -211,7 +216,7 @@ def fit(
         the first num_epochs entries are filled; "validation" is absent where validation is None.
     The epoch count is traced so that segments of any length share one compiled program.
     """
-    table = own_teacher(config, table, hparams)
+    table = own_teachers(config, table, hparams)
 
     def measure(state, train_counts):
         out = {"train": train_counts}

@@ -30,15 +30,17 @@ class Table(flax.struct.PyTreeNode):
 
     images: u8[N,h,w,c].
     labels: i32[N].
-    teacher_logits: f32[M,N,K], each teacher's outputs on `images`; None where nothing is distilled, or
-        where the teacher is queried on the augmented images instead.
-    teacher_variables: the teachers' variables, leading axis M; None unless the teacher is queried.
+    teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`; None where nothing
+        is distilled, or where the teachers are queried on the augmented images instead.
+    teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
+
+    A group are M teachers of one structure that differ by their seed; M may differ between groups.
     """
 
     images: jax.Array
     labels: jax.Array
-    teacher_logits: jax.Array | None = None
-    teacher_variables: Variables | None = None
+    teacher_logits: tuple[jax.Array, ...] | None = None
+    teacher_variables: tuple[Variables, ...] | None = None
 
 
 class HParams(flax.struct.PyTreeNode):
@@ -46,7 +48,7 @@ class HParams(flax.struct.PyTreeNode):
 
     learning_rate, weight_decay, temperature, alpha: f32[]; weight_decay None: no run has any.
     class_mask: bool[K], True for the classes whose examples the run may see.
-    teacher: i32[], which of the M teachers this run learns from (unread when they are averaged).
+    teacher: i32[], which teacher of each group this run learns from (unread when all are averaged).
     """
 
     learning_rate: jax.Array

@@ -64,7 +64,7 @@ CONFIG = Config(
 
 
 def table(images=IMAGES, teachers=TEACHERS) -> Table:
-    return Table(jnp.asarray(images), jnp.asarray(LABELS), jnp.asarray(teachers))
+    return Table(jnp.asarray(images), jnp.asarray(LABELS), (jnp.asarray(teachers),))
 
 
 HELD_OUT = Table(jnp.asarray(IMAGES[:7]), jnp.asarray(LABELS[:7]))

@@ -30,6 +30,7 @@ import pytest
 import scipy.stats
 from absl import app, flags
 from PIL import Image
+from scipy.special import softmax
 
 from kd_jax import checkpoint, data, models, plots
 from kd_jax.results import CORRECTIONS
@@ -394,7 +395,11 @@ def check_confusion(
     if key[2] == "test":
         for i, j in itertools.product(range(CLASSES), repeat=2):
             expected[str(i), f"predicted_as_{j}"] = int(((labels == i) & (predicted == j)).sum())
-    found = {k[4:]: value for k, value in results.items() if k[:4] == key and k[5] != "bias"}
+    found = {
+        k[4:]: value
+        for k, value in results.items()
+        if k[:4] == key and k[5] != "bias" and not k[5].startswith("ensemble_")
+    }
     assert found == expected
 
 
@@ -420,6 +425,28 @@ def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits
         check_confusion(results_of(teacher.folder), key, predicted, labels, ())
         checked.add(key)
     assert {key[:4] for key in results} == checked
+
+
+def test_students_of_a_setting_answer_together(teacher, sweep, digits):
+    """By the mean of their probabilities; so do the teachers of all seeds in their own folder."""
+    results, splits = results_of(sweep.folder), splits_of(digits)
+    students = arrays_of(sweep.folder / "students")
+    tested = [(results, students, name, 2 * h, missing) for h, (name, missing) in enumerate(SETTINGS.items())]
+    tested.append((results_of(teacher.folder), arrays_of(teacher.folder / "teachers"), "teacher", 0, ()))
+    for (found, arrays, setting, first, missing), split in itertools.product(tested, splits):
+        images, labels = splits[split]
+        each = [softmax(logits_of(arrays, first + seed, images), axis=1) for seed in SEEDS]
+        right = np.mean(each, axis=0).argmax(axis=1) == labels
+        absent = np.isin(labels, missing)
+        groups = {"all": right} | {str(k): right[labels == k] for k in range(CLASSES)}
+        groups |= {"missing": right[absent], "kept": right[~absent]} if missing else {}
+        expected = {
+            (setting, 0, split, "none", name, f"ensemble_{metric}"): value
+            for name, members in groups.items()
+            for metric, value in (("accuracy", members.mean()), ("errors", (~members).sum()))
+        }
+        keys = {k for k in found if (k[0], k[2]) == (setting, split) and k[5].startswith("ensemble_")}
+        assert {key: found[key] for key in keys} == expected
 
 
 def test_biases_are_what_their_names_say(sweep, digits):
@@ -531,6 +558,10 @@ def test_summary_is_students_t_over_the_seeds(sweep):
     }
     assert {key[:1] + key[2:] for key in results if not key[5].startswith("predicted_as")} == set(entries)
     for key, entry in entries.items():
+        if key[4].startswith("ensemble_"):  # of the students of all seeds, one value
+            assert entry["mean"] == results[key[0], 0, *key[1:]]
+            assert (entry["n"], entry["low"], entry["high"]) == (1, None, None)
+            continue
         values = [results[key[0], seed, *key[1:]] for seed in SEEDS]
         low, high = scipy.stats.t.interval(0.95, 1, np.mean(values), scipy.stats.sem(values) or 1e-300)
         assert entry["n"] == 2 and entry["mean"] == pytest.approx(np.mean(values), abs=1e-12)
@@ -806,9 +837,9 @@ def test_which_teacher_a_student_learns_from(distil):
 
 def test_jitter_queries_the_teacher(launch, distil, toy):
     ask = """(lambda table, teacher: [
-        with_teacher(table, teacher).teacher_logits is None,
-        with_teacher(table, teacher).teacher_variables is None,
-    ])(common.make_tables(*common.load_data())[0], load_teacher(common.load_data()[0].fingerprint, []))"""
+        with_teachers(table, teacher).teacher_logits is None,
+        with_teachers(table, teacher).teacher_variables is None,
+    ])(common.make_tables(*common.load_data())[0], load_teachers(common.load_data()[0], []))"""
     words = [*toy.words[:4], f"--teacher={toy.folder}"]
     assert launch("distill", *words, ask=ask).value == [False, True]
     assert launch("distill", *words, "--jitter=1", ask=ask).value == [True, False]
@@ -974,6 +1005,21 @@ def bad(home, teacher, sweep, toy) -> dict[str, str]:
     names = ("flipped", "cut", "lost", "extra", "unfinished", "garbled", "emptied", "other_format")
     for name in names:
         places[name] = copy_of(teacher.folder, home / "bad" / name)
+    places["copied"] = copy_of(teacher.folder, home / "bad" / "copied")
+    variables, about = checkpoint.load(teacher.folder / "teachers")
+    lies: dict[str, dict[str, Any]] = {
+        "model": {"model": "mlp-17"},
+        "depth": {"model": "mlp-16-16"},
+        "classes": {"data": about["data"] | {"num_classes": 11}},
+        "mask": {"class_mask": [True]},
+        "option": {"model_options": {"unheard": 1}},
+    }
+    for name, lie in lies.items():
+        places[f"lying_{name}"] = home / "bad" / f"lying_{name}"
+        checkpoint.save(places[f"lying_{name}"] / "teachers", variables, about | lie)
+    places["lonely"] = home / "bad" / "lonely"
+    first = {"params": {k: {n: x[:1] for n, x in v.items()} for k, v in variables["params"].items()}}
+    checkpoint.save(places["lonely"] / "teachers", first, about)
     largest = arrays(places["flipped"])[-1]
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -1072,7 +1118,37 @@ BAD_INPUT = {
     ),
     "a teacher for labels": (["--loss=labels"], "no use for a teacher: expected no --teacher"),
     "no such teacher": (["--teacher={home}/nobody"], "no teacher: expected a run folder of train_teacher"),
-    "students for a teacher": (["--teacher={sweep}"], "no teacher"),
+    "students of several settings for a teacher": (
+        ["--teacher={sweep}"],
+        "holds students of several settings: expected --teacher_setting=NAME, one of 'labels', 'T=4', ",
+    ),
+    "students of no such setting": (
+        ["--teacher={sweep}", "--teacher_setting=T=5"],
+        "no such setting: expected one of 'labels', 'T=4', 'labels omit=3', 'T=4 omit=3'; given 'T=5'",
+    ),
+    "a setting of teachers": (
+        ["--teacher={teacher}", "--teacher_setting=T=4"],
+        "--teacher_setting means nothing here",
+    ),
+    "an unknown teacher among others": (["--teacher={teacher},{home}/nobody"], "no teacher: .*nobody"),
+    "a hole among the teachers": (["--teacher={teacher},,{toy}"], "malformed --teacher"),
+    "a teacher twice": (["--teacher={teacher},{teacher}/../teacher"], "names a teacher twice"),
+    "a teacher and its copy": (["--teacher={teacher},{extra}/../copied"], "names a teacher twice"),
+    "a teacher of other data among others": (["--teacher={teacher},{toy}"], "teacher of another data set"),
+    "teachers that cannot be paired": (
+        ["--teacher={teacher},{lonely}"],
+        "cannot be paired with seeds: expected equally many .*; given 2 in .*, 1 in ",
+    ),
+    **{
+        f"teacher that says it has {name}": ([f"--teacher={{lying_{name}}}"], expected)
+        for name, expected in {
+            "model": "damaged teacher: expected .* fit mlp-17 for images of 8x8x1; .*hidden_0/bias",
+            "depth": "damaged teacher: expected .* fit mlp-16-16 .*; given params/hidden_1/bias",
+            "classes": "teacher with another number of classes: expected 10, .*; given 11",
+            "mask": "damaged teacher",
+            "option": "damaged teacher: .*unheard",
+        }.items()
+    },
     "teacher is a file": (["--teacher={file}"], "no teacher"),
     "teacher's inner folder": (["--teacher={teacher}/teachers"], "no teacher"),
     "teacher unfinished": (["--teacher={unfinished}"], "that is complete"),

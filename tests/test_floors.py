@@ -32,6 +32,7 @@ FLOORS = {
     "analysis": 2,
     "sweep": 3,
     "assess": 3,
+    "ensemble": 3,
     "plots": 3,
 }
 SAME_FLOOR = {
@@ -45,6 +46,7 @@ SAME_FLOOR = {
     ("summary", "results"),
     ("tidy", "results"),
     ("assess", "sweep"),
+    ("ensemble", "sweep"),
 }
 
 # What only these may import; everything else by no file at all. In kd_jax and experiments alike.

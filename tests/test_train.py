@@ -19,7 +19,7 @@ from scipy.special import log_softmax, softmax
 from kd_jax import augment, optim
 from kd_jax.models import build, init_variables, predict, scale_pixels
 from kd_jax.sweep import QUICK_COMPILE
-from kd_jax.train import Config, evaluate, fit, init_state, make_batch, own_teacher, train_step, variables_of
+from kd_jax.train import Config, evaluate, fit, init_state, make_batch, own_teachers, train_step, variables_of
 from kd_jax.types import HParams, Table
 
 N = K = 12
@@ -105,11 +105,11 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
         *(hparams(alpha=1, temperature=t, teacher=m) for t, m in [(1, 0), (5, 1), (1, 0)]),
     )
     if source == "cached":
-        config, table = config_of(aligned_or_hash), TABLE.replace(teacher_logits=jnp.asarray(CACHED))
+        config, table = config_of(aligned_or_hash), TABLE.replace(teacher_logits=(jnp.asarray(CACHED),))
     else:
         config, table = (
-            config_of(aligned_or_hash, teacher_model=Probe()),
-            TABLE.replace(teacher_variables=PROBES),
+            config_of(aligned_or_hash, teacher_models=(Probe(),)),
+            TABLE.replace(teacher_variables=(PROBES,)),
         )
     states, history = fit_all(config, table, TABLE, runs, [0, 1, 2, 2, 3], 3)
     train, loss = history["train"], np.asarray(history["train"].loss_sum)
@@ -147,8 +147,8 @@ IMAGE_SUMS = FULL_IMAGES.sum(axis=(1, 2, 3)).astype(np.float32)
 def test_a_queried_teacher_sees_the_very_image_that_the_student_sees():
     """Images without a zero pixel lose some of their sum unless the shift is 0, one time in 9: of 24 examples
     about 21 move. Another epoch moves them otherwise."""
-    table = Table(jnp.asarray(FULL_IMAGES), jnp.asarray(LABELS), teacher_variables=PROBES)
-    config = config_of(sums_differ, teacher_model=Probe(), augment=partial(augment.jitter, pixels=1))
+    table = Table(jnp.asarray(FULL_IMAGES), jnp.asarray(LABELS), teacher_variables=(PROBES,))
+    config = config_of(sums_differ, teacher_models=(Probe(),), augment=partial(augment.jitter, pixels=1))
     _, history = fit_all(config, table, None, stacked(hparams(), hparams(alpha=1)), [0, 0], 2)
     assert set(history) == {"train"}
     differ, moved = np.asarray(history["train"].loss_sum)
@@ -178,12 +178,12 @@ def test_targets_of_each_kind():
     index = jnp.asarray([3, 0, 7], jnp.int32)
     teachers = np.random.RandomState(0).standard_normal((M, N, K)).astype(np.float32)
     images = scale_pixels(TABLE.images[index])
-    cached = TABLE.replace(teacher_logits=jnp.asarray(teachers))
+    cached = TABLE.replace(teacher_logits=(jnp.asarray(teachers),))
 
     def logits(table, teacher=0, **options):
         config, run = config_of(misaligned, **options), hparams(temperature=3, teacher=teacher)
         run = jax.tree.map(jnp.asarray, run)
-        batch = make_batch(config, own_teacher(config, table, run), run, images, index)
+        batch = make_batch(config, own_teachers(config, table, run), run, images, index)
         np.testing.assert_array_equal(batch.labels, [3, 0, 7])
         return batch.teacher_logits
 
@@ -195,9 +195,9 @@ def test_targets_of_each_kind():
         softmax(np.asarray(logits(cached, average_teachers=True)) / 3, axis=-1), mean, rtol=1e-5
     )
     # Both queried teachers say 1100 and 1200 + i, on which their mean is almost certain, too.
-    queried = TABLE.replace(teacher_variables=PROBES)
-    np.testing.assert_allclose(logits(queried, 1, teacher_model=Probe())[:, 0], [1203, 1200, 1207])
-    average = logits(queried, 0, teacher_model=Probe(), average_teachers=True)
+    queried = TABLE.replace(teacher_variables=(PROBES,))
+    np.testing.assert_allclose(logits(queried, 1, teacher_models=(Probe(),))[:, 0], [1203, 1200, 1207])
+    average = logits(queried, 0, teacher_models=(Probe(),), average_teachers=True)
     # At T = 3, the mean of two probabilities that are both 1 to within e^-366: the odds of class 0 against
     # another are 2 / (e^-(1103/3) + e^-(1203/3)), the first of which decides: 1103 + 3 ln 2 for image 3.
     np.testing.assert_allclose(
@@ -258,8 +258,8 @@ def test_a_teacher_with_dropout_answers_as_in_prediction():
         off = jnp.abs(batch.teacher_logits - answers[hparams.teacher, batch.labels])
         return (jnp.max(off, axis=-1) > 1e-4).astype(jnp.float32) + 0.0 * student[:, 0]
 
-    config = config_of(differs, model=SMALL, teacher_model=SMALL)
-    table = Table(images, jnp.asarray(LABELS), teacher_variables=teachers)
+    config = config_of(differs, model=SMALL, teacher_models=(SMALL,))
+    table = Table(images, jnp.asarray(LABELS), teacher_variables=(teachers,))
     _, history = fit_all(config, table, None, stacked(hparams(0.1), hparams(0.1, teacher=1)), [0, 1], 2)
     np.testing.assert_array_equal(history["train"].loss_sum, np.zeros((2, 2)))
     assert np.abs(answers[0] - answers[1]).max() > 0.1
