@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 
 import jax
 from absl import flags
@@ -31,15 +30,6 @@ flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed,
 flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
 flags.DEFINE_integer("repeats", 3, "Turns; the table shows their median.", lower_bound=1)
 flags.DEFINE_integer("growth_of", 0, "One row of the part growth, in a process of its own.", lower_bound=0)
-
-
-def device() -> str:
-    """Kind and number of devices; of a CPU its model, for its cores are the devices."""
-    if jax.default_backend() != "cpu":
-        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return f"{common.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
 
 
 def starts() -> list[dict]:
@@ -143,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
     content = {
         "format": 1,
         "command": common.command(),
-        "device": device(),
+        "device": measures.device(),
         "platform": jax.default_backend(),
         "cores": common.num_cores(),
         "versions": {"kd_jax": common.own_version(common.ROOT), "python": platform.python_version()}

@@ -266,6 +266,9 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
                     rows += tidy.result_rows(
                         setting.name, seed, split, correction, matrices[run], setting.missing, value
                     )
+        for split, sums in outcome["quality"].items():
+            own = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
+            rows += tidy.quality_rows(setting.name, seed, split, own)
     return rows
 
 

@@ -5,6 +5,8 @@ what is not training, and starts. Images are random, of MNIST's size: nothing de
 import importlib.util
 import itertools
 import os
+import platform
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +103,15 @@ def matrix_peak(precision: str = "float32", size: int = 2048) -> float:
     if has_torch() and jax.default_backend() == "cpu" and precision == "float32":
         best = max(best, rivals.matrix_peak(common.num_cores()))
     return best
+
+
+def device() -> str:
+    """Kind and number of devices; of a CPU its model, for its cores are the devices."""
+    if jax.default_backend() != "cpu":
+        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{common.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
 
 
 def has_torch() -> bool:

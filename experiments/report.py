@@ -7,11 +7,12 @@ written, and the same files give the same report to the byte.
 
 import math
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import common
+from experiments import common, quality
+from experiments.markdown import plain, show, tabulate
 from kd_jax import results, summary
 from kd_jax.stats import Interval
 from kd_jax.types import InputError
@@ -193,16 +194,6 @@ def _about_validation(config: dict[str, Any]) -> str:
 # Tables
 
 
-def _text(interval: Interval | None, scale: float = 100, digits: int = 2, half: str | None = " ±") -> str:
-    """Mean and, where there is one and `half` says how to join it, the half width of the interval."""
-    if interval is None or math.isnan(interval.mean):
-        return "-"
-    width = scale * (interval.high - interval.mean)
-    decimals = digits if width < 10 else min(digits, 1)
-    joined = "" if half is None or math.isnan(width) else f"{half}{width:.{decimals}f}"
-    return f"{scale * interval.mean:.{digits}f}{joined}"
-
-
 def _grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[list[str]]:
     """[setting, correction, errors, the test accuracy of each part in %, n]; a part is all, missing, kept or
     a class index: with one decimal, a star where it is missing, an interval only where `half` joins it.
@@ -210,13 +201,13 @@ def _grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[
     for setting in content.settings:
         name, missing = setting["name"], setting["missing"]
         for correction in summary.corrections_of(name, content.values):
-            cells = [_text(content.values.get((name, "test", correction, "all", "errors")), 1, 1, half=None)]
+            cells = [show(content.values.get((name, "test", correction, "all", "errors")), 1, 1, half=None)]
             for part in parts:
                 interval = content.values.get((name, "test", correction, part, "accuracy"))
                 if part.isdigit():
-                    cells.append(_text(interval, digits=1, half=half) + " *"[int(part) in missing])
+                    cells.append(show(interval, digits=1, half=half) + " *"[int(part) in missing])
                 else:
-                    cells.append(_text(interval, half=half or " ±"))
+                    cells.append(show(interval, half=half or " ±"))
             n = content.values[name, "test", correction, "all", "accuracy"].n
             yield [name, correction, *cells, str(n)]
 
@@ -262,20 +253,6 @@ def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
     ).rstrip()
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_plain(cell) for cell in cells) + " |"
-
-    return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows), ""]
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves alone."""
-    for mark in "\\|*<`[":
-        text = text.replace(mark, "\\" + mark)
-    return " ".join(text.split())
-
-
 def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     config = content.run.config
     data, teacher = config["data"], config["teacher"]
@@ -283,13 +260,14 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     parts = ["kept", "missing"] if many else [str(index) for index in range(data["num_classes"])]
     heads = parts if many else data["class_names"]
     table = list(_grid(content, ["all", *parts], half=" ± "))
-    lines = [f"# {_plain(title)}", "", _plain(_question(config)), "", f"**{_plain(_answer(content))}**", ""]
+    lines = [f"# {plain(title)}", "", plain(_question(config)), "", f"**{plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
-    lines += _markdown_table(["setting", "correction", "errors", "all classes", *heads, "n"], table)
-    lines += ["\\* never seen in training. " + _plain(_about_intervals(content)), ""]
+    lines += tabulate(["setting", "correction", "errors", "all classes", *heads, "n"], table)
+    lines += ["\\* never seen in training. " + plain(_about_intervals(content)), ""]
     lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]
-    lines += [*(f"- {_plain(c)}: {HOW[c]}" for c in used), ""]
+    lines += [*(f"- {plain(c)}: {HOW[c]}" for c in used), ""]
+    lines += quality.section([setting["name"] for setting in content.settings], content.values)
     lines += _biases(content) + _ensembles(content) + _members(content) + _differences(content)
     lines += ["## Figures", ""]
     for name in figures:
@@ -300,8 +278,8 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
         facts["teacher"] = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items())
     lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
-    lines += [f"- {key}: {_plain(value)}" for key, value in facts.items()]
-    lines += [f"- continued: {_plain(_in_short(entry))}" for entry in config.get("continued", [])]
+    lines += [f"- {key}: {plain(value)}" for key, value in facts.items()]
+    lines += [f"- continued: {plain(_in_short(entry))}" for entry in config.get("continued", [])]
     return "\n".join([*lines, ""])
 
 
@@ -318,11 +296,11 @@ def _biases(content: Content) -> list[str]:
         for correction in summary.corrections_of(setting["name"], content.values):
             bias = content.values.get((setting["name"], "test", correction, "missing", "bias"))
             if bias is not None and correction != "none":
-                rows.append([setting["name"], correction, _text(bias, 1, half=" ± "), str(bias.n)])
+                rows.append([setting["name"], correction, show(bias, 1, half=" ± "), str(bias.n)])
     if not rows:
         return []
     heads = ["setting", "correction", "added to the missing classes' logits (nats)", "n"]
-    return ["## Biases", "", *_markdown_table(heads, rows)]
+    return ["## Biases", "", *tabulate(heads, rows)]
 
 
 def _ensembles(content: Content) -> list[str]:
@@ -341,7 +319,7 @@ def _ensembles(content: Content) -> list[str]:
     heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
     note = "Test split, as trained; members answer together by the mean of their probabilities (T = 1),"
     note += " accuracy in %. n counts ensembles: where it is 1, this is one ensemble, without an interval."
-    return ["## Ensembles", "", note, "", *_markdown_table(heads, rows)]
+    return ["## Ensembles", "", note, "", *tabulate(heads, rows)]
 
 
 def _num_members(setting: str, content: Content) -> str:
@@ -369,7 +347,7 @@ def _members(content: Content) -> list[str]:
         rows.append([str(number), place, about["model"], f"{errors[number]:.0f}", accuracy])
     note = f"Test split; {len(rows)} of {len(folders)}."
     heads = ["number", "folder", "model", "errors", "all classes, %"]
-    return ["## Teachers", "", note, "", *_markdown_table(heads, rows)]
+    return ["## Teachers", "", note, "", *tabulate(heads, rows)]
 
 
 def _differences(content: Content) -> list[str]:
@@ -393,7 +371,7 @@ def _differences(content: Content) -> list[str]:
     heads = ["difference", "within", "classes", "points", "95 % interval", "p", "n"]
     note = f"Paired over seeds, test accuracy in percentage points; {len(rows)} of the"
     note += f" {len(content.paired)} pairs in summary.json; p is not corrected for their number."
-    return ["## Paired differences", "", note, "", *_markdown_table(heads, rows)]
+    return ["## Paired differences", "", note, "", *tabulate(heads, rows)]
 
 
 if __name__ == "__main__":

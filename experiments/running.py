@@ -342,9 +342,12 @@ def teacher_rows(
             continue
         groups = zip(modules, variables, strict=True)
         logits = jnp.concatenate([models.predict_stacked(*group, table.images) for group in groups])
+        sums = jax.jit(jax.vmap(metrics.quality, (0, None)))(logits, table.labels)
         for seed, predicted in enumerate(jnp.argmax(logits, axis=-1)):
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
             rows += tidy.result_rows(results.TEACHER, seed, split, "none", confusion, missing, None)
+            own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
+            rows += tidy.quality_rows(results.TEACHER, seed, split, own)
         for number, members in enumerate(committees):
             if len(members) > 1:
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))

@@ -33,7 +33,9 @@ def load_initial(config: Config) -> pretrained.Pretrained | None:
     if not FLAGS.init:
         return None
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    initial = pretrained.load(FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0)))
+    initial = pretrained.load(
+        FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0))
+    )
     if initial.fresh_classifier:
         common.tell(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
     return initial

@@ -1,4 +1,5 @@
-"""What trained students come to: the bias that each rule chooses, and how many of each class it gets right.
+"""What trained students come to: the bias that each rule chooses, how many of each class it gets right, and
+how good the probabilities are.
 
 All of it stays on the device until it is counted.
 """
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax import bias, losses, metrics
-from kd_jax.models import predict
+from kd_jax.models import predict, predict_stacked
 from kd_jax.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
 from kd_jax.train import MIXTURES
 from kd_jax.types import HParams, Table, Variables
@@ -103,12 +104,13 @@ def assess_runs(
     hparams: HParams,
     keys: jax.Array,
 ) -> dict[str, Any]:
-    """Biases, confusion matrices and bias curves of R students, each device's one after another.
+    """Biases, confusion matrices, bias curves and calibration of R students, a device's one after another.
 
     Args: grid: f32[G], biases of the curve; hparams: leading axis R; variables, keys: leading axis R, or on
         the mesh with its padding.
     Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
-        "curve": i32[R,G,K], right test predictions per class under each bias of the grid}.
+        "curve": i32[R,G,K], right test predictions per class under each bias of the grid,
+        "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R}}.
     """
     num_runs = hparams.alpha.shape[0]
     mesh = runs_mesh(num_runs)
@@ -119,16 +121,31 @@ def assess_runs(
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _assess_all(model, teacher_models, average_teachers, mesh, shared, runs):
-    return over_runs(partial(_assess, model, teacher_models, average_teachers), mesh, 1)(shared, runs)
+    evidence, grid = shared
+    taught = {}
+    if evidence.teacher_variables is not None:  # of the M teachers once, not of each student's again
+        taught = {
+            split: [
+                predict_stacked(*group, table.images)
+                for group in zip(teacher_models, evidence.teacher_variables, strict=True)
+            ]
+            for split, table in splits_of(evidence).items()
+        }
+    assess = partial(_assess, model, teacher_models, average_teachers)
+    return over_runs(assess, mesh, 1)((evidence, grid, taught), runs)
+
+
+def splits_of(evidence: Evidence) -> dict[str, Table]:
+    """The splits that students are judged on."""
+    held_out = {} if evidence.validation is None else {"validation": evidence.validation}
+    return held_out | {"test": evidence.test}
 
 
 def _assess(model, teacher_models, average_teachers, shared, run):
     """`assess_runs` of one run."""
-    evidence, grid = shared
+    evidence, grid, taught = shared
     variables, hparams, key = run
-    splits = {"test": evidence.test}
-    if evidence.validation is not None:
-        splits = {"validation": evidence.validation, "test": evidence.test}
+    splits = splits_of(evidence)
 
     missing = ~hparams.class_mask
     logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
@@ -138,10 +155,18 @@ def _assess(model, teacher_models, average_teachers, shared, run):
         predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
         return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
 
+    def quality(split):
+        teacher_logits = None
+        if taught:
+            heard = [group if average_teachers else group[hparams.teacher][None] for group in taught[split]]
+            teacher_logits = losses.average_teachers(jnp.concatenate(heard), jnp.ones(()))
+        return metrics.quality(logits[split], splits[split].labels, teacher_logits)
+
     return {
         "biases": biases,
         "confusions": {
             split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
         },
         "curve": bias.curve(logits["test"], evidence.test.labels, missing, grid),
+        "quality": {split: quality(split) for split in splits},
     }

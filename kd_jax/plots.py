@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kd_jax import results
 from kd_jax.stats import Interval
@@ -153,6 +153,45 @@ def bias_curve(
         _legend(figure)
         more = f"; {left_out} settings are not shown" if left_out > 0 else ""
         _heading(figure, f"Accuracy against bias: mean and 95 % interval, n = {units_of(config)}{more}")
+    return figure
+
+
+def compression(models: Sequence[tuple[str, Interval, float, float, float]], batch_size: int) -> Figure:
+    """Test accuracy (%) of models against their size (MB), the time of one image and that of a batch (ms), on
+    logarithmic axes; models: (label, accuracy as a fraction, MB, ms of an image, ms of a batch)."""
+    width = min(max(len(label) for label, *_ in models), 60)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(
+            figsize=(10.2, 3.2 + 0.2 * math.ceil(len(models) * width / 120)), layout="constrained"
+        )
+        panels = figure.subplots(1, 3, sharey=True)
+        heads = (
+            "size of a checkpoint (MB)",
+            "time of one image (ms)",
+            f"time of a batch of {batch_size} (ms)",
+        )
+        for index, (label, accuracy, *costs) in enumerate(models):
+            colour, marker = COLOURS[index % len(COLOURS)], "osD^vP"[index // len(COLOURS) % 6]
+            error = _errors(_percent([accuracy]))
+            for axes, cost in zip(panels, costs, strict=True):
+                axes.errorbar(
+                    cost,
+                    100 * accuracy.mean,
+                    error,
+                    fmt=marker,
+                    color=colour,
+                    capsize=2,
+                    elinewidth=0.9,
+                    label=label,
+                )
+        for axes, head in zip(panels, heads, strict=True):
+            low, high = np.log10(axes.dataLim.intervalx)
+            axes.set(xscale="log", xlim=(0.8 * 10 ** np.floor(low), 1.25 * 10 ** np.ceil(high)), xlabel=head)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        panels[0].set_ylabel("test accuracy (%)")
+        _legend(figure)
+        _heading(figure, "Accuracy against size and time: mean and 95 % interval over runs")
     return figure
 
 

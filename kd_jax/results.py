@@ -23,9 +23,17 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
-                Metrics: accuracy (fraction), errors, total (counts), bias (class missing: what is
-                added to the missing classes' logits, in nats), macro_accuracy (class all: the mean of the
-                classes' accuracies), predicted_as_<j> (split test: how many of the class are called j); and
+                Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
+                bias (class missing: what is added to the missing classes' logits, in nats), predicted_as_<j>
+                (split test: how many of the class are called j). Of each class, fractions: precision (0 where
+                nothing is called so), f1 (0 where nothing is right). Of class all, macro_accuracy (which is
+                the macro recall), macro_precision, macro_f1: means over the classes that have examples.
+                Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
+                classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
+                bins of equal width, Guo et al. 2017, section 2), and of students, against the teacher that
+                they were given (the mean, where that is an ensemble; also where alpha = 0, so that nothing
+                was learnt from it): agreement (fraction called the same), kl_to_teacher (nats, the mean of
+                KL(teacher || student)). Runs of older versions have neither these nor precision and f1.
                 ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
                 (correction none): of a setting, its students of all seeds together, under the first seed; of
                 "teacher", the teachers that a student hears, where they are several, under that student's
@@ -39,8 +47,8 @@ summary.json    {"format": 1, "results": [{"setting", "split", "correction", "cl
                 setting, it is that correction minus none. What is undefined is null, and so are the ends of
                 the interval over teachers of several folders, which differ by more than their seed.
 
-A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; the
-loss of a run that diverged may be inf, every other number is finite.
+A value that is undefined (the accuracy of a class without examples, the nll of a run that diverged) is an
+empty cell, and nan in Python; only the loss of a run that diverged may be inf, every other number is finite.
 Numbers are written with repr, so they read back as the same float64.
 """
 
@@ -58,7 +66,10 @@ from kd_jax.types import InputError
 FORMAT = 1
 TEACHER = "teacher"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
-METRICS = ("accuracy", "errors", "total", "bias", "macro_accuracy", "ensemble_accuracy", "ensemble_errors")
+METRICS = (
+    "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
+    "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
+)  # fmt: skip
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
 
 _CONFIG = {

@@ -1,6 +1,8 @@
 """Counts and confusion matrices -> the tidy rows of a run folder (host side)."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,7 @@ def result_rows(
     missing: Sequence[int],
     bias: float | None,
 ) -> list:
-    """results.csv's rows of one run under one correction, all derived from its confusion matrix i32[K,K]."""
+    """results.csv's rows of one run under one correction: what its confusion matrix i32[K,K] says."""
     correct, total = np.diag(confusion), confusion.sum(axis=1)
     absent = np.isin(np.arange(len(total)), missing)
     groups = {"all": np.ones_like(absent)}
@@ -61,6 +63,10 @@ def result_rows(
         values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
     with np.errstate(invalid="ignore"):
         values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
+    precision, f1 = precision_and_f1(confusion)
+    for metric, of_class in (("precision", precision), ("f1", f1)):
+        values += [(str(k), metric, float(value)) for k, value in enumerate(of_class)]
+        values.append(("all", f"macro_{metric}", float(np.mean(of_class[total > 0]))))
     if bias is not None:
         values.append(("missing", "bias", float(bias)))
     if split == "test":
@@ -74,6 +80,29 @@ def ensemble_rows(
     """results.csv's rows of an ensemble, from the confusion matrix i32[K,K] of its members' mean."""
     rows = result_rows(setting, seed, split, "none", confusion, missing, None)
     return [row._replace(metric=f"ensemble_{row.metric}") for row in rows if row.metric in ENSEMBLE_METRICS]
+
+
+def precision_and_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """f64[K] each, of a confusion matrix i32[K,K]; 0 where nothing could be right: a precision of a class
+    that is never named, an f1 of one that is neither named nor there."""
+    correct, named, total = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    return correct / np.maximum(named, 1), 2 * correct / np.maximum(named + total, 1)
+
+
+def quality_rows(setting: str, seed: int, split: str, sums: dict[str, Any]) -> list[ResultRow]:
+    """results.csv's rows of one run's probabilities.  sums: of `metrics.quality`, in numpy."""
+    bins = sums["bins"]
+    count = int(bins["count"].sum())
+    # Guo et al. 2017, equation 3: the bins' |accuracy - confidence|, weighed by their shares of the examples.
+    off = np.abs(np.float64(bins["correct"]) - np.float64(bins["confidence"]))
+    totals = {"nll": sums["nll"], "ece": off.sum()}
+    named = {"top5": "top5_accuracy", "agree": "agreement", "kl": "kl_to_teacher"}
+    totals |= {metric: sums[name] for name, metric in named.items() if name in sums}
+    means = {metric: float(total) / count for metric, total in totals.items()}
+    return [
+        ResultRow(setting, seed, split, "none", "all", metric, mean if math.isfinite(mean) else math.nan)
+        for metric, mean in means.items()
+    ]
 
 
 def bias_rows(

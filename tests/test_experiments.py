@@ -30,7 +30,8 @@ import pytest
 import scipy.stats
 from absl import app, flags
 from PIL import Image
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
 from kd_jax import checkpoint, data, models, plots
 from kd_jax.results import CORRECTIONS
@@ -380,7 +381,8 @@ def test_history_has_every_epoch_of_every_run(sweep):
 def check_confusion(
     results: dict, key: tuple, predicted: np.ndarray, labels: np.ndarray, missing: tuple
 ) -> None:
-    """Every row of one run, split and correction against predictions made by NumPy."""
+    """Every row of one run, split and correction that its predictions decide, against NumPy's predictions and
+    scikit-learn."""
     right = predicted == labels
     groups = {"all": np.ones_like(right)} | {str(k): labels == k for k in range(CLASSES)}
     if missing:
@@ -392,14 +394,45 @@ def check_confusion(
         expected[name, "total"] = count
     per_class = [expected[str(k), "accuracy"] for k in range(CLASSES)]
     expected["all", "macro_accuracy"] = pytest.approx(sum(per_class) / CLASSES, abs=1e-15)
+    rates = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=0)
+    for metric, of_class in zip(("precision", "recall", "f1"), rates, strict=False):
+        if metric != "recall":  # the accuracy of a class
+            expected["all", f"macro_{metric}"] = pytest.approx(np.mean(of_class), abs=1e-15)
+            for k, value in enumerate(of_class):
+                expected[str(k), metric] = pytest.approx(value, abs=1e-15)
     if key[2] == "test":
         for i, j in itertools.product(range(CLASSES), repeat=2):
             expected[str(i), f"predicted_as_{j}"] = int(((labels == i) & (predicted == j)).sum())
+    others = {"bias", *QUALITY}
     found = {
         k[4:]: value
         for k, value in results.items()
-        if k[:4] == key and k[5] != "bias" and not k[5].startswith("ensemble_")
+        if k[:4] == key and k[5] not in others and not k[5].startswith("ensemble_")
     }
+    assert found == expected
+
+
+QUALITY = ("top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher")
+
+
+def check_quality(
+    results: dict, key: tuple, logits: np.ndarray, labels: np.ndarray, teacher_logits: np.ndarray | None
+) -> None:
+    """The rows of one run and split that its probabilities decide, against SciPy and scikit-learn."""
+    log_p = log_softmax(logits, axis=1)
+    expected = {
+        "top5_accuracy": top_k_accuracy_score(labels, logits, k=5, labels=range(CLASSES)),
+        "nll": pytest.approx(log_loss(labels, np.exp(log_p), labels=range(CLASSES)), rel=1e-4),
+    }
+    if teacher_logits is not None:
+        expected["agreement"] = np.mean(logits.argmax(axis=1) == teacher_logits.argmax(axis=1))
+        log_q = log_softmax(teacher_logits, axis=1)
+        kl = np.sum(np.exp(log_q) * (log_q - log_p)) / len(labels)
+        expected["kl_to_teacher"] = pytest.approx(kl, rel=1e-4)
+    found = {
+        k[5]: value for k, value in results.items() if k[:4] == key and k[4] == "all" and k[5] in QUALITY
+    }
+    assert 0 <= found.pop("ece") < 1  # its arithmetic is in test_metrics.py
     assert found == expected
 
 
@@ -417,12 +450,16 @@ def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits
             check_confusion(results, key, np.argmax(biased, axis=1), labels, missing)
             assert ((*key, "missing", "bias") in results) == bool(missing)
             checked.add(key)
+        check_quality(
+            results, (setting, seed, split, "none"), logits, labels, logits_of(teachers, seed, images)
+        )
     for seed, split in itertools.product(SEEDS, splits):
         images, labels = splits[split]
         key = ("teacher", seed, split, "none")
-        predicted = np.argmax(logits_of(teachers, seed, images), axis=1)
-        check_confusion(results, key, predicted, labels, ())
-        check_confusion(results_of(teacher.folder), key, predicted, labels, ())
+        logits = logits_of(teachers, seed, images)
+        for rows in (results, results_of(teacher.folder)):
+            check_confusion(rows, key, np.argmax(logits, axis=1), labels, ())
+            check_quality(rows, key, logits, labels, None)
         checked.add(key)
     assert {key[:4] for key in results} == checked
 

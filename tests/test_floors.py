@@ -16,6 +16,7 @@ FLOORS = {
     "metrics": 1,
     "models": 1,
     "optim": 1,
+    "costs": 2,
     "augment": 1,
     "bias": 1,
     "data": 1,

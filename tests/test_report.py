@@ -168,6 +168,36 @@ def test_the_report_says_what_it_must(folder):
     assert len(list((folder / "figures").iterdir())) == 4
 
 
+def test_the_other_measures_by_hand(folder):
+    run = results.read_run(folder)
+    report.build(folder)
+    assert (
+        "Beyond accuracy" not in (folder / "report.md").read_text()
+    )  # as in runs of before they were measured
+    rows = [
+        ResultRow(name, seed, split, "none", "all", metric, value * (1 + seed))
+        for name, seeds in (("teacher", 1), (ALL, 3), (SOFT, 3))
+        for seed in range(seeds)
+        for split, factor in (("validation", 3), ("test", 1))
+        for metric, value in (
+            ("macro_precision", 0.2 * factor), ("macro_accuracy", 0.1 * factor), ("macro_f1", 0.3),
+            ("nll", 0.5 * factor), ("ece", 0.01), ("agreement", 0.25), ("kl_to_teacher", 0.125),
+        )
+        if name != "teacher" or metric not in ("agreement", "kl_to_teacher")
+    ]  # fmt: skip
+    results.write_results(folder, run.results + rows)
+    report.build(folder)
+    text = (folder / "report.md").read_text().split("## Beyond accuracy")[1].split("## ")[0]
+    heads = ["precision", "recall", "F1", "NLL", "ECE", "agreement", "KL", "n"]
+    assert cells(text, "setting") == heads  # of three classes no top-5
+    assert cells(text, "teacher") == ["20.00", "10.00", "30.00", "0.500", "1.00", "-", "-", "1"]
+    # v, 2 v and 3 v: mean 2 v, sd v: half width 4.302653 v / sqrt(3) = 2.48414 v.
+    assert cells(text, SOFT) == [
+        "40.00 ± 49.7", "20.00 ± 24.8", "60.00 ± 74.5", "1.000 ± 1.242", "2.00 ± 2.48", "50.00 ± 62.1",
+        "0.250 ± 0.311", "3",
+    ]  # fmt: skip
+
+
 def test_the_terminal_table_by_hand(folder):
     lines = report.build(folder).splitlines()
     assert f"{SOFT}  (n = 3)" in lines
