@@ -311,8 +311,8 @@ def _ensembles(content: Content) -> list[str]:
         of = lambda class_, metric, name=name: values.get((name, "test", "none", class_, metric))  # noqa: E731
         if (errors := of("all", "ensemble_errors")) is None:
             continue
-        accuracies = [_text(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "missing")]
-        one_by_one, together = (_text(i, 1, 1, half=" ± ") for i in (of("all", "errors"), errors))
+        accuracies = [show(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "missing")]
+        one_by_one, together = (show(i, 1, 1, half=" ± ") for i in (of("all", "errors"), errors))
         rows.append([name, _num_members(name, content), one_by_one, together, *accuracies, str(errors.n)])
     if not rows:
         return []

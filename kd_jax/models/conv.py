@@ -136,8 +136,8 @@ def _kernel_gradient(x, shape, gradient, stride: int, padding: int):
         # Kernel row i of the phase meets the lines from i on.
         framed = jnp.pad(gradient, ((0, 0), (count - 1, count - 1), (0, 0), (0, 0)))
         framed = jax.lax.optimization_barrier(framed)
-        shifted = [framed[:, count - 1 - i : count - 1 - i + lines] for i in range(count)]
-        shifted = jnp.concatenate(shifted, -1).reshape(-1, count * features)
+        slices = [framed[:, count - 1 - i : count - 1 - i + lines] for i in range(count)]
+        shifted = jnp.concatenate(slices, -1).reshape(-1, count * features)
         phases.append((gathered @ shifted).reshape(size, channels, count, features).transpose(2, 0, 1, 3))
     # Row `phase + n stride` of the kernel is row n of its phase.
     rows_in_order = [phases[i % stride][i // stride] for i in range(size)]
