@@ -115,11 +115,15 @@ def tell(line: str) -> None:
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
+        " ".join(argv).encode()  # what cannot be written into config.json
         return FLAGS(["--help" if word == "-h" else word for word in argv])
     except flags.UnrecognizedFlagError as error:
         near = difflib.get_close_matches(error.flagname, FLAGS, 1)
         hint = f" (did you mean --{near[0]}?)" if near else ""
         _refuse(str(InputError("unknown flag", "one that --help lists", f"--{error.flagname}{hint}")))
+    except UnicodeEncodeError:
+        given = ascii(next(word for word in argv if re.search("[\ud800-\udfff]", word)))
+        _refuse(str(InputError("a flag is not UTF-8", "names of files in UTF-8", given)))
     except UnicodeDecodeError as error:
         _refuse(str(InputError("--flagfile cannot be read", "a file of flags, one a line", error)))
     except flags.Error as error:

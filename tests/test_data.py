@@ -82,6 +82,7 @@ def test_mnist_comes_from_the_cache(mnist, monkeypatch):
 # --- CIFAR-10 -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cifar10_is_the_official_one():
     root = Path(os.environ.get("TFDS_DATA_DIR", "nowhere"))
     if not (root / "cifar10").is_dir():

@@ -1233,6 +1233,7 @@ BAD_INPUT = {
     "unknown flag": (["--colour=red"], "unknown flag: expected one that --help lists; given --colour"),
     "the teacher's flag": (["--learning_rate=1"], "did you mean --learning_rates"),
     "flag without its value": (["--seeds"], "--seeds"),
+    "file whose name is no UTF-8": (["--data_set=ä/\udcff"], r"not UTF-8.*given '--data_set=.xe4/.udcff'"),
     "flag of one letter": (["-k"], "unknown flag"),
     "flagfile missing": (["--flagfile={home}/nothing.flags"], "nothing.flags"),
     "flagfile with a typing error": (["--flagfile={flagfile}"], "--epoch .did you mean --epochs"),
