@@ -68,7 +68,7 @@ def _tensors(work: Work):
 
     images, labels, logits = (
         torch.tensor(np.asarray(leaf))
-        for leaf in (work.table.images, work.table.labels, work.table.teacher_logits)
+        for leaf in (work.table.images, work.table.labels, *(work.table.teacher_logits or ()))
     )
     return images.reshape(len(images), -1), labels.long(), torch.softmax(logits[0] / TEMPERATURE, dim=-1)
 

@@ -47,25 +47,28 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
     if setting is not None and not any("setting" in about for *_, about in groups):
         expected = "a folder of students in --teacher, or no --teacher_setting"
         raise InputError("--teacher_setting means nothing here", expected, words)
-    for number, (*_, about) in enumerate(groups):
-        if about["sha256"] in [other["sha256"] for *_, other in groups[:number]]:
-            raise InputError("--teacher names a teacher twice", "each once", about["path"])
     trees = tuple(variables for _, variables, _ in groups)
     if seeds == "first":
         trees = tuple(jax.tree.map(lambda leaf: leaf[:1], tree) for tree in trees)
-    sizes = list(map(_size, trees))
-    if seeds == "paired" and len(set(sizes)) > 1:  # students would share some of their teachers, not all
-        expected = "equally many in each folder, or --teacher_seeds=first or ensemble"
-        given = ", ".join(
-            f"{size} in {about['path']}" for size, (*_, about) in zip(sizes, groups, strict=True)
-        )
-        raise InputError("teachers cannot be paired with seeds", expected, given)
     abouts = [
-        about | {"num_teachers": size, "teacher_seeds": seeds}
-        for (*_, about), size in zip(groups, sizes, strict=True)
+        about | {"num_teachers": _size(tree), "teacher_seeds": seeds}
+        for (*_, about), tree in zip(groups, trees, strict=True)
     ]
+    _check_together(abouts)
     description = abouts[0] if len(abouts) == 1 else _describe_several(words, seeds, abouts)
     return Teachers(tuple(model for model, *_ in groups), trees, seeds == "ensemble", description)
+
+
+def _check_together(members: list[dict]) -> None:
+    """Refuses groups that cannot teach together.  members: their descriptions."""
+    for number, about in enumerate(members):
+        if about["sha256"] in [other["sha256"] for other in members[:number]]:
+            raise InputError("--teacher names a teacher twice", "each once", about["path"])
+    # Else two students would share some of their teachers, not all: their luck would be neither one nor two.
+    if len({about["num_teachers"] for about in members}) > 1 and members[0]["teacher_seeds"] == "paired":
+        expected = "equally many in each folder, or --teacher_seeds=first or ensemble"
+        given = ", ".join(f"{about['num_teachers']} in {about['path']}" for about in members)
+        raise InputError("teachers cannot be paired with seeds", expected, given)
 
 
 def _size(variables: Variables) -> int:
@@ -104,13 +107,13 @@ def _load_group(
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
         model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
+        judged = len(validation) > 0
         about = {
             "path": path,
             "sha256": checkpoint.read_manifest(folder)[1],
             "model": metadata["model"],
             # Also where the teacher does not say what it was trained on.
-            "saw_validation": len(validation) > 0
-            and metadata.get("validation_split") != common.split_hash(validation),
+            "saw_validation": judged and metadata.get("validation_split") != common.split_hash(validation),
             "flags": metadata["flags"],
         }
         if folder.name == "students":
@@ -118,7 +121,7 @@ def _load_group(
             variables = jax.tree.map(lambda leaf: leaf[chosen], variables)
             # What a teacher's teacher was trained on reaches it through its targets.
             learnt = (of_students["teacher"] or {}).get("saw_validation", False)
-            about |= of_students | {"saw_validation": about["saw_validation"] or bool(learnt)}
+            about |= of_students | {"saw_validation": judged and (about["saw_validation"] or bool(learnt))}
         else:
             about["class_mask"] = [bool(seen) for seen in metadata["class_mask"]]
             if len(about["class_mask"]) != dataset.num_classes:

@@ -53,9 +53,7 @@ def ask_teachers(
         else:
             own = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
             each.append(predict(model, own, images)[None])
-    if len(each) == 1 and not average_teachers:
-        return each[0][0]
-    return losses.average_teachers(jnp.concatenate(each), jnp.ones(()))
+    return losses.combine_teachers(each, jnp.ones(()), average_teachers)
 
 
 def choose_biases(

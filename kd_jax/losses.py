@@ -4,6 +4,8 @@ A loss is per example and checked on entry; the reduction belongs to the caller.
 data: no gradient flows into them.
 """
 
+from collections.abc import Sequence
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -82,6 +84,18 @@ def average_teachers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.A
     chex.assert_rank(teacher_logits, 3)
     log_probabilities = jax.nn.log_softmax(teacher_logits / temperature)
     return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(teacher_logits.shape[0]))
+
+
+def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, average: bool) -> jax.Array:
+    """The target that teachers of several groups make: a lone one's own logits, or the mean of all.
+
+    Args: groups: of each group f32[C,B,K], C of its teachers; temperature: f32[]; average: False where C = 1
+        in each group, so that the only teacher of an only group is taken as it is.
+    Returns: f32[B,K].
+    """
+    if len(groups) == 1 and not average:
+        return groups[0][0]
+    return average_teachers(jnp.concatenate(groups), temperature)
 
 
 LOSSES: dict[str, LossFn] = {"soft": soft_loss, "hard_label": hard_label_loss, "labels": labels_loss}

@@ -105,9 +105,7 @@ def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array
         logits = [cached[:, index] for cached in table.teacher_logits]
     else:
         logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
-    if len(logits) == 1 and not config.average_teachers:
-        return Batch(labels, logits[0][0])
-    return Batch(labels, losses.average_teachers(jnp.concatenate(logits), hparams.temperature))
+    return Batch(labels, losses.combine_teachers(logits, hparams.temperature, config.average_teachers))
 
 
 def student_view(
