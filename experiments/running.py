@@ -77,9 +77,12 @@ def _claim(out: Path, config: dict) -> bool:
         raise InputError("--out is taken", expected, given)
     before = results.read_config(out)
     differing = [
-        f"--{name}={config['flags'].get(name)} (there {before['flags'].get(name)})"
+        f"--{name}={now} (there {then})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
-        if name not in NOT_PART_OF_THE_EXPERIMENT and before["flags"].get(name) != config["flags"].get(name)
+        # A flag that is younger than the run has not changed where it has its default.
+        for now in [config["flags"].get(name)]
+        for then in [before["flags"].get(name, FLAGS[name].default if name in FLAGS else None)]
+        if name not in NOT_PART_OF_THE_EXPERIMENT and now != then
     ]
     if before["experiment"] != config["experiment"]:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]

@@ -157,7 +157,7 @@ def _assess(model, teacher_models, average_teachers, shared, run):
         teacher_logits = None
         if taught:
             heard = [group if average_teachers else group[hparams.teacher][None] for group in taught[split]]
-            teacher_logits = losses.average_teachers(jnp.concatenate(heard), jnp.ones(()))
+            teacher_logits = losses.combine_teachers(heard, jnp.ones(()), average_teachers)
         return metrics.quality(logits[split], splits[split].labels, teacher_logits)
 
     return {

@@ -54,10 +54,10 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
         TABLES["validation"] if validation else None,
         TABLES["test"],
         jnp.full(K, 1 / K),
-        taught if teachers else None,
+        (taught,) if teachers else None,
     )
-    model, keys = TEACHER if teachers else None, sweep.run_keys(seeds, 1)
-    return assess.assess_runs(STUDENT, model, average, evidence, GRID, *runs, keys), students, taught
+    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1)
+    return assess.assess_runs(STUDENT, models_, average, evidence, GRID, *runs, keys), students, taught
 
 
 def check(sums, split, logits, teacher_logits):
