@@ -156,6 +156,16 @@ def test_a_stopped_run_goes_on_with_the_head_alone(launch, home):
         np.testing.assert_array_equal(leaf, other[path])
 
 
+def test_a_normalised_input_leaves_the_names_as_they_are(launch, home):
+    """--normalize=imagenet, with which such weights were trained, belongs to the model, without variables."""
+    outcome = launch("train_teacher", *FROZEN, "--normalize=imagenet", "--out=normalised", draw=False)
+    assert (outcome.status, outcome.err) == (0, NOTE), outcome
+    (variables, metadata), (plain, _) = saved(home / "normalised"), saved(home / "frozen")
+    assert variables.keys() == plain.keys() and metadata["model_options"]["normalize"]
+    for path, leaf in variables.items():
+        assert np.array_equal(leaf, plain[path]) == (path[1] != "logits"), path
+
+
 def test_without_freezing_everything_is_trained(launch, home):
     outcome = launch("train_teacher", *WORDS, "--out=trained", draw=False)
     assert (outcome.status, outcome.err) == (0, NOTE), outcome
