@@ -17,6 +17,8 @@ SHAPES = [  # side, k, stride, padding, channels, features, groups
     (6, 5, 3, 2, 2, 3, 1),
     (5, 3, 1, 0, 2, 3, 1),
     (3, 3, 1, 1, 2, 3, 1),
+    (2, 3, 1, 1, 24, 20, 1),  # a kernel large beside the image: the whole batch at once
+    (4, 3, 2, 1, 40, 36, 1),
     (1, 3, 1, 1, 2, 3, 1),
     (8, 3, 1, 1, 6, 6, 6),
     (8, 3, 2, 1, 6, 6, 6),

@@ -22,6 +22,9 @@ BLOCK_BYTES = 400_000
 """About as much as the copies of a block of images may take: they, the product and its gradient share a
 core's second-level cache (1 to 2 MiB)."""
 
+LARGE_KERNEL = 8
+"""How many times an image's copies a kernel must be for the whole batch to be done at once."""
+
 
 def prefers_products(platform: str, groups: int, channels: int) -> bool:
     """Whether matrix products are the faster way.
@@ -63,7 +66,34 @@ def by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int, grou
         return _depthwise(x, kernel, stride, padding)
     _, height, width, channels = x.shape
     image_bytes = height * width * kernel.shape[0] * max(channels, kernel.shape[-1]) * 4 // stride
+    if kernel.shape[0] == 1 or kernel.size * 4 >= LARGE_KERNEL * image_bytes:
+        return _whole_batch(x, kernel, stride, padding)
     return _in_blocks(stride, padding, max(1, BLOCK_BYTES // image_bytes))(x, kernel)
+
+
+def _whole_batch(x, kernel, stride, padding):
+    """One product with all that each output pixel meets, for kernels of one pixel, and where a kernel is so
+    much larger than an image that reading it for every block costs more than k x k copies of the images."""
+    size, _, channels, features = kernel.shape
+    rows, columns = (_out_size(side, size, stride, padding) for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    met = [_gather(x, size, stride, i, rows, columns, 1) for i in range(size)]
+    gathered = jnp.concatenate(met, -1).reshape(-1, size * size * channels)
+    return _product(gathered, kernel.reshape(-1, features)).reshape(-1, rows, columns, features)
+
+
+@jax.custom_vjp
+def _product(a, b):
+    return a @ b
+
+
+def _product_backward(saved, gradient):
+    """To contract the long axis of both factors, a CPU is faster with one of them transposed first."""
+    a, b = saved
+    return gradient @ b.T, jax.lax.optimization_barrier(a.T) @ gradient
+
+
+_product.defvjp(lambda a, b: (a @ b, (a, b)), _product_backward)
 
 
 def _out_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
