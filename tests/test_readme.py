@@ -6,7 +6,7 @@ import re
 import pytest
 from absl import flags
 
-from experiments import tables
+from experiments import studies, tables
 from kd_jax import results
 from kd_jax.results import BiasRow
 from kd_jax.types import InputError
@@ -55,7 +55,7 @@ def test_every_flag_in_the_readme_is_defined():
 
 # How the tables are made, on results of our own.
 
-OURS = tables.Ours("toy", SOFT, class_="all", metric="accuracy")
+OURS = studies.Ours("toy", SOFT, class_="all", metric="accuracy")
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ def write_summary(folder, **numbers):
 
 def test_a_table_has_a_head_for_every_cell(committed):
     write_summary(committed / "toy", mean=0.9, low=0.885, high=0.915, n=5)
-    table = tables.Table(("paper", "ours"), (tables.Row("a student", ("89", OURS)),))
+    table = studies.Table(("paper", "ours"), (studies.Row("a student", ("89", OURS)),))
     assert tables.render(table).splitlines() == [
         "| | paper | ours |",
         "|---|---|---|",
         "| a student | 89 | 90.00 ± 1.50 (5) |",
     ]
-    assert all(len(row.cells) == len(t.columns) for t in tables.TABLES.values() for row in t.rows)
+    assert all(len(row.cells) == len(t.columns) for t in studies.TABLES.values() for row in t.rows)
 
 
 def test_a_cell_is_mean_half_width_and_number(committed):
@@ -112,7 +112,7 @@ def test_the_fixed_bias_by_hand(tmp_path, committed):
     # Teacher 0 taught seeds 0 and 2, teacher 1 seed 1: class 2 is 0.5 and 0.3, mean 0.4, sd 0.1 sqrt(2), t
     # quantile 12.706: half width 1.2706. The mean of the classes is 0.65, 0.5, 0.65; of the teachers, 0.65
     # and 0.5.
-    fixed = OURS._replace(correction=tables.FIXED)
+    fixed = OURS._replace(correction=studies.FIXED)
     assert tables.show(fixed._replace(class_="2")) == "40.00 ± 127.06 (2)"
     assert tables.show(fixed._replace(metric="macro_accuracy")) == "57.50 ± 95.30 (2)"
     assert {path.name for path in (committed / "toy").iterdir()} == {"config.json", "fixed_bias.json"}
