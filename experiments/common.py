@@ -138,7 +138,8 @@ def _flag_error(message: str) -> InputError:
     if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
         name, given = found.groups()
         parser = FLAGS[name].parser
-        expected = " | ".join(getattr(parser, "enum_values", ())) or parser.syntactic_help
+        words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
+        expected = " | ".join(words) or parser.syntactic_help
         return InputError(f"--{name} cannot be this", expected, given or "nothing")
     if "flagfile" in message:
         return InputError("--flagfile cannot be read", "a file of flags, one a line", message)

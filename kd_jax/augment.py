@@ -16,7 +16,19 @@ def chain(key: jax.Array, images: jax.Array, stages: Sequence[Augment]) -> jax.A
     """One stage after another, each with a key of its own.  key: consumed; images: u8[B,h,w,c]."""
     for i, stage in enumerate(stages):
         images = stage(jax.random.fold_in(key, i), images)
-    return images
+    return stored(images)
+
+
+def stored(images: jax.Array) -> jax.Array:
+    """The same images u8[B,h,w,c], computed before they are read.
+
+    XLA on the CPU would otherwise compute the pixels of a chain anew wherever they are read, nested selects
+    and all: ten times the time. What a loop returns lies in memory; one of a single turn would be unrolled.
+    """
+    copy = lambda images: jax.lax.map(  # noqa: E731
+        jax.lax.optimization_barrier, images, batch_size=max(1, images.shape[0] // 2)
+    )
+    return jax.lax.platform_dependent(images, cpu=copy, default=lambda images: images)
 
 
 def jitter(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
@@ -102,8 +114,9 @@ def cutout(key: jax.Array, images: jax.Array, side: int, fill: tuple[int, ...]) 
     Returns: u8[B,h,w,c].
     """
     num, height, width, _ = images.shape
-    centres = jnp.floor(draws(key, num, 2) * jnp.array([height, width], jnp.float32)).astype(jnp.int32)
-    top, left = (start.reshape(-1, 1, 1, 1) for start in (centres - side // 2).T)
+    starts = lambda draw, size: jnp.floor(draw * size).astype(jnp.int32) - side // 2  # noqa: E731
+    down, right = draws(key, num, 2).T.reshape(2, num, 1, 1, 1)
+    top, left = starts(down, height), starts(right, width)
     y = jnp.arange(height, dtype=jnp.int32)[None, :, None, None]
     x = jnp.arange(width, dtype=jnp.int32)[None, None, :, None]
     covered = (y >= top) & (y < top + side) & (x >= left) & (x < left + side)

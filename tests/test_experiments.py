@@ -891,6 +891,36 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
     assert agreements[0] != agreements[1]
 
 
+@pytest.mark.parametrize("flag", ["--rotate=1", "--stretch=0.1", "--flip", "--cutout=1", "--mixup=1"])
+def test_every_augmentation_queries_the_teacher(launch, toy, flag):
+    words = [*toy.words[:4], f"--teacher={toy.folder}"]
+    assert launch("distill", *words, ask="augmentation.augments()").value is False
+    assert launch("distill", *words, flag, ask="augmentation.augments()").value is True
+
+
+def test_teacher_and_student_have_a_normalisation_each(launch, home, toy, distil, tmp_path):
+    """The teacher's is in its checkpoint, with which distil asks it; the student's is none."""
+    words = [*toy.words, "--normalize=data", f"--out={tmp_path / 'teacher'}"]
+    done(Run(tmp_path / "teacher", words, launch("train_teacher", *words, draw=False)))
+    with np.load(home / "toy.npz") as file:
+        images, labels = file["test_images"], file["test_labels"]
+        train, _ = data.split_validation(file["train_labels"], 0.1)
+        pixels = file["train_images"][train] / 255.0
+    _, metadata = checkpoint.load(tmp_path / "teacher" / "teachers")
+    mean, std = metadata["model_options"]["normalize"]
+    np.testing.assert_allclose([mean, std], [[pixels.mean()], [pixels.std()]], rtol=1e-12)
+    run = distil(f"--teacher={tmp_path / 'teacher'}")
+    done(run)
+    _, metadata = checkpoint.load(run.folder / "students")
+    assert metadata["model_options"]["normalize"] is None
+    arrays = arrays_of(tmp_path / "teacher" / "teachers")
+    normalised = (images - 255 * mean[0]) / std[0]  # `logits_of` divides by 255
+    for folder in (tmp_path / "teacher", run.folder):
+        for seed in range(2):
+            wrong = np.sum(np.argmax(logits_of(arrays, seed, normalised), axis=-1) != labels)
+            assert results_of(folder)["teacher", seed, "test", "none", "all", "errors"] == wrong
+
+
 def test_no_validation_split(distil):
     run = distil("--validation_fraction=0", draw=True)
     assert "mean train accuracy" in done(run).out
@@ -923,6 +953,7 @@ def test_chunks_give_the_same_results(launch, home, sweep, chunk):
         ["--batch_size=1000", "--schedule=constant", "--model=mlp"],
         ["--batch_size=7", "--epochs=3", "--checkpoint_every=2", "--optimizer=sgd", "--schedule=steps"],
         ["--rotate=10", "--stretch=0.1", "--jitter=1", "--max_norm=1"],
+        ["--flip", "--cutout=2", "--mixup=0.4", "--jitter=1", "--normalize=data", "--teacher_seeds=ensemble"],
         ["--precision=bfloat16", "--optimizer=adamw", "--schedule=warmup_cosine", "--dropout=0.5"],
         ["--keep=0", "--omit=none", "--temperatures=1e-2,1e4", "--weight_decays=1e-3"],
     ],
@@ -1255,7 +1286,16 @@ BAD_INPUT = {
     "no batch": (["--batch_size=0"], "--batch_size"),
     "no checkpoints": (["--checkpoint_every=0"], "--checkpoint_every"),
     "chunk below 0": (["--chunk=-1"], "--chunk"),
-    "jitter of the whole image": (["--jitter=8"], "fewer pixels than an image's side, 8; given 8"),
+    "jitter of the whole image": (["--jitter=8"], "at most 7 pixels, as images have 8 x 8; given 8"),
+    "cutout beyond the image": (["--cutout=9"], "at most 8 pixels, as images have 8 x 8; given 9"),
+    "cutout below 0": (["--cutout=-1"], "--cutout"),
+    "flip of no kind": (["--flip=maybe"], "expected true | false; given maybe"),
+    "mixup below 0": (["--mixup=-1"], "--mixup"),
+    "mixup nan": (["--mixup=nan"], "--mixup out of range"),
+    "mixup too small to draw": (["--mixup=1e-30"], "--mixup out of range"),
+    "mixup of one example": (["--mixup=1", "--batch_size=1"], "--batch_size=2 or more; given"),
+    "normalisation of no kind": (["--normalize=mnist"], "none | data | imagenet; given mnist"),
+    "grey images as ImageNet's": (["--normalize=imagenet"], "3 channels; given 1 in digits"),
     "jitter below 0": (["--jitter=-1"], "--jitter"),
     "all for validation": (["--validation_fraction=1"], "validation.fraction out of range"),
     "less than none for validation": (["--validation_fraction=-0.1"], "validation.fraction out of range"),

@@ -10,6 +10,7 @@ import pytest
 
 from kd_jax import models
 from kd_jax.models.layers import drop
+from kd_jax.models.normalized import IMAGENET, channel_statistics
 from kd_jax.sweep import QUICK_COMPILE
 from kd_jax.types import InputError
 
@@ -27,6 +28,7 @@ EXAMPLES = {
 }
 FAMILIES = pytest.mark.parametrize("family", EXAMPLES)  # the convolutional ones have files of their own
 IMAGES = np.random.RandomState(0).rand(B, *SHAPE).astype(np.float32)
+close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
 
 
 @functools.cache
@@ -80,6 +82,42 @@ def test_bfloat16_changes_the_products_only(family):
     exact = np.asarray(forward(built(family)[0], variables, IMAGES)[0])
     error = np.abs(logits - exact).max() / np.abs(exact).max()
     assert 0 < error < 0.02
+
+
+@FAMILIES
+def test_normalisation_is_inside_the_model(family):
+    """It maps raw images as the network alone maps normalised ones; from the same variables, by the same
+    names, and an initialisation of the same bits; numbers that come from JSON are lists."""
+    plain, variables = built(family)
+    normalised = models.build(EXAMPLES[family][0], K, normalize=[[0.5, 0.25], [0.2, 2.0]])
+    shifted = (IMAGES - np.float32([0.5, 0.25])) / np.float32([0.2, 2.0])
+    for dropout_key in (None, jax.random.key(1)):
+        ours = forward(normalised, variables, IMAGES, dropout_key)
+        theirs = forward(plain, variables, shifted, dropout_key)
+        jax.tree.map(close, ours, theirs)
+    assert np.abs(ours[0] - forward(plain, variables, IMAGES)[0]).max() > 0.1
+    init = functools.partial(models.init_variables, normalised, image_shape=SHAPE)
+    again = jax.jit(init, compiler_options=QUICK_COMPILE)(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+def test_one_channel_does_not_become_three():
+    model = models.build("mlp-3", K, normalize=IMAGENET)
+    with pytest.raises(AssertionError):
+        jax.eval_shape(
+            functools.partial(models.init_variables, model, image_shape=(4, 4, 1)), jax.random.key(0)
+        )
+
+
+def test_channel_statistics_by_numpy():
+    """Of the pixels in [0, 1]; a channel that is the same everywhere is only shifted."""
+    images = np.random.RandomState(0).randint(0, 256, (50, 4, 5, 3)).astype(np.uint8)
+    images[..., 1] = 77
+    mean, std = channel_statistics(images)
+    pixels = np.float64(images) / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose([std[0], std[2]], pixels.std(axis=(0, 1, 2))[[0, 2]], rtol=1e-12)
+    assert std[1] == 1 and all(type(number) is float for number in (*mean, *std))
 
 
 @FAMILIES
