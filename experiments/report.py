@@ -1,4 +1,4 @@
-"""Rebuild the report of finished runs from their files alone: report RUN [RUN...]
+"""Rebuild the report of finished runs from their files alone: report RUN [RUN...] [--reach=PERCENT]
 
 Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.md,
 summary.json and figures/*.png beside them; prints the table. Everything is read and drawn before anything is
@@ -11,11 +11,23 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import common, quality
+from absl import flags
+
+from experiments import common, ensembles, learning, quality
 from experiments.markdown import plain, show, tabulate
 from kd_jax import results, summary
 from kd_jax.stats import Interval
 from kd_jax.types import InputError
+
+FLAGS = flags.FLAGS
+flags.DEFINE_float(
+    "reach",
+    None,
+    "Accuracy in % of which the report says how soon it is reached (default: 90 % of the best setting's).",
+    lower_bound=0,
+    upper_bound=100,
+)
+flags.register_validator("reach", lambda reach: reach is None or reach > 0)  # which nan is not
 
 WIDTH = 110  # columns of the terminal table
 MOST_SETTINGS, MOST_CLASSES, MOST_PAIRS = 12, 10, 30
@@ -89,6 +101,9 @@ def _figures(content: Content) -> dict[str, bytes]:
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
         figures["learning_curves"] = plots.learning_curves(content.run.history, config)
+        level = learning.level_of(content.run.history, config, FLAGS["reach"].value)
+        if plots.is_grid(config["settings"]):
+            figures["learning_grid"] = plots.learning_grid(content.run.history, config, level)
     curved = {row.setting for row in content.run.bias_curve}
     if curved:
         shown = [setting["name"] for setting in content.settings if setting["name"] in curved]
@@ -259,6 +274,7 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     many = data["num_classes"] > 2 * MOST_CLASSES
     parts = ["kept", "missing"] if many else [str(index) for index in range(data["num_classes"])]
     heads = parts if many else data["class_names"]
+    names = [setting["name"] for setting in content.settings]
     table = list(_grid(content, ["all", *parts], half=" ± "))
     lines = [f"# {plain(title)}", "", plain(_question(config)), "", f"**{plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
@@ -267,8 +283,10 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]
     lines += [*(f"- {plain(c)}: {HOW[c]}" for c in used), ""]
-    lines += quality.section([setting["name"] for setting in content.settings], content.values)
-    lines += _biases(content) + _ensembles(content) + _members(content) + _differences(content)
+    lines += quality.section(names, content.values)
+    lines += _biases(content) + ensembles.section(names, content.run, content.values)
+    lines += ensembles.teachers_section(content.run, content.values) + _differences(content)
+    lines += learning.section(content.run.history, config, FLAGS["reach"].value)
     lines += ["## Figures", ""]
     for name in figures:
         lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
@@ -301,53 +319,6 @@ def _biases(content: Content) -> list[str]:
         return []
     heads = ["setting", "correction", "added to the missing classes' logits (nats)", "n"]
     return ["## Biases", "", *tabulate(heads, rows)]
-
-
-def _ensembles(content: Content) -> list[str]:
-    """What the students of a setting, or the teachers of a student, come to together."""
-    values, rows = content.values, []
-    for setting in content.settings:
-        name = setting["name"]
-        of = lambda class_, metric, name=name: values.get((name, "test", "none", class_, metric))  # noqa: E731
-        if (errors := of("all", "ensemble_errors")) is None:
-            continue
-        accuracies = [show(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "missing")]
-        one_by_one, together = (show(i, 1, 1, half=" ± ") for i in (of("all", "errors"), errors))
-        rows.append([name, _num_members(name, content), one_by_one, together, *accuracies, str(errors.n)])
-    if not rows:
-        return []
-    heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
-    note = "Test split, as trained; members answer together by the mean of their probabilities (T = 1),"
-    note += " accuracy in %. n counts ensembles: where it is 1, this is one ensemble, without an interval."
-    return ["## Ensembles", "", note, "", *tabulate(heads, rows)]
-
-
-def _num_members(setting: str, content: Content) -> str:
-    config = content.run.config
-    if setting == results.TEACHER and (teacher := config["teacher"]):
-        all_ = teacher.get("teacher_seeds") == "ensemble"
-        return f"{teacher['num_teachers'] if all_ else len(teacher['members'])} teachers"
-    count = sum(run["setting"] == setting for run in config["runs"])
-    return f"{count} {'teachers' if setting == results.TEACHER else 'students'}"
-
-
-def _members(content: Content) -> list[str]:
-    """Each teacher alone, where a student hears several."""
-    teacher, errors, rows = content.run.config["teacher"] or {}, {}, []
-    if (results.TEACHER, "test", "none", "all", "ensemble_errors") not in content.values or not teacher:
-        return []
-    for row in content.run.results:
-        if row[:1] + row[2:6] == (results.TEACHER, "test", "none", "all", "errors"):
-            errors[row.seed] = row.value
-    total = content.run.config["data"]["test"]
-    folders = [about for about in teacher.get("members", [teacher]) for _ in range(about["num_teachers"])]
-    for number, about in enumerate(folders[:MOST_PAIRS]):
-        place = ", ".join([about["path"], *([about["setting"]] if "setting" in about else [])])
-        accuracy = f"{100 * (1 - errors[number] / total):.2f}"
-        rows.append([str(number), place, about["model"], f"{errors[number]:.0f}", accuracy])
-    note = f"Test split; {len(rows)} of {len(folders)}."
-    heads = ["number", "folder", "model", "errors", "all classes, %"]
-    return ["## Teachers", "", note, "", *tabulate(heads, rows)]
 
 
 def _differences(content: Content) -> list[str]:

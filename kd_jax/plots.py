@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from kd_jax import results
+from kd_jax.learning import judged_split
 from kd_jax.stats import Interval
 from kd_jax.summary import Values, interval_of, teachers_of, units_of
 
@@ -56,7 +57,7 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
     seeds: of all classes, and beside it of the missing ones where some setting has them. Of more than 7
     settings, 7 are coloured and the others grey: those with missing classes first, then those with the best
     last mean."""
-    split = "validation" if any(row.split == "validation" for row in history) else "train"
+    split = judged_split(history)
     curves = _curves(history, config, split)
     settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
     metrics = [m for m in ("accuracy", "accuracy_missing") if any((s, m) in curves for s in settings)]
@@ -85,6 +86,56 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
                 axes.set_ylim(-2, 102)
         _legend(figure)
         _heading(figure, f"Learning curves: mean and 95 % interval, n = {units_of(config)}")
+    return figure
+
+
+def is_grid(settings: Sequence[dict[str, Any]]) -> bool:
+    """Whether the settings that have a temperature differ in it and in alpha, by several values of each, and
+    all of them in nothing else: then a panel a temperature shows what neither one does alone."""
+    distilled = [setting for setting in settings if setting.get("temperature") is not None]
+    values = [{setting.get(name) for setting in distilled} for name in ("temperature", "alpha")]
+    free = ("name", "temperature", "alpha")
+    rest = [{key: value for key, value in setting.items() if key not in free} for setting in settings]
+    return min(map(len, values)) > 1 and all(others == rest[0] for others in rest)
+
+
+def learning_grid(
+    history: Sequence[results.HistoryRow], config: dict[str, Any], level: float = math.nan
+) -> Figure:
+    """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
+    most), the students without a teacher black in every panel; `level`, a fraction, as a line."""
+    split = judged_split(history)
+    curves = _curves(history, config, split)
+    settings = [s for s in config["settings"] if (s["name"], "accuracy") in curves]
+    distilled = [s for s in settings if s.get("temperature") is not None]
+    temperatures = sorted({s["temperature"] for s in distilled})[:MOST_PANELS]
+    *colours, black = COLOURS
+    colour_of = dict(zip(sorted({s["alpha"] for s in distilled}), colours, strict=False))
+    height = max(1, math.ceil(len(temperatures) / 3))
+    width = max(1, math.ceil(len(temperatures) / height))
+    shown = [s for s in distilled if s["temperature"] in temperatures and s["alpha"] in colour_of]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.4 * width + 1.4, 1.0 + 2.7 * height), layout="constrained")
+        panels = figure.subplots(height, width, squeeze=False, sharex=True, sharey=True)
+        for axes in panels.ravel()[len(temperatures) :]:
+            axes.set_axis_off()
+        for axes, temperature in zip(panels.ravel(), temperatures, strict=False):
+            for setting in (s for s in settings if s.get("temperature") is None):
+                _band(axes, curves[setting["name"], "accuracy"], black, setting["name"])
+            for setting in (s for s in shown if s["temperature"] == temperature):
+                label = f"alpha={setting['alpha']:g}"
+                _band(axes, curves[setting["name"], "accuracy"], colour_of[setting["alpha"]], label)
+            if not math.isnan(level):
+                label = f"{100 * level:g} %"
+                axes.axhline(100 * level, color="#333333", linestyle=":", linewidth=1.1, label=label)
+            axes.set(title=f"T={temperature:g}", xlabel="epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        for row in panels[:, 0]:
+            row.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
+        _legend(figure)
+        left_out = len(distilled) - len(shown)
+        more = f"; {left_out} settings are not shown" if left_out else ""
+        _heading(figure, f"Learning curves: mean and 95 % interval, n = {units_of(config)}{more}")
     return figure
 
 

@@ -33,6 +33,7 @@ FLOORS = {
     "analysis": 2,
     "sweep": 3,
     "assess": 3,
+    "learning": 3,
     "ensemble": 3,
     "plots": 3,
 }
@@ -48,6 +49,7 @@ SAME_FLOOR = {
     ("tidy", "results"),
     ("assess", "sweep"),
     ("ensemble", "sweep"),
+    ("plots", "learning"),
 }
 
 # What only these may import; everything else by no file at all. In kd_jax and experiments alike.
