@@ -2,7 +2,7 @@
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
 ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. What is measured, and
-how, is in experiments/measures.py. The rivals need `./launch.sh setup bench`.
+how, is in experiments/measures.py and pictures.py. The rivals need `./launch.sh setup bench`.
 """
 
 import json
@@ -17,19 +17,20 @@ from importlib.metadata import version
 import jax
 from absl import flags
 
-from experiments import common, measures
+from experiments import common, measures, pictures
 from kd_jax import results
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 flags.declare_key_flag("out")  # of common's flags --help lists these two
 flags.declare_key_flag("precision")
-PARTS = ("starts", "growth", "extras", "chunks", "speed")
+PARTS = ("starts", "growth", "extras", "chunks", "speed", "pictures", "convolutions")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
 flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed, comma list.")
 flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
 flags.DEFINE_integer("repeats", 3, "Turns; the table shows their median.", lower_bound=1)
 flags.DEFINE_integer("growth_of", 0, "One row of the part growth, in a process of its own.", lower_bound=0)
+flags.DEFINE_enum("rival_of", None, pictures.MODELS, "Serve as a PyTorch process of the part pictures.")
 
 
 def starts() -> list[dict]:
@@ -90,12 +91,47 @@ def speed() -> list[dict]:
     return rows
 
 
+def train_pictures() -> list[dict]:
+    rows = []
+    for model in pictures.MODELS:
+        numbers = pictures.numbers_of_runs(jax.default_backend())
+        for row in pictures.measure_pictures(model, numbers, FLAGS.precision, FLAGS.repeats):
+            names = ("examples_per_second", "flops_per_second", "share_of_peak")
+            rate, flops, share = (row[name]["median"] for name in names)
+            line = f"{model:<24}{row['runs']:>3} runs{rate:>9,.0f} examples/s{flops / 1e9:>7.0f} GFLOP/s"
+            line += f"{share:>6.2f} of peak"
+            for name, rival in row["rivals"].items():
+                line += f", {rival['times']['median']:.2f} x {name}"
+            print(line, flush=True)
+            rows.append(row)
+    return rows
+
+
+def convolutions() -> list[dict]:
+    rows = []
+    for layer in pictures.LAYERS:
+        for num_runs, chunk in pictures.ways_of_mapping(jax.default_backend(), common.num_cores()):
+            for way in pictures.WAYS:
+                options = FLAGS.precision, FLAGS.repeats, measures.BATCH_SIZE
+                row = pictures.measure_layer(layer, way, num_runs, chunk, *options)
+                flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
+                mapped = f"{num_runs} runs, chunk {chunk or 'all'}"
+                print(
+                    f"{layer.name:<40}{mapped:<20}{way:<10}{flops / 1e9:>8.1f} GFLOP/s{share:>6.2f} of peak",
+                    flush=True,
+                )
+                rows.append(row)
+    return rows
+
+
 MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
     "starts": starts,
     "growth": growth,
     "extras": extras,
     "chunks": chunks,
     "speed": speed,
+    "pictures": train_pictures,
+    "convolutions": convolutions,
 }
 
 
@@ -118,6 +154,9 @@ def main(argv: Sequence[str]) -> None:
     check_flags()
     if FLAGS.growth_of:
         print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
+        return
+    if FLAGS.rival_of:
+        pictures.serve(FLAGS.rival_of)
         return
     out = common.require_folder("out", "") if FLAGS.out else None
     for file in out.glob("?pu.json") if out else ():

@@ -27,21 +27,24 @@ from kd_jax.types import HParams, InputError, Table
 
 TEACHER = "mlp-1200-1200"
 BATCH_SIZE, NUM_TRAIN, NUM_HELD_OUT, NUM_CLASSES = 128, 54_000, 6_000, 10
+MNIST = (28, 28, 1)
 # Updates of a timed pass, so that one of 64 runs takes seconds. A full epoch has 422; the epoch's own costs,
 # as its shuffling, fall on fewer updates here, against us.
 UPDATES = {"mlp-30-30": 422, "mlp-300-300": 211, "mlp-800-800": 106, "teacher": 53}
 
 
-def random_table(num: int) -> Table:
-    """Images u8[N,28,28,1], labels i32[N] and logits f32[1,N,10] of one teacher at random."""
+def random_table(num: int, image_shape: tuple[int, int, int] = MNIST) -> Table:
+    """Images u8[N,h,w,c], labels i32[N] and logits f32[1,N,10] of one teacher at random."""
     random = np.random.RandomState(0)
-    images = random.randint(256, size=(num, 28, 28, 1), dtype=np.uint8)
+    images = random.randint(256, size=(num, *image_shape), dtype=np.uint8)
     labels = random.randint(NUM_CLASSES, size=num).astype(np.int32)
     logits = 3 * random.standard_normal((1, num, NUM_CLASSES)).astype(np.float32)
     return Table(jnp.asarray(images), jnp.asarray(labels), (jnp.asarray(logits),))
 
 
-def make_config(workload: str, num_updates: int, precision: str = "float32") -> Config:
+def make_config(
+    workload: str, num_updates: int, precision: str = "float32", image_shape: tuple[int, int, int] = MNIST
+) -> Config:
     """The teacher with dropout 0.2 and 0.5, jitter and max-norm 3, or a student distilled at T = 20."""
     teacher = workload == "teacher"
     return Config(
@@ -52,7 +55,7 @@ def make_config(workload: str, num_updates: int, precision: str = "float32") -> 
             dropout=0.5 if teacher else 0.0,
             precision=precision,
         ),
-        image_shape=(28, 28, 1),
+        image_shape=image_shape,
         num_classes=NUM_CLASSES,
         loss_fn=losses.LOSSES["labels" if teacher else "soft"],
         optimizer=optim.OPTIMIZERS["adam"],
@@ -74,7 +77,7 @@ def passes(config: Config, num_runs: int, chunk: int | None, validation: Table |
     """Trains for ever, one epoch of `config` a step; the first is the compilation."""
     hparams = make_hparams(num_runs)
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
-    table = random_table(NUM_TRAIN)
+    table = random_table(NUM_TRAIN, config.image_shape)
     yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, chunk)
 
 
@@ -123,6 +126,23 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "low": float(min(values)), "high": float(max(values))}
 
 
+def times(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """How many times another rate ours is, turn by turn."""
+    return spread([a / b for a, b in zip(ours, others, strict=True)])
+
+
+def rates(flops: int, ours: Sequence[float], peaks: Sequence[float]) -> dict:
+    """What a row says of the turns' examples/s, of `flops` each, and matrix peaks."""
+    flop_rates = [rate * flops for rate in ours]
+    return {
+        "flops_per_example": flops,
+        "examples_per_second": spread(ours),
+        "flops_per_second": spread(flop_rates),
+        "matrix_peak": spread(peaks),
+        "share_of_peak": times(flop_rates, peaks),
+    }
+
+
 def widths_of(workload: str) -> tuple[int, ...]:
     return tuple(int(word) for word in (TEACHER if workload == "teacher" else workload).split("-")[1:])
 
@@ -135,7 +155,8 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
     first = seconds(lambda: next(ours))
     best, loader, how = None, None, None
     if has_torch() and jax.default_backend() == "cpu":
-        work = rivals.Work(widths, random_table(NUM_TRAIN), BATCH_SIZE, updates, workload == "teacher")
+        model = TEACHER if workload == "teacher" else workload
+        work = rivals.Work(model, random_table(NUM_TRAIN), BATCH_SIZE, updates, workload == "teacher")
         candidates = rivals.loops(work, num_runs, common.num_cores())
         trial = min(updates, 50)
         for run in candidates.values():
@@ -157,18 +178,12 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
         "chunk": chunk,
         "updates": updates,
         "first_pass_seconds": first,
-        "flops_per_example": flops,
-        "examples_per_second": spread(turns["ours"]),
-        "flops_per_second": spread([rate * flops for rate in turns["ours"]]),
-        "matrix_peak": spread(turns["peak"]),
-        "share_of_peak": spread([a * flops / b for a, b in zip(turns["ours"], turns["peak"], strict=True)]),
-    }
+    } | rates(flops, turns["ours"], turns["peak"])
     if best is not None:
         row["best_loop"] = {"how": how, "examples_per_second": spread(turns["best"])}
         row["loader_loop"] = {"examples_per_second": spread(turns["loader"])}
         for name in ("best", "loader"):
-            ratios = [a / b for a, b in zip(turns["ours"], turns[name], strict=True)]
-            row[f"times_{name}_loop"] = spread(ratios)
+            row[f"times_{name}_loop"] = times(turns["ours"], turns[name])
     return row
 
 
@@ -213,7 +228,7 @@ def measure_growth(num_runs: int) -> dict:
     first = seconds(lambda: next(ours))
     second = min(seconds(lambda: next(ours)) for _ in range(2))
     shapes = jax.eval_shape(
-        partial(models.init_variables, config.model, image_shape=(28, 28, 1)), jax.random.key(0)
+        partial(models.init_variables, config.model, image_shape=MNIST), jax.random.key(0)
     )
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     return {
@@ -237,7 +252,7 @@ def measure_extras(repeats: int) -> dict:
     pairs = [(seconds(lambda: next(bare)), seconds(lambda: next(whole))) for _ in range(repeats)]
     states, _, _ = next(whole)
     teacher = models.build(TEACHER, NUM_CLASSES)
-    variables = models.init_variables(teacher, jax.random.key(0), (28, 28, 1))
+    variables = models.init_variables(teacher, jax.random.key(0), MNIST)
     evidence = assess.Evidence(
         random_table(NUM_TRAIN).replace(teacher_logits=None),
         held_out,

@@ -1,13 +1,25 @@
-"""The README's blocks on performance, from experiments/results/benchmark/*.json: a file for each device."""
+"""The README's blocks on performance, from experiments/results/benchmark/: a file for each device; the parts
+`pictures` and `convolutions`, which are measured by themselves, in its folder pictures/."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The committed benchmarks, the CPU's first."""
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+
+
+def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
+    """The README's blocks of what is measured, by name."""
+    benchmarks = read(folder)
+    having = {
+        name: [content for content in benchmarks if PARTS.get(name, name) in content] for name in BLOCKS
+    }
+    return {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
@@ -19,16 +31,20 @@ def _range(values: dict[str, float], digits: int) -> str:
     return f"{values['median']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"
 
 
+def _caption(content: dict[str, Any]) -> str:
+    versions = content["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
+    return f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
+
+
+def _mapped(chunk: int | None) -> str:
+    return {None: "vmapped", 1: "one by one"}.get(chunk, f"{chunk} at a time")
+
+
 def speed(benchmarks: list[dict]) -> str:
     """Examples/s against the machine's own matrix product and against PyTorch."""
     blocks = []
     for content in benchmarks:
-        packages = ", ".join(
-            f"{name} {content['versions'][name]}" for name in ("jax", "torch") if name in content["versions"]
-        )
-        caption = (
-            f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
-        )
         columns = ["", "runs", "examples/s", "GFLOP/s", "of the matrix peak"]
         rivals = any("times_best_loop" in row for row in content["speed"])
         columns += ["× best PyTorch loop", "which is", "× DataLoader loop"] if rivals else []
@@ -41,7 +57,44 @@ def speed(benchmarks: list[dict]) -> str:
                 best, loader = row["times_best_loop"], row["times_loader_loop"]
                 cells += [_range(best, 2), row["best_loop"]["how"], f"{loader['median']:.0f}"]
             rows.append(cells + [""] * (len(columns) - len(cells)))
-        blocks.append(f"{caption}\n\n{markdown(columns, rows)}")
+        blocks.append(f"{_caption(content)}\n\n{markdown(columns, rows)}")
+    return "\n\n".join(blocks)
+
+
+def pictures(benchmarks: list[dict]) -> str:
+    """Training of convolutional students against the matrix product and PyTorch."""
+    blocks = []
+    for content in benchmarks:
+        columns = ["", "runs", "examples/s", "GFLOP/s", "of the matrix peak"]
+        rivals = {name: f"× PyTorch, {words}" for name, words in RIVALS.items()}
+        rivals = {name: words for name, words in rivals.items() if name in content["pictures"][-1]["rivals"]}
+        rows = []
+        for row in content["pictures"]:
+            name = row["workload"] + (" bfloat16" if row["precision"] == "bfloat16" else "")
+            cells = [name, str(row["runs"]), f"{row['examples_per_second']['median']:,.0f}"]
+            cells += [f"{row['flops_per_second']['median'] / 1e9:,.0f}", _range(row["share_of_peak"], 2)]
+            own = row["rivals"]
+            rows.append(cells + [_range(own[name]["times"], 2) if name in own else "" for name in rivals])
+        blocks.append(f"{_caption(content)}\n\n{markdown([*columns, *rivals.values()], rows)}")
+    return "\n\n".join(blocks)
+
+
+def convolutions(benchmarks: list[dict]) -> str:
+    """Single layers by both ways, for each way of mapping the runs."""
+    blocks = []
+    for content in benchmarks:
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        for row in content["convolutions"]:
+            mapping = "1 run" if row["runs"] == 1 else f"{row['runs']} runs, {_mapped(row['chunk'])}"
+            rate = row["flops_per_second"]["median"] / 1e9
+            text = f"{rate:,.{0 if rate >= 10 else 1}f} ({row['share_of_peak']['median']:.2f})"
+            cells.setdefault((row["layer"], row["way"]), {})[mapping] = text
+        mappings = list(dict.fromkeys(mapping for own in cells.values() for mapping in own))
+        rows = [
+            [layer, way, *(own.get(mapping, "") for mapping in mappings)]
+            for (layer, way), own in cells.items()
+        ]
+        blocks.append(markdown(["GFLOP/s (of the matrix peak)", "way", *mappings], rows))
     return "\n\n".join(blocks)
 
 
@@ -104,4 +157,13 @@ def costs(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
-BLOCKS = {"speed": speed, "growth": growth, "chunks": chunks, "costs": costs}
+RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a core"}
+BLOCKS: dict[str, Callable[[list[dict]], str]] = {
+    "speed": speed,
+    "growth": growth,
+    "chunks": chunks,
+    "costs": costs,
+    "pictures": pictures,
+    "convolutions": convolutions,
+}
+PARTS = {"costs": "extras"}  # of the benchmark, where a block is not named after its part

@@ -1,5 +1,6 @@
 """The benchmark's rivals in PyTorch (the optional extra `bench`): the same work, by the best loop we could
 write and by the loop that one usually meets. Torch is imported inside the functions: the rest does without.
+The networks of pictures are in experiments/torch_networks.py.
 
 The work: batches of a shuffled epoch; cross-entropy, or T^2 KL at T = 20 with cached teacher probabilities;
 Adam with a cosine schedule; for the teacher also dropout of 0.2 and 0.5, jitter by two pixels and max-norm 3.
@@ -12,16 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import torch_networks
 from kd_jax.types import Table
 
 TEMPERATURE = 20.0
 
 
 class Work(NamedTuple):
-    """widths: hidden units; table: with the logits of one teacher; updates: of one timed pass; teacher: is it
+    """model: its spec; table: with the logits of one teacher; updates: of one timed pass; teacher: is it
     the regularised teacher's training, or a student's."""
 
-    widths: tuple[int, ...]
+    model: str
     table: Table
     batch_size: int
     updates: int
@@ -30,20 +32,26 @@ class Work(NamedTuple):
 
 def loops(work: Work, num_runs: int, num_threads: int) -> dict[str, Callable[[int], float]]:
     """The candidates for the best loop by name: (updates) -> examples a second of all runs together."""
-    found = {"eager": _loop(work, num_threads, compiled=False), "compiled": _loop(work, num_threads, True)}
+    found = {"eager": loop(work, num_threads, compiled=False), "compiled": loop(work, num_threads, True)}
     if num_threads > 1:
-        found["eager, one thread"] = _loop(work, 1, False)
+        found["eager, one thread"] = loop(work, 1, False)
     if num_runs > 1 and not work.teacher:
         found[f"{min(num_runs, 8)} runs stacked"] = _stacked_loop(work, min(num_runs, 8), num_threads)
     return found
 
 
+def _sizes(work: Work) -> tuple[int, ...]:
+    """Of a fully connected network, inputs and classes included."""
+    return (784, *map(int, work.model.split("-")[1:]), 10)
+
+
 def _network(work: Work):
     from torch import nn
 
+    if not work.model.startswith("mlp-"):
+        return torch_networks.build(work.model)
     layers: list[Any] = []
-    sizes = (784, *work.widths, 10)
-    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(_sizes(work))):
         if work.teacher:
             layers.append(nn.Dropout(0.5 if i else 0.2))
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
@@ -63,14 +71,15 @@ def _loss(work: Work):
 
 
 def _tensors(work: Work):
-    """(images u8[N,784], labels i64[N], the teacher's probabilities at T f32[N,10])."""
+    """(images u8[N,784], or u8[N,h,w,c] of pictures; labels i64[N]; probabilities at T f32[N,10])."""
     import torch
 
     images, labels, logits = (
         torch.tensor(np.asarray(leaf))
         for leaf in (work.table.images, work.table.labels, *(work.table.teacher_logits or ()))
     )
-    return images.reshape(len(images), -1), labels.long(), torch.softmax(logits[0] / TEMPERATURE, dim=-1)
+    images = images.reshape(len(images), -1) if work.model.startswith("mlp-") else images
+    return images, labels.long(), torch.softmax(logits[0] / TEMPERATURE, dim=-1)
 
 
 def _jitter(images):
@@ -100,7 +109,7 @@ def _optimizer(parameters, updates: int):
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000 * updates)
 
 
-def _loop(work: Work, num_threads: int, compiled: bool) -> Callable[[int], float]:
+def loop(work: Work, num_threads: int, compiled: bool) -> Callable[[int], float]:
     """One run after another, so the rate of one is the rate of all; images in memory, gathered by batch."""
     import torch
 
@@ -136,8 +145,7 @@ def _stacked_loop(work: Work, num_runs: int, num_threads: int) -> Callable[[int]
     import torch
 
     images, _, probabilities = _tensors(work)
-    sizes = (784, *work.widths, 10)
-    shapes = list(itertools.pairwise(sizes))
+    shapes = list(itertools.pairwise(_sizes(work)))
     weights = [torch.randn(num_runs, a, b).mul_((2 / a) ** 0.5).requires_grad_() for a, b in shapes]
     biases = [torch.zeros(num_runs, 1, b, requires_grad=True) for _, b in shapes]
     optimizer, schedule = _optimizer([*weights, *biases], work.updates)

@@ -7,7 +7,7 @@ what bias_curve.csv, too large to commit, says at that bias.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,9 +83,8 @@ def at_fixed_bias(curve: Sequence[results.BiasRow], config: dict[str, Any]) -> d
 
 def fill(text: str) -> str:
     """The README with each block between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
-    benchmarks = performance.read(RESULTS / "benchmark")
-    blocks = {name: partial(render, table) for name, table in TABLES.items()}
-    blocks |= {name: partial(block, benchmarks) for name, block in performance.BLOCKS.items()}
+    blocks: dict[str, Callable[[], str]] = {name: partial(render, table) for name, table in TABLES.items()}
+    blocks |= performance.blocks_of(RESULTS / "benchmark")
     for name, block in blocks.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         before, found, rest = text.partition(start)
