@@ -36,6 +36,8 @@ def load_initial(config: Config) -> pretrained.Pretrained | None:
     initial = pretrained.load(
         FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0))
     )
+    if FLAGS.normalize == "none":
+        common.tell("note: --init without --normalize: most weights were trained on --normalize=imagenet")
     if initial.fresh_classifier:
         common.tell(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
     return initial

@@ -80,15 +80,19 @@ def choose_biases(
         biases["validation_tuned"] = bias.label_tuned(held_out, evidence.validation.labels, missing)
         prior = jnp.sum(jnp.where(missing, evidence.prior, 0.0))
         biases["prior_matched"] = bias.share_matched(held_out, missing, prior)
-    if evidence.teacher_variables is not None:
-        mask = hparams.class_mask[evidence.train.labels]
-        mixed_key = jax.random.fold_in(key, MIXTURES)
-        images = bias.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
-        teacher_logits = ask_teachers(
-            teacher_models, average_teachers, evidence.teacher_variables, hparams, images
-        )
-        share = bias.share_missing(teacher_logits, missing)
-        biases["teacher_matched"] = bias.share_matched(predict(model, variables, images), missing, share)
+    teacher_variables = evidence.teacher_variables
+    if teacher_variables is not None:
+
+        def matched():
+            mask = hparams.class_mask[evidence.train.labels]
+            mixed_key = jax.random.fold_in(key, MIXTURES)
+            images = bias.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
+            answers = ask_teachers(teacher_models, average_teachers, teacher_variables, hparams, images)
+            share = bias.share_missing(answers, missing)
+            return bias.share_matched(predict(model, variables, images), missing, share)
+
+        # Where nothing is missing, two networks would be asked about thousands of images for nothing.
+        biases["teacher_matched"] = jax.lax.cond(jnp.any(missing), matched, lambda: jnp.zeros(()))
     return biases
 
 

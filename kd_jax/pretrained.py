@@ -94,6 +94,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         expected = "PyTorch (the extra bench), or the same weights as .safetensors"
         raise InputError("a torch file needs a package that is missing", expected, path) from None
     tensors = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("state_dict", "model"):  # as training scripts save it, beside the epoch and the like
+        if isinstance(tensors, dict) and isinstance(tensors.get(name), dict):
+            tensors = tensors[name]
     if not isinstance(tensors, dict) or not all(
         isinstance(value, torch.Tensor) for value in tensors.values()
     ):

@@ -86,7 +86,11 @@ def own_teachers(config: Config, table: Table, hparams: HParams) -> Table:
     """
     if table.teacher_variables is None or config.average_teachers:
         return table
-    pick = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, hparams.teacher)  # noqa: E731
+
+    def pick(leaf):
+        # A lone teacher stays one copy for all runs, vmapped ones too.
+        return leaf if len(leaf) == 1 else jax.lax.dynamic_index_in_dim(leaf, hparams.teacher)
+
     return table.replace(teacher_variables=jax.tree.map(pick, table.teacher_variables))
 
 

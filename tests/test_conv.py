@@ -94,3 +94,15 @@ def test_parameters_look_the_same_whichever_way(monkeypatch):
     expected = layer.init(jax.random.key(0), x)
     assert jax.tree.map(jnp.shape, found) == {"params": {"kernel": (3, 3, 5, 7), "bias": (7,)}}
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_gradients_in_half_precision_are_summed_in_single():
+    """Of 128 images, one a block: sums of 128 numbers in bfloat16 (8 bits) would be off by a percent."""
+    x, kernel, static = case(32, 3, 1, 1, 32, 16, 1, num=128)
+    x, kernel = abs(x), abs(kernel)
+    loss = lambda kernel, way, dtype: jnp.sum(  # noqa: E731
+        way(x.astype(dtype), kernel.astype(dtype), *static).astype(jnp.float32)
+    )
+    exact = jax.grad(loss)(kernel, conv.by_products, jnp.float32)
+    found = jax.grad(loss)(kernel, conv.by_products, jnp.bfloat16)
+    np.testing.assert_allclose(found, exact, rtol=5e-3)

@@ -323,3 +323,16 @@ def test_init_states_is_init_state_of_each_key():
     one = jax.jit(partial(init_state, CONFIG), compiler_options=sweep.QUICK_COMPILE)(fresh(1).key)
     close(plain(one), row(start(), 1))
     assert np.all(start().epoch == 0)
+
+
+def test_batch_statistics_are_each_runs_own():
+    model = models.build("cnn-2-bn", K, dropout=0.5)
+    config = dataclasses.replace(CONFIG, model=model, augment=None)
+    starts = [sweep.init_states(config, sweep.run_keys(SEEDS, len(SETTINGS))) for _ in range(2)]
+    together, alone = (
+        train(states=states, config=config, chunk=chunk)[0]
+        for states, chunk in zip(starts, (None, 1), strict=True)
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), together, alone)
+    means = together.model_state["batch_stats"]["block_0_0_norm"]["mean"]
+    assert len(np.unique(means[:, 0])) == R

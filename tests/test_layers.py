@@ -69,12 +69,3 @@ def test_halve_is_max_pooling(side):
         for f in (layers.halve, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_average_is_average_pooling(size):
-    x = images(3, 7, 6, 2)
-    corners = [(i, j) for i in range(0, 7 - size + 1, size) for j in range(0, 6 - size + 1, size)]
-    means = [np.asarray(x)[:, i : i + size, j : j + size].mean((1, 2)) for i, j in corners]
-    expected = np.stack(means, 1).reshape(3, 7 // size, 6 // size, 2)
-    np.testing.assert_allclose(layers.average(x, size), expected, rtol=1e-6)

@@ -311,6 +311,8 @@ def test_a_torch_file_is_data_alone(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load(str(tmp_path / "weights.pt")).variables, small()[1])
     torch.save({"epoch": 3, "model": tensors}, tmp_path / "other.pt")
     assert "not a state dict" in refusal(str(tmp_path / "other.pt"))
+    torch.save({"epoch": 3, "model": {"a": 1}}, tmp_path / "nested.pt")
+    assert "not a state dict" in refusal(str(tmp_path / "nested.pt"))
     torch.save({"fc.bias": Payload(tmp_path / "executed")}, tmp_path / "evil.pth")
     assert "damaged weights" in refusal(str(tmp_path / "evil.pth"))
     assert not (tmp_path / "executed").exists()

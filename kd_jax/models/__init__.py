@@ -111,7 +111,8 @@ def predict(
     """
     num = images.shape[0]
     if batch_size is None:  # a convolution's activations are many times its input
-        batch_size = 1000 if isinstance(network_of(model), MLP) else 100
+        pixels = images.shape[1] * images.shape[2]
+        batch_size = 1000 if isinstance(network_of(model), MLP) else min(100, max(8, 2**19 // pixels))
     batch_size = min(batch_size, num)
     padding = -num % batch_size
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num

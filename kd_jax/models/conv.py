@@ -209,11 +209,13 @@ def _in_blocks(stride: int, padding: int, size: int):
 
         def one_block(total, block):
             images, out = block
-            total += _kernel_gradient(images, kernel.shape, out, stride, padding)
+            total += _kernel_gradient(images, kernel.shape, out, stride, padding).astype(jnp.float32)
             return total, _image_gradient(images, kernel, out, stride, padding)
 
-        total, of_images = jax.lax.scan(one_block, jnp.zeros_like(kernel), (split(x), split(gradient)))
-        return join(of_images), total
+        # Summed in float32, whatever the products are in: there may be as many blocks as images.
+        start = jnp.zeros(kernel.shape, jnp.float32)
+        total, of_images = jax.lax.scan(one_block, start, (split(x), split(gradient)))
+        return join(of_images), total.astype(kernel.dtype)
 
     mapped.defvjp(lambda x, kernel: (mapped(x, kernel), (x, kernel)), backward)
     return mapped

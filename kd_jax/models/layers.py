@@ -36,6 +36,8 @@ class BatchNorm(nn.Module):
     In training mode by the batch's mean and (biased) variance, which the running averages follow, keeping 0.9
     of what they were; else by the running averages. Parameters and statistics are float32 whatever the dtype,
     and named as Flax names them. Flax's own layer takes twice as many passes over memory on a CPU.
+    The variance is the mean of squares less the square of the mean, as Flax's is: of activations whose mean
+    is a thousand times their deviation nothing would be left in float32.
     """
 
     dtype: Any = jnp.float32
@@ -158,12 +160,6 @@ def max_pool_3(x: jax.Array) -> jax.Array:
         )
         x = jnp.maximum(jnp.maximum(left, middle), right)
     return x
-
-
-def average(x: jax.Array, size: int) -> jax.Array:
-    """size x size average pooling with that stride.  [B,h,w,c] -> [B,h//size,w//size,c]."""
-    height, width = x.shape[1] // size, x.shape[2] // size
-    return _blocks(x[:, : size * height, : size * width], size).mean((2, 4))
 
 
 def _blocks(x: jax.Array, size: int) -> jax.Array:
