@@ -192,7 +192,7 @@ def steps_of(layer: Layer, way: str, num_runs: int, chunk: int | None, precision
         return jax.lax.fori_loop(0, number, step, run)
 
     mesh = sweep.runs_mesh(num_runs)
-    keys = jax.random.split(jax.random.key(0), num_runs)
+    image_keys, kernel_keys = jax.random.split(jax.random.key(0), (2, num_runs))
     shape = (layer.size, layer.size, layer.channels // layer.groups, layer.features)
     scale = (layer.size**2 * layer.channels / layer.groups) ** -0.5
     dtype = models.PRECISIONS[precision]
@@ -200,7 +200,7 @@ def steps_of(layer: Layer, way: str, num_runs: int, chunk: int | None, precision
         lambda key: jax.random.normal(key, (batch_size, layer.side, layer.side, layer.channels))
     )
     kernels = jax.vmap(lambda key: scale * jax.random.normal(key, shape))
-    runs = jax.tree.map(lambda leaf: leaf.astype(dtype), (images(keys), kernels(keys)))
+    runs = jax.tree.map(lambda leaf: leaf.astype(dtype), (images(image_keys), kernels(kernel_keys)))
     runs = sweep.place(sweep.pad_runs(runs, mesh.size), mesh, sweep.SPLIT)
     mapped = jax.jit(sweep.over_runs(one_run, mesh, chunk))
     return lambda number: jax.block_until_ready(mapped(jnp.int32(number), runs))

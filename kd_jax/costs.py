@@ -3,7 +3,8 @@ long it takes is measured in experiments/compression.py.
 
 Operations are those of matrix products and convolutions, two a multiply-add (many papers count one).
 Left out: additions of biases, activations, normalisations and pooling, about a hundredth of a network's work.
-A multiplication with padding counts as one, so a convolution counts the same however it is computed.
+A multiplication with padding counts as one. A convolution of kd_jax/models/conv.py counts what its definition
+has, however it is computed: its matrix products multiply some more padding, and none is in a depthwise one.
 """
 
 import math
@@ -15,8 +16,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
-from kd_jax.models import forward
+from kd_jax.models import conv, forward
 from kd_jax.types import Variables
+
+CONVOLUTION = conv.convolve.__name__
 
 
 def num_parameters(variables: Variables) -> int:
@@ -46,8 +49,12 @@ def count_flops(jaxpr: Jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
         name, parameters = equation.primitive.name, equation.params
+        arrays: list[Any] = [value.aval for value in (*equation.invars, *equation.outvars)]
+        if parameters.get("name") == CONVOLUTION and len(arrays) == 3:  # not its gradients
+            _, kernel, out = arrays
+            total += 2 * math.prod(out.shape) * math.prod(kernel.shape[-4:-1])
+            continue
         if name in _PRODUCTS:
-            arrays: list[Any] = [value.aval for value in (*equation.invars, *equation.outvars)]
             shapes = [array.shape for array in arrays]
             total += 2 * _PRODUCTS[name](*shapes, parameters["dimension_numbers"])
             continue

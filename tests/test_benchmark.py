@@ -65,7 +65,7 @@ def test_help_lists_what_may_be_given():
 
 def test_the_default_way_of_mapping_is_the_measured_best():
     """Within 10 %, on every device that was measured and for every model."""
-    benchmarks = performance.read(tables.RESULTS / "benchmark")
+    benchmarks = [some for some in performance.read(tables.RESULTS / "benchmark") if "chunks" in some]
     assert benchmarks
     for content in benchmarks:
         default = sweep.default_chunk(content["platform"])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from kd_jax import costs, models
+from kd_jax.models import conv
 
 IMAGE = (8, 6, 3)
 
@@ -91,6 +92,26 @@ def test_a_convolution_by_matrix_products_counts_the_same():
 
     shapes = ((1, *IMAGE), (3, 3, 3, 4))
     assert flops_of(shifted, *shapes) == flops_of(library, *shapes) == 2 * 8 * 6 * 9 * 3 * 4
+
+
+@pytest.mark.parametrize("preferred", [True, False])
+@pytest.mark.parametrize("groups, stride, expected", [(1, 1, 192), (4, 1, 48), (1, 2, 48)])
+def test_a_convolution_counts_its_definition_however_it_is_computed(
+    monkeypatch, preferred, groups, stride, expected
+):
+    """8 x 6 outputs (4 x 3 at stride 2) of 4 channels, 192 (48) each of a window of 3 x 3 x 4, or of
+    3 x 3 x 1 where depthwise: in `expected`, divided by 9 x 4."""
+    monkeypatch.setattr(conv, "prefers_products", lambda *_: preferred)
+    conv.convolve.clear_cache()  # or the way of another test would be found
+    layer = conv.Conv(4, stride=stride, groups=groups)
+    image = jnp.zeros((1, 8, 6, 4))
+    variables = layer.init(jax.random.key(0), image)
+    jaxpr = jax.make_jaxpr(lambda x: layer.apply(variables, x))(image).jaxpr
+    assert costs.count_flops(jaxpr) == 2 * expected * 9 * 4
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf] * 5), variables)
+    jaxpr = jax.make_jaxpr(jax.vmap(lambda one: layer.apply(one, image)))(several).jaxpr
+    assert costs.count_flops(jaxpr) == 5 * 2 * expected * 9 * 4
+    conv.convolve.clear_cache()
 
 
 @jax.custom_vjp

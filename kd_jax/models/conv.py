@@ -12,6 +12,7 @@ Left out: Winograd's transforms (faster from 256 channels only, where measured) 
 other than depthwise ones as products.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -30,13 +31,14 @@ def prefers_products(platform: str, groups: int, channels: int) -> bool:
     """Whether matrix products are the faster way.
 
     platform: as jax.default_backend() names it. On CPUs they were for every size, stride and number of
-    channels measured (the part `convolutions` of the benchmark, experiments/results/benchmark/); elsewhere
-    not measured yet, so XLA's own is taken. groups: 1, or as many as channels (depthwise): others have no
-    form as products here.
+    channels measured (the part `convolutions` of the benchmark, experiments/results/benchmark/pictures/);
+    elsewhere not measured yet, so XLA's own is taken. groups: 1, or as many as channels (depthwise): others
+    have no form as products here.
     """
     return platform == "cpu" and groups in (1, channels)
 
 
+@partial(jax.jit, static_argnums=(2, 3, 4))  # a call in the traced program, by which kd_jax/costs.py knows it
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
     """Cross-correlation of images with zeros around them, as neural networks mean convolution.
 
