@@ -309,7 +309,9 @@ def test_a_torch_file_is_data_alone(tmp_path):
     tensors = {key: torch.from_numpy(np.array(array)) for key, array in their_arrays().items()}
     torch.save(tensors, tmp_path / "weights.pt")
     jax.tree.map(np.testing.assert_array_equal, load(str(tmp_path / "weights.pt")).variables, small()[1])
-    torch.save({"epoch": 3, "model": tensors}, tmp_path / "other.pt")
+    torch.save({"epoch": 3, "model": tensors}, tmp_path / "saved.pt")  # as training scripts do
+    jax.tree.map(np.testing.assert_array_equal, load(str(tmp_path / "saved.pt")).variables, small()[1])
+    torch.save({"epoch": 3, "weights": tensors}, tmp_path / "other.pt")
     assert "not a state dict" in refusal(str(tmp_path / "other.pt"))
     torch.save({"epoch": 3, "model": {"a": 1}}, tmp_path / "nested.pt")
     assert "not a state dict" in refusal(str(tmp_path / "nested.pt"))
