@@ -192,19 +192,22 @@ def _depthwise(x, kernel, stride, padding):
 
 
 def _in_blocks(stride: int, padding: int, size: int):
-    """`_products` of (images, kernel), `size` images at a time (the nearest smaller number that divides B),
-    forward and backward."""
+    """`_products` of (images, kernel), about `size` images at a time, forward and backward."""
 
     def split(x):
-        each = next(n for n in range(min(size, len(x)), 0, -1) if len(x) % n == 0)
+        most = min(size, len(x))
+        each = next(n for n in range(most, 0, -1) if len(x) % n == 0)
+        if 2 * each < most:  # B has no such divisor: images of zeros fill the last block
+            each = most
+            x = jnp.pad(x, ((0, -len(x) % each), *((0, 0),) * 3))
         return x.reshape(-1, each, *x.shape[1:])
 
-    def join(blocks):
-        return blocks.reshape(-1, *blocks.shape[2:])
+    def join(blocks, num):
+        return blocks.reshape(-1, *blocks.shape[2:])[:num]
 
     @jax.custom_vjp
     def mapped(x, kernel):
-        return join(jax.lax.map(lambda block: _products(block, kernel, stride, padding), split(x)))
+        return join(jax.lax.map(lambda block: _products(block, kernel, stride, padding), split(x)), len(x))
 
     def backward(saved, gradient):
         x, kernel = saved
@@ -217,7 +220,7 @@ def _in_blocks(stride: int, padding: int, size: int):
         # Summed in float32, whatever the products are in: there may be as many blocks as images.
         start = jnp.zeros(kernel.shape, jnp.float32)
         total, of_images = jax.lax.scan(one_block, start, (split(x), split(gradient)))
-        return join(of_images), total.astype(kernel.dtype)
+        return join(of_images, len(x)), total.astype(kernel.dtype)
 
     mapped.defvjp(lambda x, kernel: (mapped(x, kernel), (x, kernel)), backward)
     return mapped
