@@ -71,6 +71,14 @@ def chunks() -> list[dict]:
     return rows
 
 
+def _medians(row: dict) -> tuple[float, float, float]:
+    """examples/s, FLOP/s and share of the matrix peak"""
+    rate, flops, share = (
+        row[name]["median"] for name in ("examples_per_second", "flops_per_second", "share_of_peak")
+    )
+    return rate, flops, share
+
+
 def speed() -> list[dict]:
     if not measures.has_torch():
         print("no PyTorch here, so no rival and a peak by JAX alone: ./launch.sh setup bench adds it")
@@ -80,8 +88,7 @@ def speed() -> list[dict]:
     for workload in FLAGS.workloads.split(","):
         for number in map(int, FLAGS.runs.split(",")):
             row = measures.measure_speed(workload, number, FLAGS.precision, FLAGS.repeats)
-            names = ("examples_per_second", "flops_per_second", "share_of_peak")
-            rate, flops, share = (row[name]["median"] for name in names)
+            rate, flops, share = _medians(row)
             line = f"{workload:<12}{number:>5}{rate:>13,.0f}{flops / 1e9:>9.0f}{share:>9.2f}"
             if "times_best_loop" in row:
                 best, loader = row["times_best_loop"], row["times_loader_loop"]["median"]
@@ -96,8 +103,7 @@ def train_pictures() -> list[dict]:
     for model in pictures.MODELS:
         numbers = pictures.numbers_of_runs(jax.default_backend())
         for row in pictures.measure_pictures(model, numbers, FLAGS.precision, FLAGS.repeats):
-            names = ("examples_per_second", "flops_per_second", "share_of_peak")
-            rate, flops, share = (row[name]["median"] for name in names)
+            rate, flops, share = _medians(row)
             line = f"{model:<24}{row['runs']:>3} runs{rate:>9,.0f} examples/s{flops / 1e9:>7.0f} GFLOP/s"
             line += f"{share:>6.2f} of peak"
             for name, rival in row["rivals"].items():

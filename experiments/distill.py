@@ -16,7 +16,7 @@ from experiments.teachers import Teachers
 from kd_jax import assess, checkpoint, ensemble, losses, models, results, sweep, tidy
 from kd_jax.data import Dataset
 from kd_jax.train import Config, variables_of
-from kd_jax.types import InputError, Table
+from kd_jax.types import HParams, InputError, Table, Variables
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
@@ -160,19 +160,7 @@ def main(argv: Sequence[str]) -> None:
     )  # fmt: skip
     seeds = range(FLAGS.seeds)
     runs = [(setting, seed) for setting in settings for seed in seeds]
-    description = common.describe(dataset, train, validation) | {
-        "teacher": teacher and teacher.description,
-        "settings": [setting._asdict() | {"missing": list(setting.missing)} for setting in settings],
-        "runs": [
-            {
-                "run": run,
-                "setting": setting.name,
-                "seed": seed,
-                "teacher_seed": teachers.teacher_seed(seed, teacher),
-            }
-            for run, (setting, seed) in enumerate(runs)
-        ],
-    }
+    description = common.describe(dataset, train, validation) | describe_runs(settings, runs, teacher)
     tables = common.make_tables(dataset, train, validation)
     if not os.path.exists(out / "students"):  # complete: nothing will be trained
         common.require_memory(*tables)
@@ -180,12 +168,7 @@ def main(argv: Sequence[str]) -> None:
         running.finish(out, "is complete; the report is written again")
         return
     warn_of_common_gaps(settings, teacher)
-    per_setting = [
-        common.make_hparams(
-            dataset.num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
-        )
-        for s in settings
-    ]
+    per_setting = [setting_hparams(setting, dataset.num_classes) for setting in settings]
     hparams = sweep.stack_runs(per_setting, seeds, teachers.num_committees(teacher))
     keys = sweep.run_keys(seeds, len(settings), teachers.generation(teacher))
     mesh = sweep.runs_mesh(len(runs))
@@ -202,12 +185,7 @@ def main(argv: Sequence[str]) -> None:
         config.model, teacher.models if teacher else (), config.average_teachers,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
-    splits = {"validation": held_out, "test": test} if held_out is not None else {"test": test}
-    together = {
-        split: ensemble.assess_settings(config.model, table, variables_of(states), len(settings), len(seeds))
-        for split, table in splits.items()
-        if len(seeds) > 1
-    }
+    together = assess_together(config, assess.splits_of(evidence), variables_of(states), len(settings))
     if jax.process_index() == 0:
         write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
     metadata = student_metadata(spec, model_options, config, description) | {
@@ -216,6 +194,43 @@ def main(argv: Sequence[str]) -> None:
     }
     checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
     running.finish(out)
+
+
+def describe_runs(
+    settings: Sequence[Setting], runs: Sequence[tuple[Setting, int]], teacher: Teachers | None
+) -> dict:
+    """The part of config.json that only students have."""
+    return {
+        "teacher": teacher and teacher.description,
+        "settings": [setting._asdict() | {"missing": list(setting.missing)} for setting in settings],
+        "runs": [
+            {
+                "run": run,
+                "setting": setting.name,
+                "seed": seed,
+                "teacher_seed": teachers.teacher_seed(seed, teacher),
+            }
+            for run, (setting, seed) in enumerate(runs)
+        ],
+    }
+
+
+def setting_hparams(setting: Setting, num_classes: int) -> HParams:
+    """What the runs of a setting compute with."""
+    numbers = (setting.learning_rate, setting.weight_decay, setting.temperature or 1.0, setting.alpha)
+    return common.make_hparams(num_classes, setting.missing, *numbers)
+
+
+def assess_together(
+    config: Config, splits: dict[str, Table], variables: Variables, num_settings: int
+) -> dict[str, np.ndarray]:
+    """Of each split, what `ensemble.assess_settings` says of several seeds; nothing of one."""
+    if FLAGS.seeds == 1:
+        return {}
+    return {
+        split: ensemble.assess_settings(config.model, table, variables, num_settings, FLAGS.seeds)
+        for split, table in splits.items()
+    }
 
 
 def write_outcome(

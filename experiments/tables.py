@@ -7,6 +7,7 @@ what bias_curve.csv, too large to commit, says at that bias.
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -85,6 +86,9 @@ def fill(text: str) -> str:
     """The README with each block between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
     blocks: dict[str, Callable[[], str]] = {name: partial(render, table) for name, table in TABLES.items()}
     blocks |= performance.blocks_of(RESULTS / "benchmark")
+    if unknown := sorted(set(re.findall(r"<!-- table (\w+) -->", text)) - set(blocks)):
+        expected = f"results in {RESULTS} for each block that README.md has"
+        raise InputError("a table of README.md has no results", expected, f"none of {', '.join(unknown)}")
     for name, block in blocks.items():
         start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
         before, found, rest = text.partition(start)

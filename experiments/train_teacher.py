@@ -68,10 +68,8 @@ def main(argv: Sequence[str]) -> None:
         "settings": [{"name": "teacher", "missing": list(missing)}],
         "runs": [{"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None} for seed in seeds],
     }
-    provenance = {}
     if initial is not None:
-        provenance = {"init": {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}}
-    description |= provenance
+        description["init"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
     table, held_out, test = common.make_tables(dataset, train, validation)
     if not os.path.exists(out / "teachers"):  # complete: nothing will be trained
         common.require_memory(table, held_out, test)
@@ -94,29 +92,29 @@ def main(argv: Sequence[str]) -> None:
         names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
         results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
         results.write_results(out, rows)
+    metadata = teacher_metadata(spec, model_options, config, description, rows) | {
+        "class_mask": hparams.class_mask.tolist(),
+        "validation_split": common.split_hash(validation),
+    }
+    checkpoint.save(out / "teachers", variables, metadata)
+    running.finish(out)
+
+
+def teacher_metadata(spec: str, model_options: dict, config: Config, description: dict, rows: list) -> dict:
+    """What the checkpoint of the teachers says of them.  rows: of results.csv."""
     errors = {
         split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")]
         for split in ("validation", "test")
     }
-    checkpoint.save(
-        out / "teachers",
-        variables,
-        {
-            "model": spec,
-            "model_options": model_options,
-            "num_models": FLAGS.seeds,
-            "seeds": list(seeds),
-            "image_shape": list(config.image_shape),
-            "class_mask": hparams.class_mask.tolist(),
-            "data": description["data"],
-            "validation_split": common.split_hash(validation),
-            "flags": description["flags"],
-            "versions": description["versions"],
-            "errors": errors,
-        }
-        | provenance,
-    )
-    running.finish(out)
+    copied = ("data", "flags", "versions", "init")
+    return {
+        "model": spec,
+        "model_options": model_options,
+        "num_models": FLAGS.seeds,
+        "seeds": list(range(FLAGS.seeds)),
+        "image_shape": list(config.image_shape),
+        "errors": errors,
+    } | {key: description[key] for key in copied if key in description}
 
 
 if __name__ == "__main__":
