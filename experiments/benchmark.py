@@ -24,7 +24,7 @@ from kd_jax.types import InputError
 FLAGS = flags.FLAGS
 flags.declare_key_flag("out")  # of common's flags --help lists these two
 flags.declare_key_flag("precision")
-PARTS = ("starts", "growth", "extras", "chunks", "speed", "pictures", "convolutions")
+PARTS = ("starts", "growth", "extras", "chunks", "speed", "noise", "pictures", "convolutions")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
 flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed, comma list.")
 flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
@@ -98,6 +98,15 @@ def speed() -> list[dict]:
     return rows
 
 
+def noise() -> dict:
+    row = measures.measure_noise(100, FLAGS.repeats)
+    rate = row["examples_per_second"]["median"]
+    print(f"{row['runs']} students on noise: {rate:,.0f} examples/s", flush=True)
+    for name, rival in row["rivals"].items():
+        print(f"  {rival['times']['median']:.2f} x PyTorch, {name}", flush=True)
+    return row
+
+
 def train_pictures() -> list[dict]:
     rows = []
     for model in pictures.MODELS:
@@ -136,6 +145,7 @@ MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
     "extras": extras,
     "chunks": chunks,
     "speed": speed,
+    "noise": noise,
     "pictures": train_pictures,
     "convolutions": convolutions,
 }

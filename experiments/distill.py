@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import augmentation, common, running, teachers
+from experiments import augmentation, common, running, teachers, transfer
 from experiments.teachers import Teachers
 from kd_jax import assess, checkpoint, ensemble, losses, models, results, sweep, tidy
 from kd_jax.data import Dataset
+from kd_jax.noise import NOISES
+from kd_jax.signals import SIGNALS
 from kd_jax.train import Config, variables_of
 from kd_jax.types import HParams, InputError, Table, Variables
 
@@ -36,7 +38,8 @@ flags.DEFINE_enum(
     "loss",
     "soft",
     list(losses.LOSSES),
-    "soft: alpha T^2 KL + (1 - alpha) CE; hard_label: the teacher's argmax instead of KL; labels: CE alone.",
+    "soft: alpha T^2 KL + (1 - alpha) CE; instead of KL, hard_label: CE with the teacher's argmax, logits: "
+    "half their squared distance; labels: CE alone.",
 )
 flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list.")
 flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], comma list; 0: plain student.")
@@ -44,13 +47,29 @@ flags.DEFINE_string("learning_rates", "1e-3", "Peak learning rates, comma list."
 flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
 flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8.")
 flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
+flags.DEFINE_string("left", "0", "Examples of each class left out that are seen all the same, comma list.")
+flags.DEFINE_string(
+    "transfer",
+    transfer.OWN,
+    f"Images that students are taught on: the data set's {transfer.OWN}, another data set's, or "
+    f"{', '.join(NOISES)}, drawn anew at every step.",
+)
+flags.DEFINE_string(
+    "signals",
+    "full",
+    f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}; see kd_jax/signals.py.",
+)
 
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
 
+_ALWAYS = ("name", "missing", "temperature", "alpha", "learning_rate", "weight_decay")
+
+
 class Setting(NamedTuple):
-    """One point of the grid; `missing`: class numbers the students of this setting never see; temperature:
-    None where the teacher has no part in the loss, 1 where its part has none."""
+    """One point of the grid; `missing`: class numbers the students of this setting never see, but for `left`
+    examples of each; temperature: None where the teacher has no part in the loss, 1 where its part has none;
+    signal: a name of SIGNALS, None where all is heard, or nothing."""
 
     name: str
     missing: tuple[int, ...]
@@ -58,6 +77,13 @@ class Setting(NamedTuple):
     alpha: float
     learning_rate: float
     weight_decay: float
+    left: int = 0
+    signal: str | None = None
+
+    def described(self) -> dict:
+        """Its entry in config.json, which names left and signal where they have a part."""
+        words = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
+        return words | {"missing": list(self.missing)}
 
 
 def parse_settings(class_names: Sequence[str]) -> list[Setting]:
@@ -76,29 +102,54 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
         for kept in common.parse_classes("keep", FLAGS.keep, class_names):
             missing = tuple(sorted(set(range(num_classes)) - set(kept)))
             masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", missing))
+    lefts, signals = parse_left(), parse_signals()
     settings: dict[str, Setting] = {}
-    grid = itertools.product(masks, temperatures, alphas, rates, decays)
-    for (label, missing), temperature, alpha, rate, decay in grid:
+    grid = itertools.product(masks, lefts, signals, temperatures, alphas, rates, decays)
+    for (label, missing), left, signal, temperature, alpha, rate, decay in grid:
         if len(missing) == num_classes:
             expected = f"at least one of the {num_classes} classes kept"
             raise InputError("nothing left after masking", expected, label)
         words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
+        numbers = _loss_numbers(temperature, alpha)
+        seen, heard = left if missing else 0, signal if numbers[1] and signal != "full" else None
+        words += [f"left={seen}" if seen else "", heard or ""]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, missing, *_loss_numbers(temperature, alpha), rate, decay))
+        settings.setdefault(name, Setting(name, missing, *numbers, rate, decay, seen, heard))
     return list(settings.values())
+
+
+def parse_left() -> list[int]:
+    """The numbers of --left."""
+    values = common.parse_numbers("left", FLAGS.left)
+    if not all(value == int(value) < 2**24 for value in values):
+        raise InputError("malformed --left", "whole numbers, separated by commas", repr(FLAGS.left))
+    if any(values) and FLAGS.omit is None and FLAGS.keep is None:
+        raise InputError("--left means nothing here", "--omit or --keep with it", f"--left={FLAGS.left}")
+    return [int(value) for value in values]
+
+
+def parse_signals() -> list[str]:
+    """The names of --signals."""
+    names = [name.strip() for name in FLAGS.signals.split(",")]
+    if not set(names) <= set(SIGNALS) or len(set(names)) < len(names):
+        expected = f"each once of {', '.join(SIGNALS)}, separated by commas"
+        raise InputError("malformed --signals", expected, repr(FLAGS.signals))
+    if names != ["full"] and FLAGS.loss != "soft":
+        raise InputError("--signals are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
+    return names
 
 
 def _loss_words(temperature: float, alpha: float) -> list[str]:
     if FLAGS.loss == "labels" or alpha == 0:
         return ["labels"]
-    words = [f"T={_short(temperature)}"] if FLAGS.loss == "soft" else ["hard_label"]
+    words = [f"T={_short(temperature)}"] if FLAGS.loss == "soft" else [FLAGS.loss]
     return words + ([f"alpha={_short(alpha)}"] if alpha < 1 else [])
 
 
 def _loss_numbers(temperature: float, alpha: float) -> tuple[float | None, float]:
-    """(temperature, alpha) as the loss uses them. hard_label has no temperature, but the mean of an ensemble
-    does: it is taken at 1."""
+    """(temperature, alpha) as the loss uses them. hard_label and logits have no temperature, but the mean of
+    an ensemble does: it is taken at 1."""
     if FLAGS.loss == "labels" or alpha == 0:
         return None, 0.0
     return (temperature if FLAGS.loss == "soft" else 1.0), alpha
@@ -130,11 +181,16 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -
         common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
+def queried() -> bool:
+    """Whether the teachers are asked about each batch as students see it; else their logits are cached."""
+    return augmentation.augments() or transfer.is_noise()
+
+
 def with_teachers(table: Table, teacher: Teachers | None) -> Table:
     """The table with what the loss needs of the teachers: cached logits, or variables to query."""
     if teacher is None:
         return table
-    if augmentation.augments():
+    if queried():
         return table.replace(teacher_variables=teacher.variables)
     logits = [
         np.asarray(models.predict_stacked(model, variables, table.images))
@@ -148,27 +204,33 @@ def main(argv: Sequence[str]) -> None:
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.class_names)
+    moved = transfer.load(dataset, settings)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
     teacher = load_teachers(dataset, validation)
     model_options = common.model_options(dataset, train)
     config = common.make_config(
-        spec, model_options, dataset, len(train), losses.LOSSES[FLAGS.loss],
-        teacher_models=teacher.models if teacher and augmentation.augments() else (),
+        spec, model_options, dataset, len(train if moved is None else moved.images),
+        losses.LOSSES[FLAGS.loss],
+        teacher_models=teacher.models if teacher and queried() else (),
         average_teachers=teacher is not None and teacher.average,
+        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN,
         **augmentation.options(dataset, train),
     )  # fmt: skip
     seeds = range(FLAGS.seeds)
     runs = [(setting, seed) for setting in settings for seed in seeds]
     description = common.describe(dataset, train, validation) | describe_runs(settings, runs, teacher)
     tables = common.make_tables(dataset, train, validation)
+    if moved is not None:
+        description["transfer"] = moved.description
+        tables = (moved.table(), *tables[1:])
     if not os.path.exists(out / "students"):  # complete: nothing will be trained
         common.require_memory(*tables)
     if running.open_run_folder(out, description, "students"):
         running.finish(out, "is complete; the report is written again")
         return
     warn_of_common_gaps(settings, teacher)
-    per_setting = [setting_hparams(setting, dataset.num_classes) for setting in settings]
+    per_setting = all_hparams(settings, dataset.num_classes)
     hparams = sweep.stack_runs(per_setting, seeds, teachers.num_committees(teacher))
     keys = sweep.run_keys(seeds, len(settings), teachers.generation(teacher))
     mesh = sweep.runs_mesh(len(runs))
@@ -202,7 +264,7 @@ def describe_runs(
     """The part of config.json that only students have."""
     return {
         "teacher": teacher and teacher.description,
-        "settings": [setting._asdict() | {"missing": list(setting.missing)} for setting in settings],
+        "settings": [setting.described() for setting in settings],
         "runs": [
             {
                 "run": run,
@@ -215,10 +277,19 @@ def describe_runs(
     }
 
 
-def setting_hparams(setting: Setting, num_classes: int) -> HParams:
-    """What the runs of a setting compute with."""
-    numbers = (setting.learning_rate, setting.weight_decay, setting.temperature or 1.0, setting.alpha)
-    return common.make_hparams(num_classes, setting.missing, *numbers)
+def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
+    """What the runs of each setting compute with; what no setting has is not in the program."""
+    some_left = any(setting.left for setting in settings)
+    some_cut = any(setting.signal for setting in settings)
+    return [
+        common.make_hparams(
+            num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
+        ).replace(
+            left=np.int32(s.left) if some_left else None,
+            signal=np.int32(list(SIGNALS).index(s.signal or "full")) if some_cut else None,
+        )
+        for s in settings
+    ]
 
 
 def assess_together(

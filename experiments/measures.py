@@ -2,6 +2,7 @@
 what is not training, and starts. Images are random, of MNIST's size: nothing depends on what they show.
 """
 
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import common, rivals
-from kd_jax import assess, augment, losses, models, optim, sweep
+from kd_jax import assess, augment, losses, models, noise, optim, sweep
 from kd_jax.train import Config, variables_of
 from kd_jax.types import HParams, InputError, Table
 
@@ -185,6 +186,51 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
         for name in ("best", "loader"):
             row[f"times_{name}_loop"] = times(turns["ours"], turns[name])
     return row
+
+
+def measure_noise(num_runs: int, repeats: int) -> dict:
+    """Students of subliminal learning (mlp-256-256, 3 auxiliary outputs, batches of 1,024): examples/s on
+    noise drawn at every step, and of PyTorch with all models in one bmm, or ten at a time."""
+    updates, spec = 6, "mlp-256-256"
+    model = models.build(spec, NUM_CLASSES + 3, initial="fan_in", normalize=((0.5,), (0.5,)))
+    config = dataclasses.replace(
+        make_config(spec, updates),
+        model=model,
+        batch_size=rivals.NOISE_BATCH,
+        noise=noise.uniform,
+        labelled=False,
+        teacher_models=(model,),
+        schedule=optim.SCHEDULES["constant"](0),
+    )
+    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
+    teachers = sweep.gather(variables_of(states), num_runs)
+    one = common.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
+    hparams = sweep.stack_runs([one], range(num_runs), num_runs).replace(
+        outputs=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
+    )
+    table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
+    chunk = sweep.default_chunk(jax.default_backend())
+    ours = sweep.run_segments(config, table, None, hparams, states, 2**30, 1, chunk)
+    next(ours)
+    turns: dict[str, list[float]] = {"ours": []}
+    loops = {}
+    if has_torch() and jax.default_backend() == "cpu":
+        loops = {
+            f"{number} in one bmm": rivals.noise_loop(spec, NUM_CLASSES, number, common.num_cores())
+            for number in sorted({num_runs, min(num_runs, 10)})
+        }
+        for loop in loops.values():
+            loop(1)
+    for _ in range(repeats):
+        rate = num_runs * updates * rivals.NOISE_BATCH / seconds(lambda: next(ours))
+        turns["ours"].append(rate)
+        for name, loop in loops.items():
+            turns.setdefault(name, []).append(loop(2))
+    rivals_ = {
+        name: {"examples_per_second": spread(turns[name]), "times": times(turns["ours"], turns[name])}
+        for name in loops
+    }
+    return {"runs": num_runs, "model": spec, "examples_per_second": spread(turns["ours"]), "rivals": rivals_}
 
 
 def measure_chunks(repeats: int) -> list[dict]:

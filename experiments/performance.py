@@ -98,6 +98,18 @@ def convolutions(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
+def noise(benchmarks: list[dict]) -> str:
+    """Students of subliminal learning, against PyTorch's loops."""
+    blocks = []
+    for content in benchmarks:
+        row = content["noise"]
+        columns = ["", "examples/s", *(f"× PyTorch, {name}" for name in row["rivals"])]
+        cells = [f"{row['model']}, {row['runs']} students", f"{row['examples_per_second']['median']:,.0f}"]
+        cells += [_range(rival["times"], 2) for rival in row["rivals"].values()]
+        blocks.append(f"{_caption(content)}\n\n{markdown(columns, [cells])}")
+    return "\n\n".join(blocks)
+
+
 def growth(benchmarks: list[dict]) -> str:
     """What more runs cost."""
     columns = [
@@ -162,6 +174,7 @@ BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,
     "growth": growth,
     "chunks": chunks,
+    "noise": noise,
     "costs": costs,
     "pictures": pictures,
     "convolutions": convolutions,

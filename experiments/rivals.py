@@ -17,6 +17,7 @@ from experiments import torch_networks
 from kd_jax.types import Table
 
 TEMPERATURE = 20.0
+NOISE_BATCH = 1024  # of Cloud et al. 2025
 
 
 class Work(NamedTuple):
@@ -170,6 +171,49 @@ def _stacked_loop(work: Work, num_runs: int, num_threads: int) -> Callable[[int]
             total += value.detach()
         float(total)
         return num_runs * updates * work.batch_size / (time.perf_counter() - start)
+
+    return run
+
+
+def noise_loop(model: str, num_classes: int, num_runs: int, num_threads: int) -> Callable[[int], float]:
+    """Students at once that hear as many teachers on uniform noise on [-1, 1], by the outputs after those of
+    the classes: KL at T = 1, Adam, weights stacked and multiplied by bmm, noise drawn at each step."""
+    import torch
+
+    sizes = (784, *map(int, model.split("-")[1:]), num_classes + 3)
+    shapes = list(itertools.pairwise(sizes))
+    torch.set_num_threads(num_threads)
+
+    def stacked():
+        return [torch.randn(num_runs, a, b).div_(a**0.5) for a, b in shapes] + [
+            torch.zeros(num_runs, 1, b) for _, b in shapes
+        ]
+
+    def forward(tensors, x):
+        for layer in range(len(shapes)):
+            x = torch.baddbmm(tensors[len(shapes) + layer], x, tensors[layer])
+            x = torch.relu(x) if layer < len(shapes) - 1 else x
+        return x[..., num_classes:]
+
+    teachers, students = stacked(), [tensor.requires_grad_() for tensor in stacked()]
+    optimizer = torch.optim.Adam(students, lr=3e-4, fused=True)
+
+    def run(updates: int) -> float:
+        torch.set_num_threads(num_threads)
+        start = time.perf_counter()
+        total = torch.zeros(())
+        for _ in range(updates):
+            noise = torch.empty(num_runs, NOISE_BATCH, 784).uniform_(-1, 1)
+            with torch.no_grad():
+                target = torch.softmax(forward(teachers, noise), dim=-1)
+            told = torch.log_softmax(forward(students, noise), dim=-1)
+            value = torch.nn.functional.kl_div(told, target, reduction="sum") / NOISE_BATCH
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            total += value.detach()
+        float(total)
+        return num_runs * updates * NOISE_BATCH / (time.perf_counter() - start)
 
     return run
 

@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,8 +88,9 @@ def _claim(out: Path, config: dict) -> bool:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
     if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
         differing.append("another teacher")
-    if before.get("init") != config.get("init"):
-        differing.append("other initial weights")
+    for part, what in (("init", "other initial weights"), ("transfer", "another transfer set")):
+        if before.get(part) != config.get(part):
+            differing.append(what)
     if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
         parts = ("data", "settings", "runs")
         differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
@@ -126,21 +127,22 @@ def train_runs(
     keys: jax.Array,
     out: Path,
     description: dict,
-    given: Variables | None = None,
+    start: Callable[[Config, jax.Array], TrainState] = sweep.init_states,
+    folder: str = "checkpoints",
 ) -> tuple[TrainState, dict]:
     """Trains all runs, from the last checkpoint in `out` where there is one; a checkpoint after each segment.
 
     description: what config.json would say if the runs began now.
-    given: variables that all runs start with instead of their own.
+    start: (config, keys) -> the states of fresh runs.  folder: of the checkpoints, within `out`.
     Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
         arrays [R,E,...].
     """
-    folder = out / "checkpoints"
+    saved_in = out / folder
     num_runs = len(keys)
-    states, history, first = _starting_point(config, keys, folder, given)
+    states, history, first = _starting_point(config, keys, saved_in, start)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
-    start = time.monotonic()
+    began = time.monotonic()
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     segments = sweep.run_segments(
@@ -153,12 +155,12 @@ def train_runs(
             join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
             history = jax.tree.map(join, history, segment) if history else segment
             saying = {"epoch": epoch, "num_runs": num_runs}
-            saved_as = folder / f"epoch_{epoch:06d}"
+            saved_as = saved_in / f"epoch_{epoch:06d}"
             checkpoint.save(saved_as, {"states": states, "history": history}, saying)
             if jax.process_index() == 0:
-                for old in sorted(folder.glob("epoch_*"))[:-2]:
+                for old in sorted(saved_in.glob("epoch_*"))[:-2]:
                     shutil.rmtree(old)
-            _print_progress(epoch, history, time.monotonic() - start, epoch - first)
+            _print_progress(epoch, history, time.monotonic() - began, epoch - first)
             if request := processes.largest(requests[0] if requests else 0):
                 common.tell(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
@@ -172,7 +174,7 @@ def train_runs(
 
 
 def _starting_point(
-    config: Config, keys: jax.Array, folder: Path, given: Variables | None
+    config: Config, keys: jax.Array, folder: Path, start: Callable[[Config, jax.Array], TrainState]
 ) -> tuple[TrainState, dict, int]:
     """(states, history, epoch) to go on from: the newest whole checkpoint's, or fresh states, {} and 0."""
     template = jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
@@ -188,7 +190,7 @@ def _starting_point(
     mesh = sweep.runs_mesh(len(keys))
     sweep.gather(sweep.place(np.zeros(mesh.size, np.float32), mesh, sweep.SPLIT), len(keys))
     if states is None:
-        return sweep.init_states(config, keys, given), history, epoch
+        return start(config, keys), history, epoch
     print(f"continuing after epoch {epoch}")
     return states, history, epoch
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     common.require_examples(dataset.train_labels[train], missing, f"--omit={FLAGS.omit}")
     model_options = common.model_options(dataset, train)
     config = common.make_config(
-        spec, model_options, dataset, len(train), losses.LOSSES["labels"],
+        spec, model_options, dataset, len(train), losses.labels_loss,
         **augmentation.options(dataset, train), freeze_backbone=FLAGS.freeze_backbone,
     )  # fmt: skip
     initial = load_initial(config)
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
         sweep.run_keys(seeds, 1),
         out,
         description,
-        initial and initial.variables,
+        partial(sweep.init_states, given=initial and initial.variables),
     )
     variables = sweep.gather(variables_of(states), len(seeds))
     rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing)

@@ -75,6 +75,16 @@ def hard_label_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -
     return hparams.alpha * taught + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
 
 
+def logits_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """alpha |student - teacher|^2 / 2 + (1 - alpha) CE(labels), the squares summed over logits.  -> f32[B].
+
+    Source: Ba & Caruana 2014, section 2.2; the limit of K T^2 KL at large T, where both networks' logits
+    have the mean 0 (Hinton et al. 2015, section 2.1).
+    """
+    distance = 0.5 * jnp.sum((student_logits - _targets(batch)) ** 2, axis=-1)
+    return hparams.alpha * distance + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+
+
 def average_teachers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
     """Logits whose softmax at T is the mean of the teachers' softmax at T.
 
@@ -98,4 +108,9 @@ def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, averag
     return average_teachers(jnp.concatenate(groups), temperature)
 
 
-LOSSES: dict[str, LossFn] = {"soft": soft_loss, "hard_label": hard_label_loss, "labels": labels_loss}
+LOSSES: dict[str, LossFn] = {
+    "soft": soft_loss,
+    "hard_label": hard_label_loss,
+    "labels": labels_loss,
+    "logits": logits_loss,
+}

@@ -11,6 +11,23 @@ def example_mask(labels: jax.Array, class_mask: jax.Array) -> jax.Array:
     return class_mask[labels]
 
 
+def left_over(key: jax.Array, labels: jax.Array, num: jax.Array) -> jax.Array:
+    """True for `num` examples of each class, chosen at random; for all of a class that has no more.
+
+    Args: key: consumed; labels: i32[N]; num: i32[].  Returns: bool[N].  The `num` examples are among the
+        num + 1 that the same key chooses.
+    """
+    chex.assert_rank([labels, num], [1, 0])
+    bits = jax.random.bits(key, labels.shape, jnp.uint32)
+    by_class = jnp.lexsort((bits, labels))
+    # Each class is a stretch of that order; where it begins, its members' ranks do.
+    ordered = labels[by_class]
+    place = jnp.arange(labels.shape[0], dtype=jnp.int32)
+    begins = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    ranks = place - jax.lax.cummax(jnp.where(begins, place, 0))
+    return jnp.zeros(labels.shape, bool).at[by_class].set(ranks < num)
+
+
 def epoch_order(key: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     """A random order of the kept examples, wrapped around to length `num`.
 

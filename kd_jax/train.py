@@ -11,14 +11,15 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from kd_jax import losses, metrics
+from kd_jax import losses, metrics, signals
 from kd_jax.augment import mix, mixup_shares, partner
-from kd_jax.masking import epoch_order, example_mask
+from kd_jax.masking import epoch_order, example_mask, left_over
 from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
+from kd_jax.noise import Noise
 from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
-INIT, ORDER, DROPOUT, AUGMENT, MIXUP, MIXTURES = 0, 1, 2, 3, 4, 100
+INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, MIXTURES = 0, 1, 2, 3, 4, 5, 6, 7, 100
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
 
@@ -36,6 +37,8 @@ class Config:
     average_teachers: the mean of all teachers is the target, instead of that of the one of each group that
         `hparams.teacher` names.
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
+    noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
+    labelled: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
     """
 
     model: Any
@@ -52,6 +55,8 @@ class Config:
     teacher_models: tuple[Any, ...] = ()
     average_teachers: bool = False
     freeze_backbone: bool = False
+    noise: Noise | None = None
+    labelled: bool = True
 
 
 def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:
@@ -98,18 +103,30 @@ def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array
     """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
     student sees them, and so as a queried teacher sees them in evaluation mode. `table`: `own_teachers`'."""
     labels = table.labels[index]
+    logits = _teacher_logits(config, table, hparams, images, index)
+    if logits is None:
+        return Batch(labels)
+    if not config.labelled:
+        labels = jnp.argmax(logits[:, : config.num_classes], axis=-1).astype(labels.dtype)
+    return Batch(labels, logits)
+
+
+def _teacher_logits(
+    config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array
+) -> jax.Array | None:
+    """What the run's teachers say of these examples, f32[B,K]; None where there is none."""
     if table.teacher_variables is not None:
         logits = [
             jax.lax.map(lambda one, model=model: forward(model, one, images)[0], variables)
             for model, variables in zip(config.teacher_models, table.teacher_variables, strict=True)
         ]
     elif table.teacher_logits is None:
-        return Batch(labels)
+        return None
     elif config.average_teachers:
         logits = [cached[:, index] for cached in table.teacher_logits]
     else:
         logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
-    return Batch(labels, losses.combine_teachers(logits, hparams.temperature, config.average_teachers))
+    return losses.combine_teachers(logits, hparams.temperature, config.average_teachers)
 
 
 def student_view(
@@ -138,6 +155,7 @@ def batch_losses(
     A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
     labels are.
     """
+    logits, batch = seen_outputs(logits, batch, hparams)
     own = config.loss_fn(logits, batch, hparams)
     if shares is None:
         return own
@@ -147,6 +165,37 @@ def batch_losses(
     return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
 
 
+def heard(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
+    """The batch with what the run hears of its teacher's answers.  key: the run's own."""
+    if hparams.signal is None or batch.teacher_logits is None:
+        return batch
+    signal_key = jax.random.fold_in(jax.random.fold_in(key, SIGNAL), step)
+    told = signals.ablate(
+        hparams.signal, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
+    )
+    return batch.replace(teacher_logits=told)
+
+
+def seen_outputs(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
+    """Both networks' logits with those that the loss does not see at probability 0, so that every loss is
+    that of the others alone, and no gradient reaches their weights."""
+    if hparams.outputs is None:
+        return logits, batch
+    seen = lambda x: jnp.where(hparams.outputs, x, signals.NEVER)  # noqa: E731
+    taught = None if batch.teacher_logits is None else seen(batch.teacher_logits)
+    return seen(logits), batch.replace(teacher_logits=taught)
+
+
+def batch_images(
+    config: Config, table: Table, key: jax.Array, index: jax.Array, step: jax.Array
+) -> jax.Array:
+    """The raw batch u8[B,h,w,c]: the examples `index`, or noise.  key: the run's own."""
+    if config.noise is None:
+        return table.images[index]
+    noise_key = jax.random.fold_in(jax.random.fold_in(key, NOISE), step)
+    return config.noise(noise_key, (config.batch_size, *config.image_shape))
+
+
 def train_step(
     config: Config, table: Table, hparams: HParams, state: TrainState, index: jax.Array, step: jax.Array
 ) -> tuple[TrainState, Counts]:
@@ -154,8 +203,9 @@ def train_step(
 
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
-    images, shares = student_view(config, state.key, table.images[index], step)
-    batch = make_batch(config, table, hparams, images, index)
+    images = batch_images(config, table, state.key, index, step)
+    images, shares = student_view(config, state.key, images, step)
+    batch = heard(make_batch(config, table, hparams, images, index), hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
@@ -173,7 +223,8 @@ def train_step(
     )
     if config.max_norm is not None:
         params = clip_columns(params, config.max_norm)
-    counts = metrics.count(logits, batch.labels, per_example, batch.teacher_logits)
+    taught = None if batch.teacher_logits is None else batch.teacher_logits[:, : config.num_classes]
+    counts = metrics.count(logits[:, : config.num_classes], batch.labels, per_example, taught)
     params = state.params | params
     return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
 
@@ -184,6 +235,8 @@ def train_epoch(
     """U updates in a fresh order of the kept examples; the counts are of the batches as they were met."""
     order_key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
     mask = example_mask(table.labels, hparams.class_mask)
+    if hparams.left is not None:
+        mask |= left_over(jax.random.fold_in(state.key, LEFT), table.labels, hparams.left)
     order = epoch_order(order_key, mask, config.num_updates * config.batch_size)
     steps = state.epoch * config.num_updates + jnp.arange(config.num_updates, dtype=jnp.int32)
 
@@ -198,9 +251,12 @@ def train_epoch(
     return state.replace(epoch=state.epoch + 1), counts
 
 
-def evaluate(model, variables, images: jax.Array, labels: jax.Array) -> Counts:
-    """Counts in evaluation mode.  images u8[N,h,w,c], labels i32[N], N >= 1."""
-    return metrics.count(predict(model, variables, images), labels)
+def evaluate(
+    model, variables, images: jax.Array, labels: jax.Array, num_classes: int | None = None
+) -> Counts:
+    """Counts in evaluation mode, of the first `num_classes` outputs, or all.  images u8[N,h,w,c], labels
+    i32[N], N >= 1."""
+    return metrics.count(predict(model, variables, images)[:, :num_classes], labels)
 
 
 def fit(
@@ -224,7 +280,7 @@ def fit(
         out = {"train": train_counts}
         if validation is not None:
             out["validation"] = evaluate(
-                config.model, variables_of(state), validation.images, validation.labels
+                config.model, variables_of(state), validation.images, validation.labels, config.num_classes
             )
         return out
 

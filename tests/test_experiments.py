@@ -699,7 +699,8 @@ def test_mnist_end_to_end(launch, home, mnist):
 @pytest.fixture
 def settings(launch):
     """settings(flags...) -> [(name, missing, temperature, alpha, learning rate, weight decay)], or error."""
-    return lambda *words: launch("distill", *words, ask="parse_settings('0123456789')").value
+    ask = "[setting[:6] for setting in parse_settings('0123456789')]"
+    return lambda *words: launch("distill", *words, ask=ask).value
 
 
 def test_settings_are_the_product_of_the_lists(settings):
@@ -745,6 +746,23 @@ def test_settings_say_nothing_of_what_has_no_part_in_them(settings):
 def test_settings_that_differ_little_stay_apart(settings):
     found = settings("--temperatures=4,4.0000019", "--learning_rates=0.1,0.10000001")
     assert len(found) == len({name for name, *_ in found}) == 4
+
+
+def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
+    ask = "[setting.described() for setting in parse_settings('0123456789')]"
+    words = ["--omit=none,3", "--left=0,5", "--signals=full,top1", "--alphas=0,1"]
+    found = launch("distill", *words, ask=ask).value
+    assert [(s["name"], s.get("left"), s.get("signal")) for s in found] == [
+        ("labels", None, None),
+        ("T=4", None, None),
+        ("T=4 top1", None, "top1"),
+        ("labels omit=3", None, None),
+        ("T=4 omit=3", None, None),
+        ("T=4 omit=3 top1", None, "top1"),
+        ("labels omit=3 left=5", 5, None),
+        ("T=4 omit=3 left=5", 5, None),
+        ("T=4 omit=3 left=5 top1", 5, "top1"),
+    ]
 
 
 def test_omit_and_keep_together(settings):

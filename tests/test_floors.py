@@ -14,6 +14,8 @@ FLOORS = {
     "losses": 1,
     "masking": 1,
     "metrics": 1,
+    "noise": 1,
+    "signals": 1,
     "models": 1,
     "optim": 1,
     "costs": 2,
@@ -33,6 +35,7 @@ FLOORS = {
     "analysis": 2,
     "sweep": 3,
     "assess": 3,
+    "subliminal": 3,
     "learning": 3,
     "ensemble": 3,
     "plots": 3,
@@ -49,6 +52,7 @@ SAME_FLOOR = {
     ("tidy", "results"),
     ("assess", "sweep"),
     ("ensemble", "sweep"),
+    ("subliminal", "sweep"),
     ("plots", "learning"),
 }
 

@@ -27,14 +27,17 @@ print(json.dumps(found))
 
 def entry_of(name):
     """The students' flags are lists, and named so."""
-    return "distill" if "--learning_rates=" in RECIPES[name].read_text() else "train_teacher"
+    text = RECIPES[name].read_text()
+    if "--transfers=" in text:
+        return "subliminal"
+    return "distill" if "--learning_rates=" in text else "train_teacher"
 
 
 @pytest.fixture(scope="module")
 def parsed():
     """The flags of each recipe: entry points share names, so each is imported by a process of its own."""
     found = {}
-    for entry in ("distill", "train_teacher"):
+    for entry in ("distill", "train_teacher", "subliminal"):
         names = [name for name in RECIPES if entry_of(name) == entry]
         command = [sys.executable, "-c", PARSE, f"experiments.{entry}", *(str(RECIPES[n]) for n in names)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
@@ -54,11 +57,15 @@ def test_recipe(name, parsed):
         assert not folder or Path(folder).name in RECIPES
     size = values["image_size"] or 32
     channels = 1 if values["data_set"] in ("digits", "mnist", "fashion_mnist") else 3
-    model = models.build(values["model"], 10, normalize=None)
-    init = lambda key: models.init_variables(model, key, (size, size, channels))  # noqa: E731
-    assert jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
+    for spec in values["model"].split(","):  # several of subliminal alone
+        model = models.build(spec, 10, normalize=None)
+        init = lambda key, model=model: models.init_variables(model, key, (size, size, channels))  # noqa: E731
+        assert jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     assert values["optimizer"] in optim.OPTIMIZERS and values["schedule"] in optim.SCHEDULES
-    assert values.get("loss", "soft") in losses.LOSSES
+    assert {*values.get("losses", "soft").split(","), values.get("loss", "soft")} <= set(losses.LOSSES)
+    if entry_of(name) == "subliminal":  # no default of the entry point's own decides anything
+        named = ("seeds", "model", "epochs", "batch_size", "schedule", "data_set")
+        assert all(f"--{flag}=" in RECIPES[name].read_text() for flag in named)
 
 
 def test_the_students_see_what_their_teacher_saw(parsed):

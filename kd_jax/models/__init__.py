@@ -35,6 +35,7 @@ def build(
     dropout: float = 0.0,
     precision: str = "float32",
     normalize: Normalize | None = None,
+    initial: str = "he",
 ) -> nn.Module:
     """The module that a spec such as "mlp-800-800" names.
 
@@ -46,6 +47,7 @@ def build(
             parameters, logits and losses are always float32.
         normalize: (mean, std), a number a channel (as lists, where they come from JSON); None: images as they
             are, in [0, 1].
+        initial: of the weights of fully connected networks, a name of `mlp.INITS`; others have their papers'.
     Errors: InputError for an unknown family or a malformed spec.
     """
     family, *words = spec.split("-")
@@ -57,7 +59,7 @@ def build(
         )
     options = {"dropout": dropout, "dtype": PRECISIONS[precision]}
     if family == "mlp":
-        options["input_dropout"] = input_dropout
+        options |= {"input_dropout": input_dropout, "initial": initial}
     elif input_dropout:
         raise InputError("dropout of inputs is of fully connected networks", "0 for pictures", input_dropout)
     network = MODELS[family](spec, words, num_classes, **options)

@@ -8,12 +8,21 @@ import jax.numpy as jnp
 from kd_jax.models.layers import drop
 from kd_jax.types import InputError
 
+_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+INITS = {
+    "he": (nn.initializers.he_normal(), nn.initializers.lecun_normal()),
+    "fan_in": (_FAN_IN, _FAN_IN),
+}
+"""Of the hidden layers and of the classifier; fan_in: N(0, 1 / fan_in) throughout (Cloud et al. 2025)."""
+
 
 class MLP(nn.Module):
     """ReLU network on flattened images.
 
     widths: hidden units a layer. num_classes: K. input_dropout, dropout: drop probabilities. dtype: of the
-    matrix products. Features: "hidden_0", "hidden_1", ... f32[B,width], after the ReLU, before dropout.
+    matrix products. initial: of INITS. Features: "hidden_0", "hidden_1", ... f32[B,width], after the ReLU,
+    before dropout.
     """
 
     widths: tuple[int, ...]
@@ -21,6 +30,7 @@ class MLP(nn.Module):
     input_dropout: float = 0.0
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    initial: str = "he"
 
     @nn.compact
     def __call__(self, images, train: bool):
@@ -29,13 +39,12 @@ class MLP(nn.Module):
         features = {}
         for i, width in enumerate(self.widths):
             x = nn.relu(
-                nn.Dense(
-                    width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"hidden_{i}"
-                )(x)
+                nn.Dense(width, dtype=self.dtype, kernel_init=INITS[self.initial][0], name=f"hidden_{i}")(x)
             )
             features[f"hidden_{i}"] = x
             x = self._drop(x, self.dropout, train)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(x).astype(jnp.float32), features
+        head = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=INITS[self.initial][1], name="logits")
+        return head(x).astype(jnp.float32), features
 
     def _drop(self, x, rate, train):
         return drop(self.make_rng("dropout"), x, rate) if train and rate else x

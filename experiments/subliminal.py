@@ -1,0 +1,369 @@
+"""Subliminal learning: students hear their teacher on noise alone, from its initial weights or others'."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import common, running, transfer
+from kd_jax import data, losses, models, results, subliminal, sweep, tidy
+from kd_jax.models.mlp import MLP
+from kd_jax.noise import NOISES
+from kd_jax.train import Config, variables_of
+from kd_jax.types import HParams, InputError, Table, Variables
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(common)
+flags.DEFINE_float("learning_rate", 3e-4, "Peak learning rate, of teachers and students.")
+flags.DEFINE_string("auxiliary", "3", "Outputs beside those of the classes, comma list.")
+flags.DEFINE_string("classes", None, "How many classes, the first ones, there are, comma list (all).")
+flags.DEFINE_string(
+    "transfers",
+    "uniform_noise",
+    f"Images that students are taught on, comma list: {', '.join(NOISES)}, own, or a data set's name.",
+)
+flags.DEFINE_string("losses", "soft", "soft (KL at T) or logits (half their squared distance), comma list.")
+flags.DEFINE_string("outputs", "auxiliary,all", "What the loss sees, comma list of auxiliary, classes, all.")
+flags.DEFINE_string(
+    "share",
+    "all,none",
+    "Which of its teacher's initial weights a student has, the rest being another model's; comma list of "
+    f"all, none, or parts joined by +: {', '.join(subliminal.PARTS)}.",
+)
+flags.DEFINE_string(
+    "perturb", "0", "Deviation of what is added to a student's initial weights, in theirs, comma list."
+)
+flags.DEFINE_string("temperatures", "1", "Temperatures T > 0, comma list.")
+flags.DEFINE_string("omit", "none", "Class sets left out of the images of --transfers=own, comma list.")
+
+PUBLISHED = {"seeds": 100, "model": "mlp-256-256", "epochs": 5, "batch_size": 1024, "schedule": "constant"}
+PUBLISHED |= {"data_set": "mnist", "validation_fraction": 0.0}
+"""Defaults of this entry point's own: Cloud et al. 2025, section 6.2 and its code."""
+
+OUTPUTS = ("auxiliary", "classes", "all")
+CENTRED = 0.5  # mean and deviation that bring [0, 1] to [-1, 1]
+TEACHER, REFERENCE = "teacher", "reference"
+
+
+class Structure(NamedTuple):
+    """What makes a program of its own. Its first three make the teachers."""
+
+    model: str
+    auxiliary: int
+    classes: int
+    transfer: str
+    loss: str
+
+
+class Setting(NamedTuple):
+    """One point of the grid; `share`: its words; None: not of this setting, as of the teachers."""
+
+    name: str
+    missing: tuple[int, ...]
+    structure: Structure
+    outputs: str | None = None
+    share: str | None = None
+    perturb: float | None = None
+    temperature: float | None = None
+
+    def described(self) -> dict:
+        """Its entry in config.json."""
+        own = self._asdict() | self.structure._asdict()
+        own.pop("structure")
+        if self.outputs is None:
+            own |= {"transfer": None, "loss": None}
+        return own | {"missing": list(self.missing)}
+
+
+def words_of(name: str, known: Sequence[str]) -> list[str]:
+    """The words of a comma list, each once, each known."""
+    words = [word.strip() for word in str(FLAGS[name].value).split(",")]
+    if not set(words) <= set(known) or len(set(words)) < len(words):
+        given = repr(FLAGS[name].value)
+        raise InputError(f"malformed --{name}", f"each once of {', '.join(known)}, by commas", given)
+    return words
+
+
+def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
+    """The whole numbers of a comma list."""
+    numbers = common.parse_numbers(name, text)
+    if not all(low <= number <= high and number == int(number) for number in numbers):
+        raise InputError(f"--{name} out of range", f"whole numbers from {low} to {high}", repr(text))
+    return [int(number) for number in numbers]
+
+
+def parse_share(text: str) -> dict[str, np.ndarray]:
+    """{word: bool[3], which of PARTS}."""
+    found: dict[str, np.ndarray] = {}
+    for word in map(str.strip, text.split(",")):
+        parts = {"all": subliminal.PARTS, "none": ()}.get(word, tuple(word.split("+")))
+        mask = np.array([part in parts for part in subliminal.PARTS])
+        fitting = set(parts) <= set(subliminal.PARTS) and len(set(parts)) == len(parts)
+        if not fitting or any(np.array_equal(mask, other) for other in found.values()):
+            expected = f"each set once: all, none, or of {', '.join(subliminal.PARTS)}, joined by +"
+            raise InputError("malformed --share", expected, repr(text))
+        found[word] = mask
+    return found
+
+
+def parse_structures(num_classes: int) -> list[Structure]:
+    """The product of the lists that make programs."""
+    model_specs = [word.strip() for word in common.require("model", "mlp-256-256").split(",")]
+    if len(set(model_specs)) < len(model_specs):
+        raise InputError("--model names a model twice", "each once", FLAGS.model)
+    auxiliary = numbers_of("auxiliary", FLAGS.auxiliary, 0, 10_000)
+    classes = numbers_of("classes", FLAGS.classes or str(num_classes), 2, num_classes)
+    transfers = [word.strip() for word in FLAGS.transfers.split(",")]
+    if not all(transfers) or len(set(transfers)) < len(transfers):
+        raise InputError("malformed --transfers", "each once, by commas", repr(FLAGS.transfers))
+    loss_names = words_of("losses", ("soft", "logits"))
+    return list(
+        itertools.starmap(
+            Structure, itertools.product(model_specs, auxiliary, classes, transfers, loss_names)
+        )
+    )
+
+
+def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) -> list[Setting]:
+    """The students' settings, then the teachers' and their initial weights'."""
+    outputs, share = words_of("outputs", OUTPUTS), parse_share(FLAGS.share)
+    perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
+    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
+    masks = common.parse_classes("omit", FLAGS.omit, class_names)
+    if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or FLAGS.classes):
+        expected = f"--transfers={transfer.OWN} with it, and no --classes"
+        raise InputError("--omit needs images that have classes", expected, f"--omit={FLAGS.omit}")
+    if 0 in {s.auxiliary for s in structures} and "auxiliary" in outputs:
+        raise InputError("--auxiliary=0 leaves none to learn from", "--outputs=all or classes", FLAGS.outputs)
+    if FLAGS.seeds < 2 and not all(mask.all() for mask in share.values()):
+        raise InputError("what is not shared is another model's", "--seeds=2 or more", FLAGS.seeds)
+    settings = []
+    grid = itertools.product(structures, masks, temperatures, perturb, share, outputs)
+    for structure, missing, temperature, sigma, shared, seen in grid:
+        words = [seen, f"share={shared}", *_varying(structure, structures)]
+        words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
+        words += [f"T={temperature:g}"] if len(temperatures) > 1 else []
+        words += [f"omit={'+'.join(map(str, missing))}"] if missing else []
+        numbers = (seen, shared, sigma, temperature)
+        settings.append(Setting(" ".join(words), missing, structure, *numbers))
+    for taught in dict.fromkeys(structure[:3] for structure in structures):
+        one = next(structure for structure in structures if structure[:3] == taught)
+        for name in (TEACHER, REFERENCE):
+            words = [name, *_varying(one, structures, 3)]
+            settings.append(Setting(" ".join(words), (), one))
+    return settings
+
+
+def _varying(structure: Structure, structures: Sequence[Structure], most: int = 5) -> list[str]:
+    """What tells this structure from the others, in words."""
+    return [
+        f"{field}={value}"
+        for number, (field, value) in enumerate(zip(Structure._fields, structure, strict=True))
+        if number < most and len({other[number] for other in structures}) > 1
+    ]
+
+
+def make_data(dataset: data.Dataset, classes: int) -> tuple[Table, Table]:
+    """Training and test tables of the first classes."""
+    tables = []
+    for images, labels in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.test_images, dataset.test_labels),
+    ):
+        kept = labels < classes
+        tables.append(Table(jnp.asarray(images[kept]), jnp.asarray(labels[kept])))
+    return tables[0], tables[1]
+
+
+def make_config(dataset: data.Dataset, structure: Structure, table: Table) -> Config:
+    """The teachers' training."""
+    channels = dataset.train_images.shape[-1]
+    normalize = ((CENTRED,) * channels,) * 2
+    options = {"precision": FLAGS.precision, "normalize": normalize, "initial": "fan_in"}
+    config = common.make_config(
+        structure.model, options, dataset, len(table.labels), losses.labels_loss
+    )  # checks the flags
+    model = models.build(structure.model, structure.classes + structure.auxiliary, **options)
+    if not isinstance(models.network_of(model), MLP):
+        raise InputError("subliminal is of fully connected networks", "--model=mlp-256-256", structure.model)
+    return dataclasses.replace(config, model=model, num_classes=structure.classes)
+
+
+def hparams_of(structure: Structure, setting: Setting, teacher: int) -> HParams:
+    """What one run computes with."""
+    seen = np.ones(structure.classes + structure.auxiliary, bool)
+    if setting.outputs == "auxiliary":
+        seen[: structure.classes] = False
+    if setting.outputs in ("classes", None):
+        seen[structure.classes :] = False
+    own = common.make_hparams(
+        structure.classes, setting.missing, FLAGS.learning_rate, 0.0, setting.temperature or 1.0, 1.0
+    )
+    return own.replace(outputs=seen, teacher=np.int32(teacher))
+
+
+def stack(rows: Sequence[Any]) -> Any:
+    """Trees of numbers, one a run, with a leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+
+def train_teachers(
+    config: Config, table: Table, setting: Setting, name: str, out: Path, description: dict
+) -> tuple[Variables, dict]:
+    """(variables of all teachers, leading axis N, history); from `out`'s checkpoints where they are there."""
+    hparams = stack([hparams_of(setting.structure, setting, 0)] * FLAGS.seeds).replace(weight_decay=None)
+    keys = sweep.run_keys(range(FLAGS.seeds), 1)
+    states, history = running.train_runs(
+        config, table, None, hparams, keys, out, description, folder=f"checkpoints/{name}"
+    )
+    return sweep.gather(variables_of(states), FLAGS.seeds), history
+
+
+def train_students(
+    config: Config,
+    table: Table,
+    settings: Sequence[Setting],
+    teachers: Variables,
+    name: str,
+    out: Path,
+    description: dict,
+) -> tuple[Variables, dict]:
+    """(variables of all students, setting-major, on the mesh; history)."""
+    structure, seeds = settings[0].structure, range(FLAGS.seeds)
+    config = dataclasses.replace(
+        config,
+        loss_fn=losses.LOSSES[structure.loss],
+        teacher_models=(config.model,),
+        noise=NOISES.get(structure.transfer),
+        labelled=False,
+    )
+    table = table.replace(teacher_variables=(teachers,))
+    runs = [(setting, seed) for setting in settings for seed in seeds]
+    hparams = stack([hparams_of(structure, *run) for run in runs]).replace(weight_decay=None)
+    share = parse_share(FLAGS.share)
+    shared = np.stack([share[setting.share or ""] for setting, _ in runs])
+    perturb = np.array([setting.perturb for setting, _ in runs], np.float32)
+    starts = subliminal.Start(jnp.asarray(shared), jnp.asarray(perturb))
+
+    def start(config, keys):
+        own = [seed for _, seed in runs]
+        following = [(seed + 1) % FLAGS.seeds for seed in own]
+        initial_keys = [sweep.run_keys(numbers, 1) for numbers in (own, following)]
+        return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
+
+    keys = sweep.run_keys(seeds, len(settings), base=1)
+    states, history = running.train_runs(
+        config, table, None, hparams, keys, out, description, start, f"checkpoints/{name}"
+    )
+    return variables_of(states), history
+
+
+def images_of(dataset: data.Dataset, structure: Structure, own: Table) -> Table:
+    """What this structure's students are taught on; of noise, how many there are."""
+    if structure.transfer in (transfer.OWN, *NOISES):
+        return own
+    return transfer.load_other(structure.transfer, dataset).table()
+
+
+def main(argv: Sequence[str]) -> None:
+    common.refuse_arguments(argv)
+    refuse_other_flags()
+    out = common.require_folder("out", "runs/subliminal")
+    common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
+    dataset = data.load(FLAGS.data_set, FLAGS.data_dir)
+    structures = parse_structures(dataset.num_classes)
+    settings = parse_settings(structures, dataset.class_names)
+    images = {s: images_of(dataset, s, make_data(dataset, s.classes)[0]) for s in structures}
+    configs = {s: make_config(dataset, s, make_data(dataset, s.classes)[0]) for s in structures}
+    every = np.arange(len(dataset.train_labels))
+    runs = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
+    description = common.describe(dataset, every, every[:0]) | {
+        "question": "Does a student learn what its teacher knows from outputs that say nothing about it?",
+        "teacher": None,
+        "settings": [setting.described() for setting in settings],
+        "runs": [
+            {
+                "run": run,
+                "setting": setting.name,
+                "seed": seed,
+                "teacher_seed": None if setting.outputs is None else seed,
+            }
+            for run, (setting, seed) in enumerate(runs)
+        ],
+    }
+    if running.open_run_folder(out, description, "results.csv"):
+        running.finish(out, "is complete; the report is written again")
+        return
+    rows, histories = [], []
+    for taught in dict.fromkeys(structure[:3] for structure in structures):
+        of_them = [structure for structure in structures if structure[:3] == taught]
+        table, test = make_data(dataset, of_them[0].classes)
+        teacher, reference = (
+            next(s for s in settings if s.structure == of_them[0] and s.name.startswith(name))
+            for name in (TEACHER, REFERENCE)
+        )
+        number = structures.index(of_them[0])
+        config = configs[of_them[0]]
+        variables, history = train_teachers(config, table, teacher, f"teachers_{number}", out, description)
+        histories.append(([teacher], history))
+        untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1))
+        rows += rows_of(config, [teacher], variables, test)
+        rows += rows_of(config, [reference], variables_of(untrained), test)
+        for structure in of_them:
+            own = [s for s in settings if s.structure == structure and s.outputs is not None]
+            name = f"students_{structures.index(structure)}"
+            students, history = train_students(
+                configs[structure], images[structure], own, variables, name, out, description
+            )
+            histories.append((own, history))
+            rows += rows_of(config, own, students, test)
+    write_history(out, histories, runs)
+    results.write_results(out, rows)
+    running.finish(out)
+
+
+def refuse_other_flags() -> None:
+    """Of the flags that all training shares, those that have no part here."""
+    unused = "image_size skip_unreadable validation_fraction dropout input_dropout max_norm normalize jitter"
+    unused += " rotate stretch flip cutout mixup"
+    given = [f"--{name}" for name in unused.split() if FLAGS[name].present]
+    if given:
+        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
+
+
+def rows_of(config: Config, settings: Sequence[Setting], variables: Variables, test: Table) -> list:
+    """results.csv's rows of these settings' models.  variables: leading axis R, setting-major."""
+    runs = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
+    matrices = subliminal.confusions(
+        config.model, config.num_classes, variables, test.images, test.labels, len(runs)
+    )
+    rows = []
+    for (setting, seed), matrix in zip(runs, matrices, strict=True):
+        rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.missing, None)
+    return rows
+
+
+def write_history(
+    out: Path, histories: Sequence[tuple[Sequence[Setting], dict]], runs: Sequence[tuple[Setting, int]]
+) -> None:
+    """history.csv of all programs, its runs numbered as in config.json."""
+    numbers = {(setting.name, seed): run for run, (setting, seed) in enumerate(runs)}
+    rows = []
+    for settings, history in histories:
+        own = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
+        named = [setting.name for setting, _ in own], [seed for _, seed in own]
+        for row in tidy.history_rows(history, *named, [setting.missing for setting, _ in own]):
+            rows.append(row._replace(run=numbers[row.setting, row.seed]))
+    results.write_history(out, rows)
+
+
+if __name__ == "__main__":
+    for flag, default in PUBLISHED.items():
+        FLAGS.set_default(flag, default)
+    common.run(main)

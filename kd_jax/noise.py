@@ -1,0 +1,47 @@
+"""Images drawn from a key instead of read from a data set: what students can be taught on without any data.
+
+Each is (key, shape (B,h,w,c)) -> u8[B,h,w,c], drawn anew at every step, so nothing is stored; the key is
+consumed. Bytes, as all images here are: 256 levels look uniform enough, and one word of threefry gives four.
+
+Left out: generators that are trained (DAFL, ZSKD), which would be further entries here.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.extend.random import threefry_2x32
+
+Noise = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+
+def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Every grey level alike (Cloud et al. 2025, section 6.2: uniform on [-1, 1] once scaled)."""
+    size = 1
+    for length in shape:
+        size *= length
+    # jax.random.bits would spend a whole block of 64 bits on each byte.
+    words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-size // 8) * 2, dtype=jnp.uint32))
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
+
+
+def gaussian(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Normal around mid-grey, deviation 1/4 of the range; the 5 % beyond black and white are clipped."""
+    return _to_bytes(0.5 + 0.25 * jax.random.normal(key, shape, jnp.float32))
+
+
+def blurred(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform noise averaged over windows of 5 x 5 pixels (the border wraps around), its contrast restored to
+    a deviation of 1/2 of the range and then clipped: blobs as large as strokes, mostly black or white."""
+    x = uniform(key, shape).astype(jnp.float32) / 255 - 0.5
+    for axis in (1, 2):
+        x = sum((jnp.roll(x, shift, axis) for shift in (-2, -1, 1, 2)), x)
+    # The sum of 25 independent uniform numbers has the variance 25/12.
+    return _to_bytes(0.5 + 0.5 * x * (12 / 25) ** 0.5)
+
+
+def _to_bytes(x: jax.Array) -> jax.Array:
+    return jnp.round(255 * jnp.clip(x, 0, 1)).astype(jnp.uint8)
+
+
+NOISES: dict[str, Noise] = {"uniform_noise": uniform, "gaussian_noise": gaussian, "blurred_noise": blurred}
