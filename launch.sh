@@ -35,7 +35,7 @@ show_help() {
       echo "$name|$(sed -nE '/^[rR]?"""/{s/^[rR]?"""//;s/""".*//;p;q;}' "$repo/experiments/$name.py")"
     done
     echo 'test|Runs the tests.'
-    echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, setup bench PyTorch.'
+    echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, bench PyTorch, hub downloads.'
     echo 'help|Prints this list. EXPERIMENT --help prints the flags of one.'
     echo '--processes=N|Runs the experiment as N processes on this machine; in a cluster they are found.'
   } | while IFS='|' read -r name line; do printf '  %-16s %s\n' "$name" "$line"; done

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -45,7 +46,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool("skip_unreadable", False, "Leave out a folder's files that cannot be read.")
 flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1).")
-flags.DEFINE_string("out", None, "Run folder to write; the same command run again continues it.")
+flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000)
 flags.DEFINE_string("model", None, "Model spec, as in mlp-800-800.")
 flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1, upper_bound=1_000_000)
@@ -168,6 +169,9 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
             processes.leave(1, processes.reason(error))
         expected = "a computation that this device can do and hold in its memory"
         _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
+    except BrokenPipeError:  # whoever read our output has had enough, as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if processes.several() and processes.lost(error):  # Orbax's barriers raise TimeoutError
             processes.leave(1, processes.reason(error))
@@ -253,8 +257,10 @@ def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tupl
         alone = before == "," and found and found[2] != "+"
         if not found or (found[1] == "none" and not alone):
             word = re.split("[+,]", text[position:], maxsplit=1)[0].strip()
-            wrong = f"malformed --{name}" if word in ("", "none") else f"--{name} names no such class"
-            raise InputError(wrong, expected, repr(text))
+            wrong = f"malformed --{name}" if word in ("", "none") else f"--{name} names no class {word!r}"
+            near = difflib.get_close_matches(word, class_names, 1, 0.6) if word not in ("", "none") else []
+            near = near or [one for one in class_names if one.lower() == word.lower()][:1]
+            raise InputError(wrong, expected, repr(text) + (f" (did you mean {near[0]}?)" if near else ""))
         sets += [[]] if before == "," else []
         sets[-1] += [] if found[1] == "none" else [_class_number(found[1], class_names)]
         position, before = found.end(), found[2]
@@ -458,7 +464,8 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
     own = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
     devices = jax.devices()
-    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    kind, platform_ = devices[0].device_kind, devices[0].platform
+    device = f"{len(devices)} x {kind}" + (f" ({platform_})" if kind != platform_ else "")
     together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
         "format": results.FORMAT,
@@ -476,5 +483,6 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
             "train": len(train),
             "validation": len(validation),
             "test": len(dataset.test_labels),
-        },
+        }
+        | ({"skipped": dataset.num_skipped} if dataset.num_skipped else {}),
     }

@@ -8,6 +8,7 @@ Latency is that of the compiled forward pass, from uint8 images on the device to
 operation uses all cores of a CPU): the median of repeated calls, each waited for, so dispatch is part of it.
 """
 
+import json
 import math
 import platform
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, measures
+from experiments import common, measures, running
 from experiments.markdown import show, tabulate
 from kd_jax import checkpoint, costs, models, results, summary
 from kd_jax.stats import Interval
@@ -56,6 +57,11 @@ def main(argv: Sequence[str]) -> None:
     common.refuse_flags("out")
     if not argv[1:]:
         raise InputError("no run to report on", "compression RUN [RUN...]", "no folder")
+    out = None if FLAGS["out"].value is None else common.require_folder("out", "runs/compression")
+    if out is not None:
+        refuse_taken(out)
+    if len({Path(folder).resolve() for folder in argv[1:]}) < len(argv[1:]):
+        raise InputError("a run is named twice", "each once", " ".join(argv[1:]))
     candidates = [read(Path(folder)) for folder in argv[1:]]
     content = {
         "format": 1,
@@ -69,8 +75,23 @@ def main(argv: Sequence[str]) -> None:
     }
     text = page(content)
     print(text)
-    if FLAGS.out:
-        write(common.require_folder("out", ""), content, text)
+    if out is not None:
+        write(out, content, text)
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuses --out within a run or a data set, one that is no folder, and another command's report."""
+    running.refuse_inside(out)
+    if out.exists() and not out.is_dir():
+        raise InputError("--out cannot be written", "a folder", out)
+    before = out / "compression.json"
+    if before.is_file():
+        try:
+            command = json.loads(before.read_text())["command"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            command = "something else"
+        if command != common.command():
+            raise InputError("--out is taken", "a folder without another report", f"{before}, by {command}")
 
 
 def read(folder: Path) -> Candidate:
@@ -94,7 +115,12 @@ def read(folder: Path) -> Candidate:
         num_classes, options = metadata["data"]["num_classes"], metadata["model_options"]
         model = models.build(metadata["model"], num_classes, **options)
         height, width, channels = metadata["image_shape"]
-    except (KeyError, TypeError, ValueError) as error:  # of the metadata: the arrays have their hashes
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # of metadata
         if isinstance(error, InputError):
             raise
         expected = f"{path / 'manifest.json'} as the experiment wrote it"

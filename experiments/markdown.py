@@ -12,7 +12,10 @@ def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: s
         return "-"
     width = scale * (interval.high - interval.mean)
     decimals = digits if width < 10 else min(digits, 1)
-    joined = "" if half is None or math.isnan(width) else f"{half}{width:.{decimals}f}"
+    text = (
+        f"{width:.{decimals}f}" if scale != 100 or width <= 100 else ">100"
+    )  # which says all there is to say
+    joined = "" if half is None or math.isnan(width) else f"{half}{text}"
     return f"{scale * interval.mean:.{digits}f}{joined}"
 
 

@@ -7,13 +7,13 @@ written, and the same files give the same report to the byte.
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import common, ensembles, learning, quality
+from experiments import common, ensembles, hidden_signals, learning, quality
 from experiments.markdown import plain, show, tabulate
 from kd_jax import results, summary
 from kd_jax.stats import Interval
@@ -89,8 +89,11 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     figures = _figures(content)
     files = {folder / "figures" / f"{name}.png": png for name, png in figures.items()}
     files[folder / "summary.json"] = results.to_json(sums)
-    files[folder / "report.md"] = _markdown(folder.resolve().name, content, list(figures)).encode()
-    return files, f"{_terminal(content)}\nReport: {folder / 'report.md'}"
+    hidden = hidden_signals.section(folder, run.config)
+    files[folder / "report.md"] = _markdown(folder.resolve().name, content, hidden, list(figures)).encode()
+    level = FLAGS["reach"].value
+    soon = learning.section(run.history, run.config, level) if level else []
+    return files, "\n".join([_terminal(content), "", *soon, f"Report: {folder / 'report.md'}"])
 
 
 def _figures(content: Content) -> dict[str, bytes]:
@@ -141,16 +144,40 @@ def _answer(content: Content) -> str:
             sentence += f", {_its_teacher(config)} {share(results.TEACHER, 'none', 'all')}"
             if together := values.get((results.TEACHER, "test", "none", "all", "ensemble_accuracy")):
                 sentence += f", together {_in_words(together)}"
+        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "all"))
         return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
     classes = [config["data"]["class_names"][index] for index in missing]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
+    left = next(setting.get("left", 0) for setting in content.settings if setting["name"] == name)
+    seen = f"Having seen {left} of" if left else "Having never seen"
     sentence = (
-        f"Having never seen {unseen}, {_chosen(content)} gets {share(name, 'none', 'missing')} "
+        f"{seen} {unseen}, {_chosen(content)} gets {share(name, 'none', 'missing')} "
         "of those test examples right as trained"
     )
-    if correction != "none":
+    if correction == "none":
+        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "missing"))
+    else:
         sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
+        sentence += _without_teacher(
+            content,
+            name,
+            lambda plain: f"{share(plain, 'none', 'missing')} and {share(plain, correction, 'missing')}",
+        )
     return f"{sentence}; {summary.units_of(config)}."
+
+
+def _without_teacher(content: Content, name: str, share: Callable[[str], str]) -> str:
+    """What the first plain student that misses the same classes comes to, beside one that had a teacher."""
+    settings = {setting["name"]: setting for setting in content.run.config["settings"]}
+    if settings.get(name, {}).get("alpha", 0) == 0:
+        return ""
+    plain = [
+        other
+        for other, setting in settings.items()
+        if setting.get("alpha") == 0
+        and all(setting.get(key) == settings[name].get(key) for key in ("missing", "left"))
+    ]
+    return f", without a teacher {share(plain[0])}" if plain else ""
 
 
 def _its_teacher(config: dict[str, Any]) -> str:
@@ -168,6 +195,7 @@ def _chosen(content: Content) -> str:
         return "the teacher"
     settings = content.run.config["settings"]
     candidates = [s for s in settings if s["missing"]] or settings
+    candidates = [s for s in candidates if s.get("alpha") != 0] or candidates
     judged = (name, "validation", "none", "all", "accuracy") in content.values
     return f"the student ({name}{', best on the validation split' if judged and len(candidates) > 1 else ''})"
 
@@ -248,8 +276,10 @@ def _terminal(content: Content) -> str:
         line = f"{label:{longest + 17}}{errors:>7}{_aligned(cells, parts)}"
         lines.append(line if full else f"{line}{n:>4}")
     if full and data["class_names"] != parts[2:]:
-        names = ", ".join(f"{index} {name}" for index, name in enumerate(data["class_names"]))
-        lines += textwrap.wrap(f"Classes: {names}", WIDTH)
+        lines += _classes("Classes", data["class_names"], range(data["num_classes"]))
+    elif not full:
+        absent = sorted({k for setting in content.settings for k in setting["missing"]})
+        lines += _classes("Classes left out", data["class_names"], absent)
     notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
     notes += " * never seen in training." if any(setting["missing"] for setting in content.settings) else ""
     notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
@@ -260,6 +290,14 @@ def _terminal(content: Content) -> str:
     return "\n".join([*textwrap.wrap(answer, WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
 
 
+def _classes(what: str, names: Sequence[str], shown: Sequence[int]) -> list[str]:
+    """Numbers and names of the classes that are shown; a number stays with its name."""
+    if not shown:
+        return []
+    text = ", ".join(f"{index} {names[index]}".replace(" ", "\N{NO-BREAK SPACE}") for index in shown)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(f"{what}: {text}", WIDTH)]
+
+
 def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
     """Cells of 6 columns for a class, the last for its star, and of 13 for a mean with its interval."""
     return "".join(
@@ -268,7 +306,8 @@ def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
     ).rstrip()
 
 
-def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
+def _markdown(title: str, content: Content, hidden: Sequence[str], figures: Sequence[str]) -> str:
+    """hidden: the chapter on hidden signals, if any."""
     config = content.run.config
     data, teacher = config["data"], config["teacher"]
     many = data["num_classes"] > 2 * MOST_CLASSES
@@ -279,7 +318,8 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines = [f"# {plain(title)}", "", plain(_question(config)), "", f"**{plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
     lines += tabulate(["setting", "correction", "errors", "all classes", *heads, "n"], table)
-    lines += ["\\* never seen in training. " + plain(_about_intervals(content)), ""]
+    starred = "\\* never seen in training. " if any(s["missing"] for s in content.settings) else ""
+    lines += [starred + plain(_about_intervals(content)), ""]
     lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]
     lines += [*(f"- {plain(c)}: {HOW[c]}" for c in used), ""]
@@ -287,11 +327,14 @@ def _markdown(title: str, content: Content, figures: Sequence[str]) -> str:
     lines += _biases(content) + ensembles.section(names, content.run, content.values)
     lines += ensembles.teachers_section(content.run, content.values) + _differences(content)
     lines += learning.section(content.run.history, config, FLAGS["reach"].value)
+    lines += hidden
     lines += ["## Figures", ""]
     for name in figures:
         lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
     facts = {"data": f"{data['name']}, fingerprint {data['fingerprint']}", "device": config["device"]}
     facts["examples"] = f"{data['train']} train, {data['validation']} validation, {data['test']} test"
+    if data.get("skipped"):
+        facts["examples"] += f"; files left out, for they cannot be read: {data['skipped']}"
     if teacher is not None:
         facts["teacher"] = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in config["versions"].items())

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, processes, report
-from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
+from kd_jax import checkpoint, data, ensemble, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -57,18 +57,13 @@ def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
 
 def _claim(out: Path, config: dict) -> bool:
     """Whether the folder already held this experiment."""
-    for parent in out.absolute().parents:
-        of_a_run = (parent / "config.json").exists() and (
-            (parent / "results.csv").exists() or (parent / "checkpoints").exists()
-        )
-        if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
-            expected = "a folder of its own: the other run counts its files and clears up"
-            raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
+    refuse_inside(out)
     try:
         if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
             results.write_config(out, config)
+            common.AT_END.callback(_forget, out)
             return False
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
@@ -99,6 +94,33 @@ def _claim(out: Path, config: dict) -> bool:
         raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
     _lock(out)
     return True
+
+
+def refuse_inside(out: Path) -> None:
+    """Refuses a folder to write within another run, a checkpoint or a folder of images: what counts the files
+    there would find it changed."""
+    for parent in out.absolute().parents:
+        of_a_run = (parent / "config.json").exists() and (
+            (parent / "results.csv").exists() or (parent / "checkpoints").exists()
+        )
+        if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
+            expected = "a folder of its own: the other run counts its files and clears up"
+            raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
+        if data.folders.is_image_folder(str(parent)):
+            expected = "a folder elsewhere: each one there is a class"
+            raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
+
+
+def _forget(out: Path) -> None:
+    """A run that came to nothing, as one that does not fit into the memory, does not keep its folder from a
+    better one."""
+    config = out / "config.json"
+    with contextlib.suppress(OSError):
+        if set(out.iterdir()) <= {config, *_leftovers(out)}:
+            config.unlink()
+            for path in _leftovers(out):
+                path.unlink()
+            out.rmdir()
 
 
 def _lock(out: Path) -> None:

@@ -91,6 +91,7 @@ def _general(label: str, setting: str, theirs: str = "", threes: str = "", corre
 
 
 PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
+SUBLIMINAL = "subliminal"
 GENERAL, COMPRESSED = "generalisation_students", "compression_reduced_students"
 
 TABLES = {
@@ -125,6 +126,20 @@ TABLES = {
             ),
             _architecture("two dense layers alone", "", "architectures_vgg16_mlp", "labels"),
             _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
+        ),
+    ),
+    "subliminal": Table(
+        ("theirs (100)", "ours"),
+        tuple(
+            Row(label, (theirs, Ours(SUBLIMINAL, setting, metric="accuracy")))
+            for label, theirs, setting in (
+                ("before training", "9.98 ± 0.47", "reference"),
+                ("teacher", "94.34 ± 0.04", "teacher"),
+                ("auxiliary outputs, the teacher's initial weights", "52.84 ± 2.21", "auxiliary share=all"),
+                ("all outputs, the teacher's initial weights", "91.26 ± 0.19", "all share=all"),
+                ("auxiliary outputs, another's", "10.61 ± 1.04", "auxiliary share=none"),
+                ("all outputs, another's", "74.27 ± 1.03", "all share=none"),
+            )
         ),
     ),
     "compression": Table(

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common, performance
+from experiments import common, hidden_signals, performance
 from experiments.studies import FIXED, FIXED_BIAS, TABLES, Ours, Table
 from kd_jax import results, summary
 from kd_jax.types import InputError
@@ -24,10 +24,14 @@ FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("add", [], "Run folder whose small files are copied to experiments/results/.")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROBED = ("mnist_cnn_students",)  # whose last hidden layer the README shows
 RESULTS = REPOSITORY / "experiments" / "results"
 README = REPOSITORY / "README.md"
 FIXED_FILE = "fixed_bias.json"
-SMALL = ("config.json", "summary.json", "figures/bias_curve.png", "figures/class_bars.png")
+SMALL = (
+    "config.json", "summary.json", "representation.csv",
+    "figures/bias_curve.png", "figures/class_bars.png", "figures/features.png",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,6 +90,7 @@ def fill(text: str) -> str:
     """The README with each block between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
     blocks: dict[str, Callable[[], str]] = {name: partial(render, table) for name, table in TABLES.items()}
     blocks |= performance.blocks_of(RESULTS / "benchmark")
+    blocks |= {f"features_{run}": partial(hidden_signals.last_layer, RESULTS / run) for run in PROBED}
     if unknown := sorted(set(re.findall(r"<!-- table (\w+) -->", text)) - set(blocks)):
         expected = f"results in {RESULTS} for each block that README.md has"
         raise InputError("a table of README.md has no results", expected, f"none of {', '.join(unknown)}")

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments import common
-from kd_jax import checkpoint, models
+from kd_jax import checkpoint, metrics, models
 from kd_jax.data import Dataset
 from kd_jax.types import InputError, Variables
 
@@ -127,7 +127,9 @@ def _load_group(
             if len(about["class_mask"]) != dataset.num_classes:
                 raise ValueError(f"a class mask of {len(about['class_mask'])} classes")
         _check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if not np.all(metrics.finite_runs(variables)):
+            common.tell(f"note: {path}: not all weights are finite: a teacher diverged")
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         # The arrays have their hashes: it is the metadata that do not say what they should.
@@ -138,11 +140,16 @@ def _load_group(
 
 def _check_data(folder: Path, metadata: dict, dataset: Dataset) -> None:
     """Refuses a teacher of other data."""
-    data = metadata["data"]
+    data, own = metadata["data"], dataset.train_images.shape[1:]
+    saw = tuple(metadata.get("image_shape", own))
+    if data["name"] == dataset.name and saw != own:
+        there, here = ("x".join(map(str, shape)) for shape in (saw, own))
+        raise InputError("teacher of images of another size", f"{there}, by --image_size", here)
     if data["fingerprint"] != dataset.fingerprint:
         expected = f"one of {dataset.name} ({dataset.fingerprint[:12]})"
         theirs = f"{data['name']} ({data['fingerprint'][:12]})"
-        raise InputError("teacher of another data set", expected, theirs)
+        other = f"; --data_set={data['name']} is the teacher's" if data["name"] != dataset.name else ""
+        raise InputError("teacher of another data set", expected, theirs + other)
     if data["num_classes"] != dataset.num_classes:
         expected = f"{dataset.num_classes}, as {dataset.name} has, in {folder / 'manifest.json'}"
         raise InputError("teacher with another number of classes", expected, data["num_classes"])

@@ -30,8 +30,9 @@ def load_initial(config: Config) -> pretrained.Pretrained | None:
     if FLAGS.freeze_backbone and (not FLAGS.init or FLAGS.max_norm):
         expected = "--init with it, and no --max_norm, which is of the weights that would be frozen"
         raise InputError("--freeze_backbone cannot be this", expected, common.command())
-    if not FLAGS.init:
+    if FLAGS.init is None:
         return None
+    common.require("init", "resnet50.safetensors, or no such flag")
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     initial = pretrained.load(
         FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0))

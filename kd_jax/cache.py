@@ -99,7 +99,7 @@ def files_state(folder: Path) -> list[tuple[str, int, int]]:
 
 def _folder(cache_dir: str | os.PathLike | None) -> Path:
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data").expanduser()
+    return Path(os.path.expanduser(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data"))
 
 
 def _seal(source: str, of_arrays: str, class_names: Sequence[str], num_skipped: int) -> str:

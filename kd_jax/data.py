@@ -130,7 +130,7 @@ def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own: the four ARRAYS and, if it likes, class_names."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
     held = cache.read_npz(path, ARRAYS, ("class_names",))
     return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"))
 
@@ -138,7 +138,7 @@ def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A prepared TFDS set: from the cache of decoded arrays, or decoded and put there."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = Path(root).expanduser().absolute()
+    root = Path(os.path.expanduser(root)).absolute()
     folder = tfds.prepared_folder(name, root)
     if folder is None:
         raise _unknown(name, root)
@@ -173,6 +173,10 @@ def _load_folder(
 
 def _unknown(name: str, root: Path) -> InputError:
     """The error that names the nearest names there are."""
+    if os.sep in name:
+        given = "a folder without them" if os.path.isdir(os.path.expanduser(name)) else "no such folder"
+        wrong = f"data set {name!r} cannot be read"
+        raise InputError(wrong, "an .npz, or a folder of train/ and val/ or test/", given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
     known = sorted({*DATASETS, *tfds.known_names(), *prepared})
     near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]

@@ -91,7 +91,13 @@ def _test_split(root: Path) -> dict[str, list[Picture]]:
 def _class_folders(root: Path, split: str) -> dict[str, list[Picture]]:
     """folder name -> its pictures, sorted; Tiny-ImageNet's lie one folder deeper."""
     with os.scandir(root / split) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry)]
+        # A link to nowhere is a class that is lacking.
+        names = [
+            entry.name
+            for entry in entries
+            if not entry.name.startswith(".")
+            and (os.path.isdir(entry) or (entry.is_symlink() and not os.path.exists(entry)))
+        ]
     return {
         name: _pictures(root, f"{split}/{name}") + _pictures(root, f"{split}/{name}/images") for name in names
     }
@@ -119,8 +125,10 @@ def _annotated(root: Path, annotations: Path) -> dict[str, list[Picture]]:
     found: dict[str, list[Picture]] = {}
     seen = set()
     for number, line in enumerate(annotations.read_bytes().splitlines(), 1):
-        name, *rest = os.fsdecode(line).split("\t")
-        if not rest or os.path.basename(name) != name or name in seen:
+        line_text = os.fsdecode(line)
+        name, *rest = line_text.split("\t")
+        odd = name in ("", ".", "..") or "\0" in line_text or os.path.basename(name) != name
+        if not rest or odd or name in seen:
             expected = "on each line the name of one more file of images, a tab, a class"
             raise InputError(f"{annotations}, line {number}, cannot be read", expected, line[:80])
         seen.add(name)
@@ -132,7 +140,8 @@ def _annotated(root: Path, annotations: Path) -> dict[str, list[Picture]]:
 def _readable(root: Path, classes: Sequence[str]) -> list[str]:
     """The first of each class's words where words.txt has some, the folder's name added where two agree."""
     try:
-        lines = (root / "words.txt").read_text("utf-8", "replace").splitlines()
+        words_file = root / "words.txt"  # a pipe would be waited for
+        lines = words_file.read_text("utf-8", "replace").splitlines() if words_file.is_file() else []
     except FileNotFoundError:
         lines = []
     words = {name: text.split(",")[0].strip() for name, _, text in (line.partition("\t") for line in lines)}

@@ -8,6 +8,7 @@ are made without pyplot, so there is no global state and no display.
 import io
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 BEFORE, AFTER, SHADE, GREY = COLOURS[0], COLOURS[1], "#E4E4E4", "#BBBBBB"
 MOST_CURVES = len(COLOURS)
 MOST_PANELS = 6
+MOST_BANDS = 4
 MOST_CLASSES = 20
 
 _STYLE: dict[Any, Any] = {
@@ -48,15 +50,17 @@ _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "t
 def to_png(figure: Figure) -> bytes:
     """The figure at 150 dots an inch; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    with warnings.catch_warnings():  # of a class name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)
+        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any]) -> Figure:
-    """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and band over
-    seeds: of all classes, and beside it of the missing ones where some setting has them. Of more than 7
-    settings, 7 are coloured and the others grey: those with missing classes first, then those with the best
-    last mean."""
+    """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
+    most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
+    missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
+    those with missing classes first, then those with the best last mean."""
     split = judged_split(history)
     curves = _curves(history, config, split)
     settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
@@ -77,7 +81,7 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
                     axes.plot(epoch, mean, color=GREY, linewidth=0.8, label=label)
             for colour, name in zip(COLOURS, coloured, strict=False):
                 if (name, metric) in curves:
-                    _band(axes, curves[name, metric], colour, name)
+                    _band(axes, curves[name, metric], colour, name, shaded=len(coloured) <= MOST_BANDS)
             axes.set_title({"accuracy": "all classes"}.get(metric, "classes missing from the training data"))
             axes.set_xlabel("epoch")
             axes.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
@@ -85,7 +89,7 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
             if metric == "accuracy_missing":
                 axes.set_ylim(-2, 102)
         _legend(figure)
-        _heading(figure, f"Learning curves: mean and 95 % interval, n = {units_of(config)}")
+        _heading(figure, f"Learning curves: {_sample(config)}")
     return figure
 
 
@@ -134,8 +138,7 @@ def learning_grid(
             row.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
         _legend(figure)
         left_out = len(distilled) - len(shown)
-        more = f"; {left_out} settings are not shown" if left_out else ""
-        _heading(figure, f"Learning curves: mean and 95 % interval, n = {units_of(config)}{more}")
+        _heading(figure, f"Learning curves: {_sample(config)}{_not_shown(left_out)}")
     return figure
 
 
@@ -172,8 +175,7 @@ def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, st
         panels[-1].set_xlabel("class")
         _legend(figure)
         left_out = len(config["settings"]) - len(settings)
-        more = f"; {left_out} settings are not shown" if left_out else ""
-        _heading(figure, f"Test accuracy of each class: mean and 95 % interval, n = {units_of(config)}{more}")
+        _heading(figure, f"Test accuracy of each class: {_sample(config)}{_not_shown(left_out)}")
     return figure
 
 
@@ -202,8 +204,7 @@ def bias_curve(
         for row in panels[::width]:
             row.set_ylabel("test accuracy (%)")
         _legend(figure)
-        more = f"; {left_out} settings are not shown" if left_out > 0 else ""
-        _heading(figure, f"Accuracy against bias: mean and 95 % interval, n = {units_of(config)}{more}")
+        _heading(figure, f"Accuracy against bias: {_sample(config)}{_not_shown(left_out)}")
     return figure
 
 
@@ -243,6 +244,33 @@ def compression(models: Sequence[tuple[str, Interval, float, float, float]], bat
         panels[0].set_ylabel("test accuracy (%)")
         _legend(figure)
         _heading(figure, "Accuracy against size and time: mean and 95 % interval over runs")
+    return figure
+
+
+def features(panels: Sequence[tuple[str, str, np.ndarray, np.ndarray]], class_: str) -> Figure:
+    """Networks' features in the plane, by PCA and beside it by t-SNE, one class marked.
+
+    panels: (network, "pca" or "tsne", places f64[N,2], who belongs to the class bool[N]).
+    """
+    networks = list(dict.fromkeys(network for network, *_ in panels))
+    width = min(2, len(networks))
+    height = math.ceil(len(networks) / width)
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+        figure = Figure(figsize=(5.2 * width, 0.8 + 2.6 * height), layout="constrained")
+        grid = figure.subplots(height, 2 * width, squeeze=False)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for network, how, places, member in panels:
+            row, column = divmod(networks.index(network), width)
+            axes = grid[row, 2 * column + (how == "tsne")]
+            axes.set_axis_on()
+            for part, colour, label in ((~member, GREY, "other classes"), (member, AFTER, f"class {class_}")):
+                axes.plot(*places[part].T, ".", markersize=4, markeredgewidth=0, color=colour, label=label)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_title(f"{network}, {'PCA' if how == 'pca' else 't-SNE'}", fontsize=8)
+        _legend(figure)
+        _heading(figure, "Test images by the last hidden layer, one seed")
     return figure
 
 
@@ -289,7 +317,7 @@ def confusion_matrix(
                 _numbers(axes, shares)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
         marked = "; * never seen in training" if missing else ""
-        _heading(figure, f"Confusion, test split: {setting}, mean, n = {units_of(config)}{marked}")
+        _heading(figure, f"Confusion, test split: {setting}, {_sample(config, 'mean')}{marked}")
     return figure
 
 
@@ -377,17 +405,35 @@ def _percent(intervals: Iterable[Interval | None]) -> np.ndarray:
     return 100 * np.array([interval[:3] if interval else (math.nan,) * 3 for interval in intervals])
 
 
-def _errors(rows: np.ndarray) -> np.ndarray:
-    """f64[2,n]: the lengths of the error bars below and above, inside 0 to 100 %; 0 where undefined."""
+def _errors(rows: np.ndarray) -> np.ndarray | None:
+    """f64[2,n]: the lengths of the error bars below and above, inside 0 to 100 %; 0 where undefined, None
+    where they all are."""
     mean, low, high = rows.T
+    if np.all(np.isnan(high)):
+        return None
     return np.nan_to_num(np.stack([mean - np.maximum(low, 0), np.minimum(high, 100) - mean]))
 
 
-def _band(axes: Axes, points: np.ndarray, colour: str, label: str) -> None:
-    """points f64[n,4]: x, mean, low, high."""
+def _band(axes: Axes, points: np.ndarray, colour: str, label: str, shaded: bool = True) -> None:
+    """points f64[n,4]: x, mean, low, high; the interval is drawn where it is to be `shaded`."""
     x, mean, low, high = points.T
+    if len(x) == 1:  # a line of one point draws nothing
+        axes.errorbar(x, mean, _errors(points[:, 1:]), fmt="o", color=colour, capsize=2, label=label)
+        axes.set_xticks(x)
+        return
     axes.plot(x, mean, color=colour, label=label)
-    axes.fill_between(x, np.maximum(low, 0), np.minimum(high, 100), color=colour, alpha=0.2, linewidth=0)
+    if shaded:
+        axes.fill_between(x, np.maximum(low, 0), np.minimum(high, 100), color=colour, alpha=0.2, linewidth=0)
+
+
+def _sample(config: dict[str, Any], of: str = "mean and 95 % interval") -> str:
+    """What the figure shows, of how many seeds."""
+    seeds = {run["seed"] for run in config["runs"]}
+    return "one seed" if len(seeds) == 1 else f"{of}, n = {units_of(config)}"
+
+
+def _not_shown(count: int) -> str:
+    return f"; {count} setting{' is' if count == 1 else 's are'} not shown" if count > 0 else ""
 
 
 def _row(figure: Figure, count: int) -> Sequence[Axes]:

@@ -9,7 +9,9 @@ Left out: Flax checkpoints (checkpoint.py), other key names, and normalising the
 """
 
 import hashlib
+import os
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +53,7 @@ def load(name: str, model, template: Variables) -> Pretrained:
 
 def locate(name: str) -> Path:
     """The local file of that name, or the one that the hub has under owner/model, downloaded once."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         return path
     if path.exists() or not re.fullmatch(r"[\w-]+/[\w.-]+", name) or path.suffix in READERS:
@@ -70,10 +72,11 @@ def locate(name: str) -> Path:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The file's arrays by key."""
-    if path.suffix not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         raise InputError("not a file of weights", f"one of {', '.join(READERS)}", path)
     try:
-        return READERS[path.suffix](path)
+        return READERS[suffix](path)
     except InputError:
         raise
     except Exception as error:  # both libraries have many, and torch's unpickler raises any
@@ -93,15 +96,28 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     except ImportError:
         expected = "PyTorch (the extra bench), or the same weights as .safetensors"
         raise InputError("a torch file needs a package that is missing", expected, path) from None
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if (
+            "global" not in str(error).lower()
+        ):  # torch's word for what names code, or else the file is damaged
+            raise
+        expected = "a state dict, torch.save(model.state_dict(), ...)"
+        given = f"{path}, which holds more than tensors and is not executed"
+        raise InputError("not a state dict", expected, given) from error
     for name in ("state_dict", "model"):  # as training scripts save it, beside the epoch and the like
         if isinstance(tensors, dict) and isinstance(tensors.get(name), dict):
             tensors = tensors[name]
     if not isinstance(tensors, dict) or not all(
-        isinstance(value, torch.Tensor) for value in tensors.values()
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
     ):
         raise InputError("not a state dict", "a dict of tensors by name", path)
-    return {key: value.float().numpy() for key, value in tensors.items()}
+    kept = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    if odd := [key for key, value in kept.items() if not value.is_floating_point()]:
+        raise InputError("not weights", "floating point numbers", f"{odd[0]} of {kept[odd[0]].dtype}")
+    return {key: value.detach().float().numpy() for key, value in kept.items()}
 
 
 READERS = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_torch}
@@ -136,6 +152,9 @@ def convert(model, template: Variables, arrays: dict[str, np.ndarray]) -> tuple[
         for path, key in keys.items()
         if not (fresh and key in classifier)
     }
+    for path, array in taken.items():
+        if not np.all(np.isfinite(array)):
+            raise InputError("damaged weights", "finite numbers", f"others in {keys[path]}")
     return flax.traverse_util.unflatten_dict(taken), fresh
 
 
@@ -155,7 +174,7 @@ def _their_shape(shape: tuple[int, ...], given: np.ndarray | None) -> tuple[int,
     if len(shape) == 4:
         height, width, fan_in, fan_out = shape
         return fan_out, fan_in, height, width
-    if len(shape) == 2 and given is not None and given.ndim == 4:
+    if len(shape) == 2 and given is not None and given.ndim == 4 and given.shape[-1]:
         side = given.shape[-1]
         return shape[1], shape[0] // side**2, side, side
     return shape[::-1]

@@ -38,6 +38,10 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 (correction none): of a setting, its students of all seeds together, under the first seed; of
                 "teacher", the teachers that a student hears, where they are several, under that student's
                 teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0.
+representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
+                layer, measure (probe, neighbours: recall, a fraction; cka, silhouette; centroid_distance, in
+                root mean square distances from the centre), class (missing | kept), value. Written by
+                `representation`.
 bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
                 setting has missing classes.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
@@ -70,6 +74,8 @@ METRICS = (
     "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
 )  # fmt: skip
+MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
+RANDOM = "random"
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
 
 _CONFIG = {
@@ -104,6 +110,17 @@ class ResultRow(NamedTuple):
     correction: str
     class_: str
     metric: str
+    value: float
+
+
+class RepresentationRow(NamedTuple):
+    """One line of representation.csv."""
+
+    setting: str
+    seed: int
+    layer: str
+    measure: str
+    class_: str
     value: float
 
 
@@ -165,6 +182,10 @@ def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
 
 def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
     write_file(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
+
+
+def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
+    write_file(Path(folder) / "representation.csv", _to_csv(RepresentationRow, rows))
 
 
 def _columns(row_type: type) -> list[str]:
@@ -249,6 +270,17 @@ def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
             expected = f"rows of each run of config.json, also of {run['setting']!r}, seed {run['seed']}"
             raise InputError(f"{path} is incomplete", expected, "none")
     return rows
+
+
+def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
+    """Errors: InputError that names the line."""
+    parsers = _parsers(config) | {
+        "setting": _one_of([RANDOM, *_setting_names(config)]),
+        "layer": str,
+        "measure": _one_of(MEASURES),
+        "class": _one_of(("missing", "kept")),
+    }
+    return _read_csv(Path(folder) / "representation.csv", RepresentationRow, parsers)
 
 
 def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:

@@ -114,14 +114,16 @@ def preferred_correction(setting: str, values: Values) -> str:
 
 
 def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
-    """The setting (with missing classes, if any has) that is best on the validation split, never on the test
-    split."""
+    """The setting (with missing classes, if any has; that heard a teacher, if any did) that is best on the
+    validation split, never on the test split."""
 
     def validation(setting: dict[str, Any]) -> float:
         interval = values.get((setting["name"], "validation", "none", "all", "accuracy"))
         return interval.mean if interval and not math.isnan(interval.mean) else -1.0
 
-    return max([s for s in settings if s["missing"]] or settings, key=validation)["name"]
+    candidates = [s for s in settings if s["missing"]] or settings
+    taught = [s for s in candidates if s.get("alpha") != 0]
+    return max(taught or candidates, key=validation)["name"]
 
 
 def _defined(numbers: Any) -> dict[str, Any]:

@@ -123,7 +123,9 @@ def init_states(config: Config, keys: jax.Array, given: Variables | None = None)
     mesh = runs_mesh(len(keys))
     init = over_runs(lambda given, key: init_state(config, key, given), mesh, 1)
     keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
-    return jax.jit(init, compiler_options=QUICK_COMPILE)(place(given, mesh, EVERYWHERE), keys)
+    states = jax.jit(init, compiler_options=QUICK_COMPILE)(place(given, mesh, EVERYWHERE), keys)
+    # Where they do not fit, this says so; whoever reads them first would wait for ever instead.
+    return jax.block_until_ready(states)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)

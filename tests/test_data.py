@@ -295,10 +295,13 @@ def test_files_that_are_not_there_or_not_npz(tmp_path):
 def test_unknown_names(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(
-        InputError, match=r"unknown data set: expected digits, a path ending in \.npz"
+        InputError,
+        match=r"unknown data set: expected digits, a path ending in \.npz"
+        if "/" not in name
+        else f"data set '{name}' cannot be read.*no such folder",
     ) as caught:
         data.load(name, tmp_path)
-    assert str(caught.value).endswith(f"given {name!r}")
+    assert "/" in name or str(caught.value).endswith(f"given {name!r}")
     if name.lower() in ("mnsit", "mnist1"):
         assert "nearest: mnist" in str(caught.value)
 

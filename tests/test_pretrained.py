@@ -315,8 +315,17 @@ def test_a_torch_file_is_data_alone(tmp_path):
     assert "not a state dict" in refusal(str(tmp_path / "other.pt"))
     torch.save({"epoch": 3, "model": {"a": 1}}, tmp_path / "nested.pt")
     assert "not a state dict" in refusal(str(tmp_path / "nested.pt"))
+    torch.save({3: tensors["fc.bias"]}, tmp_path / "numbers.pt")
+    assert "not a state dict" in refusal(str(tmp_path / "numbers.pt"))
     torch.save({"fc.bias": Payload(tmp_path / "executed")}, tmp_path / "evil.pth")
-    assert "damaged weights" in refusal(str(tmp_path / "evil.pth"))
+    assert "holds more than tensors and is not executed" in refusal(str(tmp_path / "evil.pth"))
+    torch.save({**tensors, "fc.bias": torch.full((3,), float("nan"))}, tmp_path / "nan.pt")
+    assert "finite numbers" in refusal(str(tmp_path / "nan.pt"))
+    parameters = {
+        key: torch.nn.Parameter(tensor) for key, tensor in tensors.items() if tensor.is_floating_point()
+    }
+    torch.save(parameters, tmp_path / "parameters.PT")
+    jax.tree.map(np.testing.assert_array_equal, load(str(tmp_path / "parameters.PT")).variables, small()[1])
     assert not (tmp_path / "executed").exists()
     (tmp_path / "evil.pth").write_bytes(b"no torch file")
     assert "damaged weights" in refusal(str(tmp_path / "evil.pth"))

@@ -1,5 +1,6 @@
 """Fully connected networks: mlp-800-800 is two hidden layers of 800 ReLU units."""
 
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -52,8 +53,8 @@ class MLP(nn.Module):
 
 def mlp(spec: str, words: list[str], num_classes: int, **options) -> MLP:
     """The family's parser: every word a hidden width."""
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
+    if not all(re.fullmatch("[1-9][0-9]{0,5}", word) for word in words):
         raise InputError(
-            "malformed model", "mlp-WIDTH-WIDTH... with positive whole widths, as in mlp-800-800", spec
+            "malformed model", "mlp-WIDTH-WIDTH... with widths from 1 to 999999, as in mlp-800-800", spec
         )
     return MLP(tuple(map(int, words)), num_classes, **options)
