@@ -464,8 +464,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
     own = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
     devices = jax.devices()
-    kind, platform_ = devices[0].device_kind, devices[0].platform
-    device = f"{len(devices)} x {kind}" + (f" ({platform_})" if kind != platform_ else "")
+    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
         "format": results.FORMAT,

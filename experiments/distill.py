@@ -60,6 +60,12 @@ flags.DEFINE_string(
     f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}; see kd_jax/signals.py.",
 )
 
+flags.DEFINE_bool(
+    "track",
+    False,
+    "Tell after each epoch what the missing classes come to: corrected, and by a linear probe.",
+)
+
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
 
@@ -204,6 +210,10 @@ def main(argv: Sequence[str]) -> None:
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.class_names)
+    if FLAGS.track and len(validation) < 2:
+        raise InputError(
+            "--track needs a validation split", "--validation_fraction above 0", FLAGS.validation_fraction
+        )
     moved = transfer.load(dataset, settings)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
@@ -214,7 +224,7 @@ def main(argv: Sequence[str]) -> None:
         losses.LOSSES[FLAGS.loss],
         teacher_models=teacher.models if teacher and queried() else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN,
+        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN, track=FLAGS.track,
         **augmentation.options(dataset, train),
     )  # fmt: skip
     seeds = range(FLAGS.seeds)

@@ -44,6 +44,12 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.6,
 }
+_TITLES = {
+    "accuracy": "all classes",
+    "accuracy_missing": "classes missing from the training data",
+    "accuracy_missing_corrected": "the missing ones, bias corrected",
+    "accuracy_missing_probe": "the missing ones, by a linear probe",
+}
 _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
 
 
@@ -64,7 +70,7 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
     split = judged_split(history)
     curves = _curves(history, config, split)
     settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
-    metrics = [m for m in ("accuracy", "accuracy_missing") if any((s, m) in curves for s in settings)]
+    metrics = [m for m in _TITLES if any((s, m) in curves for s in settings)]
 
     def rank(name: str) -> tuple[bool, float]:
         return (name, "accuracy_missing") not in curves, -curves[name, "accuracy"][-1, 1]
@@ -82,11 +88,11 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
             for colour, name in zip(COLOURS, coloured, strict=False):
                 if (name, metric) in curves:
                     _band(axes, curves[name, metric], colour, name, shaded=len(coloured) <= MOST_BANDS)
-            axes.set_title({"accuracy": "all classes"}.get(metric, "classes missing from the training data"))
+            axes.set_title(_TITLES[metric])
             axes.set_xlabel("epoch")
             axes.set_ylabel(f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-            if metric == "accuracy_missing":
+            if metric != "accuracy":
                 axes.set_ylim(-2, 102)
         _legend(figure)
         _heading(figure, f"Learning curves: {_sample(config)}")
@@ -327,7 +333,7 @@ def _curves(
     """(setting, metric) -> f64[E,4]: epoch, mean, low, high in %, where defined."""
     values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
     for row in history:
-        shown = row.split == split and row.metric in ("accuracy", "accuracy_missing")
+        shown = row.split == split and row.metric in _TITLES
         if shown and not math.isnan(row.value):
             by_epoch = values.setdefault((row.setting, row.metric), {})
             by_epoch.setdefault(row.epoch, {})[row.seed] = row.value

@@ -15,7 +15,10 @@ config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": 
                 "question": the line that heads the report, and "continued": a list with an object (device,
                 versions and the like) for each time that the run was continued.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
-                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions), value.
+                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions; with --track also
+                accuracy and accuracy_missing followed by _corrected, under the bias that the known share of
+                the missing classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
+                the validation images of even index and judged on the others), value.
                 Split train is what training met during the epoch: loss (there the training objective),
                 accuracy and agreement on augmented batches with dropout on. Split validation is measured at
                 the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
@@ -76,7 +79,8 @@ METRICS = (
 )  # fmt: skip
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
-HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing")
+TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
+HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing", *TRACKED_METRICS)
 
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,

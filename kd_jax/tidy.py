@@ -8,6 +8,7 @@ import numpy as np
 
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
 
+TRACKED = ("corrected", "probe")
 ENSEMBLE_METRICS = ("accuracy", "errors")
 
 
@@ -17,6 +18,9 @@ def history_rows(
     """history.csv's rows. names, seeds, missing: of each run."""
     rows = []
     for split, counts in history.items():
+        if split in TRACKED:
+            rows += _tracked_rows(split, counts, names, seeds, missing)
+            continue
         total = counts["total"].sum(-1)
         values = {
             "loss": counts["loss_sum"] / total,
@@ -25,19 +29,45 @@ def history_rows(
         if split == "train" and counts["agree"].any():
             values["agreement"] = counts["agree"] / total
         if split == "validation" and any(missing):
-            absent = np.zeros((len(names), 1, counts["total"].shape[-1]), np.int64)
-            for run, classes in enumerate(missing):
-                absent[run, 0, list(classes)] = 1
-            with np.errstate(invalid="ignore"):
-                right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
-                values["accuracy_missing"] = right / all_
+            values["accuracy_missing"] = _accuracy_missing(counts, missing)
         for metric, table in values.items():
-            rows += [
-                HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
-                for run in range(len(names))
-                for epoch, value in enumerate(table[run])
-            ]
+            rows += _epochs(split, metric, table, names, seeds)
     return rows
+
+
+def _epochs(
+    split: str, metric: str, table: np.ndarray, names: Sequence[str], seeds: Sequence[int]
+) -> list[HistoryRow]:
+    """table: f64[R,E]."""
+    return [
+        HistoryRow(run, names[run], seeds[run], epoch + 1, split, metric, float(value))
+        for run in range(len(names))
+        for epoch, value in enumerate(table[run])
+    ]
+
+
+def _accuracy_missing(counts: dict, missing: Sequence[Sequence[int]]) -> np.ndarray:
+    """f64[R,E]; nan where a run misses nothing."""
+    absent = np.zeros((len(missing), 1, counts["total"].shape[-1]), np.int64)
+    for run, classes in enumerate(missing):
+        absent[run, 0, list(classes)] = 1
+    with np.errstate(invalid="ignore"):
+        right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
+        return right / all_
+
+
+def _tracked_rows(
+    name: str, counts: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+) -> list[HistoryRow]:
+    """Of `tracking.track`: of the missing classes, and of all."""
+    values = {f"accuracy_{name}": counts["correct"].sum(-1) / counts["total"].sum(-1)}
+    values[f"accuracy_missing_{name}"] = _accuracy_missing(counts, missing)
+    return [
+        row
+        for metric, table in values.items()
+        for row in _epochs("validation", metric, table, names, seeds)
+        if not math.isnan(row.value)
+    ]
 
 
 def result_rows(

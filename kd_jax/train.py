@@ -17,6 +17,7 @@ from kd_jax.masking import epoch_order, example_mask, left_over
 from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
 from kd_jax.noise import Noise
 from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
+from kd_jax.tracking import track
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
 INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, MIXTURES = 0, 1, 2, 3, 4, 5, 6, 7, 100
@@ -38,6 +39,7 @@ class Config:
         `hparams.teacher` names.
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
+    track: whether the history tells what the missing classes come to (tracking.py); needs a validation split.
     labelled: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
     """
 
@@ -57,6 +59,7 @@ class Config:
     freeze_backbone: bool = False
     noise: Noise | None = None
     labelled: bool = True
+    track: bool = False
 
 
 def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:
@@ -282,6 +285,8 @@ def fit(
             out["validation"] = evaluate(
                 config.model, variables_of(state), validation.images, validation.labels, config.num_classes
             )
+            if config.track:
+                out |= track(config.model, variables_of(state), validation, hparams, config.num_classes)
         return out
 
     def body(i, carry):

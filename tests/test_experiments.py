@@ -791,8 +791,12 @@ def test_classes_by_their_names(launch):
     assert parse("2007") == [[8]] and parse("7 up+7") == [[7, 9]]  # where no class has it, it may be a name
     assert parse("cat+3") == [[7]] and parse("cat+03") == [[0, 3]]  # the longest name
     for text, message in (
-        ("cow", "--omit names no such class: expected none or classes (numbers 0..11 or names)"),
-        ("Cat", "names no such class"),
+        ("cow", "--omit names no class 'cow': expected none or classes (numbers 0..11 or names)"),
+        (
+            "Cat",
+            "names no class 'Cat': expected none or classes (numbers 0..11 or names) joined by +, "
+            "separated by commas, as in none,0,0+1; given 'Cat' (did you mean cat?)",
+        ),
         ("sea", "names no one such class"),
         ("2008", "names no one such class, or one twice"),
         ("cat+0", "or one twice"),
@@ -801,7 +805,7 @@ def test_classes_by_their_names(launch):
         ("cat+none", "malformed --omit"),
         ("cat+", "malformed --omit"),
         (",cat", "malformed --omit"),
-        ("cat big dog", "names no such class"),
+        ("cat big dog", "names no class 'cat big dog'"),
     ):
         assert message in parse(text), text
 

@@ -26,6 +26,7 @@ FLOORS = {
     "tfds": 1,
     "folders": 1,
     "stats": 1,
+    "tracking": 1,
     "train": 2,
     "pretrained": 2,
     "checkpoint": 2,
@@ -43,6 +44,9 @@ FLOORS = {
 SAME_FLOOR = {
     ("bias", "masking"),
     ("metrics", "losses"),
+    ("tracking", "bias"),
+    ("tracking", "metrics"),
+    ("tracking", "models"),
     ("data", "cache"),
     ("data", "folders"),
     ("data", "tfds"),

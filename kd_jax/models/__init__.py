@@ -111,6 +111,29 @@ def predict(
 
     images: u8[N,h,w,c].  Returns: f32[N,K].
     """
+
+    def logits_of(batch):
+        return forward(model, variables, scale_pixels(batch))[0]
+
+    return _in_batches(logits_of, model, images, batch_size)
+
+
+def predict_features(
+    model: nn.Module, variables: Variables, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """`predict`, and beside the logits f32[N,K] the last of the features f32[N,D], of a map its mean over
+    places."""
+
+    def both(batch):
+        logits, features, _ = forward(model, variables, scale_pixels(batch))
+        last = jnp.asarray(list(features.values())[-1], jnp.float32)
+        return logits, jnp.mean(last, axis=tuple(range(1, last.ndim - 1)))
+
+    return _in_batches(both, model, images, None)
+
+
+def _in_batches(function, model: nn.Module, images: jax.Array, batch_size: int | None):
+    """`function` of all images u8[N,h,w,c], a padded batch at a time; its arrays' first axis is a batch's."""
     num = images.shape[0]
     if batch_size is None:  # a convolution's activations are many times its input
         pixels = images.shape[1] * images.shape[2]
@@ -119,10 +142,8 @@ def predict(
     padding = -num % batch_size
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num
 
-    def one_batch(rows):
-        return forward(model, variables, scale_pixels(images[rows]))[0]
-
-    return jax.lax.map(one_batch, index).reshape(num + padding, -1)[:num]
+    stacked = jax.lax.map(lambda rows: function(images[rows]), index)
+    return jax.tree.map(lambda x: x.reshape(num + padding, -1)[:num], stacked)
 
 
 def scale_pixels(images: jax.Array) -> jax.Array:
