@@ -128,6 +128,55 @@ TABLES = {
             _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
         ),
     ),
+    "hidden_signals": _omission(
+        "3",
+        "3s",
+        ("teacher_matched", "prior_matched"),
+        [
+            (label, "hidden_signals", f"T=20 omit=3{word}", True)
+            for label, word in (
+                ("all of it", ""),
+                ("without the class that is missing", " missing_removed"),
+                ("the likeliest class alone", " top1"),
+                ("the two likeliest", " top2"),
+                ("the others' values, shuffled", " shuffled"),
+            )
+        ],
+    ),
+    "hidden_left": Table(
+        ("the 3s, labels", "the 3s, distilled", "`prior_matched`, labels", "`prior_matched`, distilled"),
+        tuple(
+            Row(
+                str(number),
+                tuple(
+                    Ours("hidden_left", f"{way} omit=3{seen}", correction, "3", "accuracy")
+                    for correction in ("none", "prior_matched")
+                    for way in ("labels", "T=20")
+                ),
+            )
+            for number in (0, 1, 2, 5, 10, 100)
+            for seen in ([f" left={number}"] if number else [""])
+        ),
+    ),
+    "hidden_classes": Table(
+        ("the missing, as trained", "`teacher_matched`", "`prior_matched`", "all, `prior_matched`"),
+        tuple(
+            Row(
+                classes.replace("+", ", "),
+                (
+                    *(
+                        Ours("hidden_classes", f"T=20 omit={classes}", correction, "missing", "accuracy")
+                        for correction in ("none", "teacher_matched", "prior_matched")
+                    ),
+                    Ours("hidden_classes", f"T=20 omit={classes}", "prior_matched", "all", "accuracy"),
+                ),
+            )
+            for classes in (
+                *map(str, range(10)),
+                *("+".join(map(str, range(count))) for count in range(2, 9)),
+            )
+        ),
+    ),
     "subliminal": Table(
         ("theirs (100)", "ours"),
         tuple(
