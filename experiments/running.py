@@ -106,7 +106,8 @@ def refuse_inside(out: Path) -> None:
         if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
             expected = "a folder of its own: the other run counts its files and clears up"
             raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
-        if data.folders.is_image_folder(str(parent)):
+        below = out.absolute().relative_to(parent).parts
+        if data.folders.is_image_folder(str(parent)) and below[0] in ("train", "val", "test"):
             expected = "a folder elsewhere: each one there is a class"
             raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
 

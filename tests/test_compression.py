@@ -177,3 +177,26 @@ def test_the_figure_shows_each_model_in_three_panels():
     assert "128" in batch.get_xlabel() and "(MB)" in size.get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["big", "small"]
     assert plots.to_png(figure).startswith(b"\x89PNG")
+
+
+def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
+    """Not into a checkpoint, a run or a data set, not over another command's report, not of one run twice."""
+    before = {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
+    (tmp_path / "pictures" / "train" / "a").mkdir(parents=True)
+    (tmp_path / "pictures" / "val" / "a").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "compression.json").write_text('{"command": "another"}')
+    (tmp_path / "file").write_text("text")
+    for out, expected in (
+        (teacher / "teachers", "inside another run"),
+        (tmp_path / "pictures" / "train" / "new", "inside a data set"),
+        (tmp_path / "other", "--out is taken"),
+        (tmp_path / "file", "--out cannot be written"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            compression.refuse_taken(out)
+    compression.refuse_taken(tmp_path / "new")
+    compression.refuse_taken(tmp_path / "pictures" / "runs" / "new")  # beside the splits
+    with pytest.raises(InputError, match="named twice"):
+        compression.main(["compression", str(teacher), f"{teacher}/"])
+    assert before == {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}

@@ -1152,6 +1152,9 @@ def bad(home, teacher, sweep, toy) -> dict[str, str]:
     for name, change in changes.items():
         places[name] = home / "bad" / f"{name}.npz"
         np.savez(places[name], **(good | change))
+    places["folder"] = home / "bad" / "pictures"
+    for split in ("train", "val"):
+        (places["folder"] / split / "a").mkdir(parents=True)
     places["no_zip"] = home / "bad" / "no_zip.npz"
     places["no_zip"].write_text("not a zip file")
     return {name: str(path) for name, path in places.items()}
@@ -1168,7 +1171,10 @@ BAD_INPUT = {
         "mnist.*is not prepared.*download_and_prepare",
     ),
     "npz missing": (["--data_set={home}/nothing.npz"], "nothing.npz"),
-    "folder of no images": (["--data_set={home}"], "unknown data set.* a folder of train/ and val/ or test/"),
+    "folder of no images": (
+        ["--data_set={home}"],
+        "data set .* a folder of train/ and val/ or test/; given a folder without them",
+    ),
     "size of no folder": (["--image_size=8"], "--image_size is for image folders: .*'digits'; given"),
     "skipping in no folder": (["--skip_unreadable"], "--skip_unreadable is for image folders"),
     "size 0": (["--image_size=0"], "--image_size .*; given 0"),
@@ -1180,13 +1186,27 @@ BAD_INPUT = {
     "npz that is no zip": (["--data_set={no_zip}"], "cannot be read"),
     "unknown model": (["--model=transformer-9"], "unknown model: expected one of mlp"),
     "model misspelt": (["--model=mpl-8"], "did you mean mlp"),
-    "model of width 0": (["--model=mlp-0"], "positive whole widths"),
+    "model of width 0": (["--model=mlp-0"], "with widths from 1 to 999999"),
     "model with a blank": (["--model=mlp 8"], "unknown model"),
     "model missing": (["--model="], "--model is missing: expected --model="),
     "out missing": (["--out="], "--out is missing: expected --out="),
     "inside the teacher": (["--out={teacher}/teachers/x"], "--out lies inside another run"),
+    "inside a data set": (["--out={folder}/train/x"], "--out lies inside a data set"),
+    "width beyond all": (["--model=mlp-99999999999999999999"], "with widths from 1 to 999999"),
+    "width in other digits": (["--model=mlp-\u0663\u0662"], "with widths from 1 to 999999"),
+    "home of nobody": (["--data_set=~nobody_at_all/x.npz"], "cannot be read"),
+    "noise without a teacher": (["--transfer=uniform_noise", "--alphas=0,1"], "transfer set without labels"),
+    "noise with omission": (["--transfer=uniform_noise", "--omit=3"], "no --omit and no --keep"),
+    "transfer of nothing": (["--transfer=mnsit"], "unknown data set"),
+    "transfer of other shape": (["--transfer={home}/toy.npz"], "images of another shape: expected 8x8x1"),
+    "transfer of itself": (["--transfer=digits"], "is the data set itself"),
+    "unknown signal": (["--signals=full,loud"], "malformed --signals: expected each once of full, "),
+    "signal of labels": (["--loss=hard_label", "--signals=top1"], "--signals are of soft targets"),
+    "half an example left": (["--omit=3", "--left=0.5"], "malformed --left"),
+    "left of nothing": (["--left=5"], "--left means nothing here"),
+    "track without validation": (["--track", "--validation_fraction=0"], "--track needs a validation split"),
     "teacher missing": (["--teacher="], "--teacher is missing: expected --teacher="),
-    "unknown loss": (["--loss=softt"], "soft | hard_label | labels; given softt"),
+    "unknown loss": (["--loss=softt"], "soft | hard_label | labels | logits; given softt"),
     "unknown optimiser": (["--optimizer=adamax"], "adam | adamw | sgd; given adamax"),
     "unknown schedule": (["--schedule=linear"], "constant | cosine"),
     "unknown precision": (["--precision=float16"], "float32 | bfloat16"),
@@ -1549,7 +1569,7 @@ def test_a_folder_of_images(launch, home, tmp_path):
     assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, False)
     words[-1] = f"--out={tmp_path / 'small'}"
     outcome = launch("distill", *words, "--image_size=4", draw=False)
-    assert outcome.status == 2 and "teacher of another data set" in outcome.err
+    assert outcome.status == 2 and "teacher of images of another size: expected 6x5x3" in outcome.err
 
 
 @pytest.mark.parametrize(
