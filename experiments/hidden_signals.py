@@ -18,11 +18,11 @@ SHOWN = (
     ("centroid_distance", "missing", "distance of the centre", 1, 2),
 )
 EXPLAINED = (
-    "Of each network's features before the classifier, test split. Linear probe and neighbours: recall in "
-    "%, fitted on validation images of all classes, the one that was left out too: what could be read off, "
-    "not what is. CKA (0 to 1): with the same layer of the student's teacher, on images of the class and of "
-    "the others. Silhouette (-1 to 1) and distance of the centre (in root mean square distances from it): "
-    f"how apart the class lies. {RANDOM!r}: the same networks before training."
+    "Of each network's features, as the next layer sees them, test split. Linear probe and neighbours: "
+    "recall in %, fitted on validation images of all classes, the one that was left out too: what could "
+    "be read off, not what is. CKA (0 to 1): with the same layer of the student's teacher, on images of "
+    "the class and of the others. Silhouette (-1 to 1) and distance of the centre (in root mean square "
+    f"distances from it): how apart the class lies. {RANDOM!r}: the same networks before training."
 )
 
 

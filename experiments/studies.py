@@ -108,7 +108,6 @@ TABLES = {
         ),
     ),
     "mnist_cnn": _missing_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
-    "cifar10_reduced": _missing_class("cat", "cifar10_reduced_soft", "cifar10_reduced_hard_label", "T=4"),
     "architectures": Table(
         ("theirs", "ours"),
         (
@@ -126,77 +125,6 @@ TABLES = {
             ),
             _architecture("two dense layers alone", "", "architectures_vgg16_mlp", "labels"),
             _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
-        ),
-    ),
-    "hidden_signals": _omission(
-        "3",
-        "3s",
-        ("teacher_matched", "prior_matched"),
-        [
-            (label, "hidden_signals", f"T=20 omit=3{word}", True)
-            for label, word in (
-                ("all of it", ""),
-                ("without the class that is missing", " missing_removed"),
-                ("the likeliest class alone", " top1"),
-                ("the two likeliest", " top2"),
-                ("the others' values, shuffled", " shuffled"),
-            )
-        ],
-    ),
-    "hidden_left": Table(
-        ("the 3s, labels", "the 3s, distilled", "`prior_matched`, labels", "`prior_matched`, distilled"),
-        tuple(
-            Row(
-                str(number),
-                tuple(
-                    Ours("hidden_left", f"{way} omit=3{seen}", correction, "3", "accuracy")
-                    for correction in ("none", "prior_matched")
-                    for way in ("labels", "T=20")
-                ),
-            )
-            for number in (0, 1, 2, 5, 10, 100)
-            for seen in ([f" left={number}"] if number else [""])
-        ),
-    ),
-    "hidden_classes": Table(
-        ("the missing, as trained", "`teacher_matched`", "`prior_matched`", "all, `prior_matched`"),
-        tuple(
-            Row(
-                classes.replace("+", ", "),
-                (
-                    *(
-                        Ours("hidden_classes", f"T=20 omit={classes}", correction, "missing", "accuracy")
-                        for correction in ("none", "teacher_matched", "prior_matched")
-                    ),
-                    Ours("hidden_classes", f"T=20 omit={classes}", "prior_matched", "all", "accuracy"),
-                ),
-            )
-            for classes in (
-                *map(str, range(10)),
-                *("+".join(map(str, range(count))) for count in range(2, 9)),
-            )
-        ),
-    ),
-    "subliminal": Table(
-        ("theirs (100)", "ours"),
-        tuple(
-            Row(label, (theirs, Ours(SUBLIMINAL, setting, metric="accuracy")))
-            for label, theirs, setting in (
-                ("before training", "9.98 ± 0.47", "reference"),
-                ("teacher", "94.34 ± 0.04", "teacher"),
-                ("auxiliary outputs, the teacher's initial weights", "52.84 ± 2.21", "auxiliary share=all"),
-                ("all outputs, the teacher's initial weights", "91.26 ± 0.19", "all share=all"),
-                ("auxiliary outputs, another's", "10.61 ± 1.04", "auxiliary share=none"),
-                ("all outputs, another's", "74.27 ± 1.03", "all share=none"),
-            )
-        ),
-    ),
-    "compression": Table(
-        ("accuracy, theirs", "ours", "precision, theirs", "ours", "recall, theirs", "ours"),
-        (
-            _compression("teacher, 2.2 M parameters", ("89", "89", "89"), COMPRESSED, "teacher"),
-            _compression("distilled, 330 K", ("86", "87", "86"), COMPRESSED, "T=4 alpha=0.8"),
-            _compression("plain, 330 K", ("79", "80", "79"), COMPRESSED, "labels"),
         ),
     ),
     "hinton": Table(

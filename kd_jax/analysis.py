@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.models import forward, scale_pixels
+from kd_jax.models import as_vectors, forward, scale_pixels
 from kd_jax.types import Variables
 
 NEIGHBOURS = 10
@@ -28,12 +28,7 @@ def _features(model: Any, variables: Variables, images: jax.Array, batch_size: i
 
     def one_batch(rows):
         logits, features, _ = forward(model, variables, scale_pixels(images[rows]))
-        # Of a convolution's map the mean over places: what a class is, not where it is.
-        pooled = {
-            name: jnp.mean(x, axis=tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
-            for name, x in features.items()
-        }
-        return {name: x.astype(jnp.float32) for name, x in (pooled | {"logits": logits}).items()}
+        return {name: as_vectors(x) for name, x in (features | {"logits": logits}).items()}
 
     stacked = jax.lax.map(one_batch, index)
     return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:num], stacked)
@@ -42,8 +37,10 @@ def _features(model: Any, variables: Variables, images: jax.Array, batch_size: i
 def features_of(
     model: Any, variables: Variables, images: np.ndarray, batch_size: int = 500
 ) -> dict[str, np.ndarray]:
-    """Features in evaluation mode by layer, in order, "logits" last.  images: u8[N,h,w,c] -> f32[N,D] each;
-    of maps [N,h,w,D] the mean over places."""
+    """Features in evaluation mode by layer, in order, "logits" last, each `models.as_vectors`.
+
+    images: u8[N,h,w,c].  Returns: f32[N,D] each.
+    """
     found = _features(model, variables, jnp.asarray(images), min(batch_size, len(images)))
     return {name: np.asarray(x) for name, x in found.items()}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from kd_jax import analysis
+from kd_jax import analysis, models
 from kd_jax.models import build, forward, init_variables, scale_pixels
 
 RANDOM = np.random.RandomState(0)
@@ -102,5 +102,10 @@ def test_features_are_the_models_own_whatever_the_batch(spec):
     assert list(found)[-1] == "logits" and set(found) == {*features, "logits"}
     np.testing.assert_allclose(found["logits"], logits, rtol=1e-4, atol=1e-5)
     for name, x in features.items():
-        pooled = np.asarray(x).mean(axis=tuple(range(1, x.ndim - 1))) if x.ndim > 2 else x
-        np.testing.assert_allclose(found[name], pooled, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[name], np.asarray(x).reshape(11, -1), rtol=1e-4, atol=1e-5)
+
+
+def test_large_maps_are_averaged_over_places():
+    x = RANDOM.normal(size=(2, 32, 32, 3)).astype(np.float32)
+    np.testing.assert_allclose(models.as_vectors(jnp.asarray(x)), x.mean(axis=(1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(models.as_vectors(jnp.asarray(x[:, :8, :8])), x[:, :8, :8].reshape(2, -1))

@@ -118,16 +118,22 @@ def predict(
     return _in_batches(logits_of, model, images, batch_size)
 
 
+def as_vectors(features: jax.Array) -> jax.Array:
+    """[B,...,c] -> f32[B,D]: flattened, as the classifier sees them; of a map of more than 2,048 numbers the
+    mean over places."""
+    features = features.astype(jnp.float32)
+    flat = features.reshape(features.shape[0], -1)
+    return flat if flat.shape[1] <= 2048 else jnp.mean(features, axis=tuple(range(1, features.ndim - 1)))
+
+
 def predict_features(
     model: nn.Module, variables: Variables, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`predict`, and beside the logits f32[N,K] the last of the features f32[N,D], of a map its mean over
-    places."""
+    """`predict`, and beside the logits f32[N,K] the last of the features, `as_vectors` f32[N,D]."""
 
     def both(batch):
         logits, features, _ = forward(model, variables, scale_pixels(batch))
-        last = jnp.asarray(list(features.values())[-1], jnp.float32)
-        return logits, jnp.mean(last, axis=tuple(range(1, last.ndim - 1)))
+        return logits, as_vectors(list(features.values())[-1])
 
     return _in_batches(both, model, images, None)
 
