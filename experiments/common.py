@@ -171,6 +171,8 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
         _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
     except BrokenPipeError:  # whoever read our output has had enough, as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if processes.several():
+            processes.leave(128 + signal.SIGPIPE, "nobody reads the output")
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
         if processes.several() and processes.lost(error):  # Orbax's barriers raise TimeoutError

@@ -119,6 +119,8 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
         numbers = _loss_numbers(temperature, alpha)
         seen, heard = left if missing else 0, signal if numbers[1] and signal != "full" else None
+        if heard == "missing_removed" and not missing:
+            heard = None
         words += [f"left={seen}" if seen else "", heard or ""]
         name = " ".join(word for word in words if word)
         settings.setdefault(name, Setting(name, missing, *numbers, rate, decay, seen, heard))

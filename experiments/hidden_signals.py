@@ -18,11 +18,12 @@ SHOWN = (
     ("centroid_distance", "missing", "distance of the centre", 1, 2),
 )
 EXPLAINED = (
-    "Of each network's features, as the next layer sees them, test split. Linear probe and neighbours: "
-    "recall in %, fitted on validation images of all classes, the one that was left out too: what could "
-    "be read off, not what is. CKA (0 to 1): with the same layer of the student's teacher, on images of "
-    "the class and of the others. Silhouette (-1 to 1) and distance of the centre (in root mean square "
-    f"distances from it): how apart the class lies. {RANDOM!r}: the same networks before training."
+    "Of each network's features, as the next layer sees them (large maps averaged), test split. Linear "
+    "probe and neighbours: recall in %, fitted on validation images of all classes, the one that was left "
+    "out too: what could be read off, not what is. CKA (0 to 1): with the same layer of the student's "
+    "teacher, on images of the class and of the others. Silhouette (-1 to 1) and distance of the centre "
+    "(in root mean square distances from it): how apart the class lies. "
+    f"{RANDOM!r}: the same networks before training."
 )
 
 
@@ -35,13 +36,17 @@ def last_layer(folder: Path) -> str:
 
 def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, Any]) -> list[str]:
     taught, table = summary.teachers_of(config), []
+    # An untrained network is compared with the teacher of its seed's students.
+    taught |= {(RANDOM, seed): teacher for (_, seed), teacher in taught.items()}
     for setting in dict.fromkeys(row.setting for row in rows):
         own = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
-        cells = []
+        cells, units = [], 0
         for measure, classes, _, scale, digits in SHOWN:
             found = {row.seed: row.value for row in own if (row.measure, row.class_) == (measure, classes)}
-            cells.append(show(summary.interval_of(setting, found, taught), scale, digits, " ± "))
-        table.append([setting, *cells, str(len({row.seed for row in own}))])
+            interval = summary.interval_of(setting, found, taught)
+            units = max(units, interval.n)
+            cells.append(show(interval, scale, digits, " ± "))
+        table.append([setting, *cells, str(units)])
     return tabulate(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
 
 

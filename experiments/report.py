@@ -281,7 +281,8 @@ def _terminal(content: Content) -> str:
         absent = sorted({k for setting in content.settings for k in setting["missing"]})
         lines += _classes("Classes left out", data["class_names"], absent)
     notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
-    notes += " * never seen in training." if any(setting["missing"] for setting in content.settings) else ""
+    if any(setting["missing"] for setting in content.settings):
+        notes += f" * {summary.absence(content.settings)}."
     notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
     notes = f"{notes} {_about_intervals(content)} {_about_validation(config)}".strip()
     if full and "±" in "".join(lines):
@@ -318,7 +319,8 @@ def _markdown(title: str, content: Content, hidden: Sequence[str], figures: Sequ
     lines = [f"# {plain(title)}", "", plain(_question(config)), "", f"**{plain(_answer(content))}**", ""]
     lines += ["## Accuracy of each class", "", f"Test split, in %; errors of {data['test']} examples.", ""]
     lines += tabulate(["setting", "correction", "errors", "all classes", *heads, "n"], table)
-    starred = "\\* never seen in training. " if any(s["missing"] for s in content.settings) else ""
+    some = any(setting["missing"] for setting in content.settings)
+    starred = f"\\* {summary.absence(content.settings)}. " if some else ""
     lines += [starred + plain(_about_intervals(content)), ""]
     lines += [warning, ""] if (warning := _about_validation(config)) else []
     used = [c for c in HOW if any(row[1] == c for row in table)]

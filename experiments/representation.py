@@ -111,7 +111,10 @@ def students_of(
             raise InputError("--of names one set of classes", "as in 3 or cat+dog", FLAGS.of)
         asked = sets[0]
     else:
-        asked = next((classes for classes in missing.values() if classes), ())
+        sets = sorted({classes for classes in missing.values() if classes})
+        if len(sets) > 1:
+            raise InputError("the run leaves out several sets of classes", "--of=3, one of them", len(sets))
+        asked = sets[0] if sets else ()
     if not asked or len(asked) >= dataset.num_classes:
         raise InputError("no class to look for", "--of=3, for the run leaves none out", "nothing")
     seeds = sorted({run["seed"] for run in config["runs"]})
@@ -121,16 +124,17 @@ def students_of(
         yield Student(RANDOM, seed, None, asked, fresh)
     for run in config["runs"]:
         own = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
-        of = asked if FLAGS.of is not None else missing[run["setting"]] or asked
-        yield Student(run["setting"], run["seed"], run["teacher_seed"], of, own)
+        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, own)
 
 
 def examples_of(study: Study) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The first --examples of the validation and the test split: (images, labels)."""
-    chosen, dataset = study.validation[: FLAGS.examples], study.dataset
+    """--examples of the validation and the test split, at random: (images, labels)."""
+    dataset, random = study.dataset, np.random.RandomState(0)  # folders come class by class
+    held_out = random.permutation(study.validation)[: FLAGS.examples]
+    test = random.permutation(len(dataset.test_labels))[: FLAGS.examples]
     return {
-        "validation": (dataset.train_images[chosen], dataset.train_labels[chosen]),
-        "test": (dataset.test_images[: FLAGS.examples], dataset.test_labels[: FLAGS.examples]),
+        "validation": (dataset.train_images[held_out], dataset.train_labels[held_out]),
+        "test": (dataset.test_images[test], dataset.test_labels[test]),
     }
 
 
@@ -144,7 +148,8 @@ def look(
     )
     labels, test_labels = splits["validation"][1], splits["test"][1]
     member = np.isin(test_labels, student.missing)
-    if not member.any() or member.all() or len(np.unique(labels)) < 2:
+    fitted_member = np.isin(labels, student.missing)
+    if any(not part.any() or part.all() for part in (member, fitted_member)):
         raise InputError(
             "too few examples", "some of the class and some others in each split", FLAGS.examples
         )

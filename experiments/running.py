@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, processes, report
-from kd_jax import checkpoint, data, ensemble, metrics, models, results, sweep, tidy
+from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -60,10 +60,11 @@ def _claim(out: Path, config: dict) -> bool:
     refuse_inside(out)
     try:
         if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
+            made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
             results.write_config(out, config)
-            common.AT_END.callback(_forget, out)
+            common.AT_END.callback(_forget, out, made)
             return False
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
@@ -99,6 +100,8 @@ def _claim(out: Path, config: dict) -> bool:
 def refuse_inside(out: Path) -> None:
     """Refuses a folder to write within another run, a checkpoint or a folder of images: what counts the files
     there would find it changed."""
+    if (out / "config.json").is_file():  # a run's own folder, whatever lies around it
+        return
     for parent in out.absolute().parents:
         of_a_run = (parent / "config.json").exists() and (
             (parent / "results.csv").exists() or (parent / "checkpoints").exists()
@@ -107,21 +110,24 @@ def refuse_inside(out: Path) -> None:
             expected = "a folder of its own: the other run counts its files and clears up"
             raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
         below = out.absolute().relative_to(parent).parts
-        if data.folders.is_image_folder(str(parent)) and below[0] in ("train", "val", "test"):
+        splits = ("train", "val", "test")
+        of_data = all(any((parent / name).is_dir() for name in names) for names in (splits[:1], splits[1:]))
+        if of_data and below[0] in splits and len(below) > 1:
             expected = "a folder elsewhere: each one there is a class"
             raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
 
 
-def _forget(out: Path) -> None:
+def _forget(out: Path, made: bool) -> None:
     """A run that came to nothing, as one that does not fit into the memory, does not keep its folder from a
-    better one."""
+    better one.  made: whether this process made the folder."""
     config = out / "config.json"
     with contextlib.suppress(OSError):
         if set(out.iterdir()) <= {config, *_leftovers(out)}:
             config.unlink()
             for path in _leftovers(out):
                 path.unlink()
-            out.rmdir()
+            if made:
+                out.rmdir()
 
 
 def _lock(out: Path) -> None:
@@ -158,7 +164,7 @@ def train_runs(
     description: what config.json would say if the runs began now.
     start: (config, keys) -> the states of fresh runs.  folder: of the checkpoints, within `out`.
     Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
-        arrays [R,E,...].
+        arrays [R,E,...]; with `Config.track` also "corrected" and "probe".
     """
     saved_in = out / folder
     num_runs = len(keys)
@@ -334,7 +340,7 @@ def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int)
 
 def _leftovers(out: Path) -> set[Path]:
     """What a killed process left: files half written under a name of their own, and its lock file."""
-    names = r"config\.json|history\.csv|results\.csv|bias_curve\.csv|summary\.json|report\.md"
+    names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json|report\.md"
     half_written = [path for path in out.glob(".*.tmp") if re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name)]
     return {*half_written, *out.glob(LOCK)}
 

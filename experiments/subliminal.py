@@ -139,25 +139,28 @@ def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) 
     if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or FLAGS.classes):
         expected = f"--transfers={transfer.OWN} with it, and no --classes"
         raise InputError("--omit needs images that have classes", expected, f"--omit={FLAGS.omit}")
+    if any(len(mask) == len(class_names) for mask in masks):
+        raise InputError("nothing left after masking", "at least one class kept", f"--omit={FLAGS.omit}")
     if 0 in {s.auxiliary for s in structures} and "auxiliary" in outputs:
         raise InputError("--auxiliary=0 leaves none to learn from", "--outputs=all or classes", FLAGS.outputs)
     if FLAGS.seeds < 2 and not all(mask.all() for mask in share.values()):
         raise InputError("what is not shared is another model's", "--seeds=2 or more", FLAGS.seeds)
-    settings = []
+    settings: dict[str, Setting] = {}  # what is the same twice comes once
     grid = itertools.product(structures, masks, temperatures, perturb, share, outputs)
     for structure, missing, temperature, sigma, shared, seen in grid:
         words = [seen, f"share={shared}", *_varying(structure, structures)]
         words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
-        words += [f"T={temperature:g}"] if len(temperatures) > 1 else []
+        heard = temperature if structure.loss == "soft" else None
+        words += [f"T={temperature:g}"] if heard is not None and len(temperatures) > 1 else []
         words += [f"omit={'+'.join(map(str, missing))}"] if missing else []
-        numbers = (seen, shared, sigma, temperature)
-        settings.append(Setting(" ".join(words), missing, structure, *numbers))
+        name = " ".join(words)
+        settings.setdefault(name, Setting(name, missing, structure, seen, shared, sigma, heard))
     for taught in dict.fromkeys(structure[:3] for structure in structures):
         one = next(structure for structure in structures if structure[:3] == taught)
         for name in (TEACHER, REFERENCE):
-            words = [name, *_varying(one, structures, 3)]
-            settings.append(Setting(" ".join(words), (), one))
-    return settings
+            full = " ".join([name, *_varying(one, structures, 3)])
+            settings[full] = Setting(full, (), one)
+    return list(settings.values())
 
 
 def _varying(structure: Structure, structures: Sequence[Structure], most: int = 5) -> list[str]:

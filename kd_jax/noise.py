@@ -32,7 +32,7 @@ def gaussian(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def blurred(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniform noise averaged over windows of 5 x 5 pixels (the border wraps around), its contrast restored to
-    a deviation of 1/2 of the range and then clipped: blobs as large as strokes, mostly black or white."""
+    a deviation of 1/2 of the range and then clipped: blobs as large as strokes, a third black or white."""
     x = uniform(key, shape).astype(jnp.float32) / 255 - 0.5
     for axis in (1, 2):
         x = sum((jnp.roll(x, shift, axis) for shift in (-2, -1, 1, 2)), x)

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from kd_jax import results
 from kd_jax.learning import judged_split
 from kd_jax.stats import Interval
-from kd_jax.summary import Values, interval_of, teachers_of, units_of
+from kd_jax.summary import Values, absence, interval_of, teachers_of, units_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BEFORE, AFTER, SHADE, GREY = COLOURS[0], COLOURS[1], "#E4E4E4", "#BBBBBB"
@@ -172,7 +172,7 @@ def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, st
                 axes.bar(at, rows[:, 0], 0.4, color=colour, label=label, yerr=_errors(rows), error_kw=error)
             for index, class_ in enumerate(classes):
                 if class_ in missing and setting["missing"]:
-                    label = "never seen in training"
+                    label = absence([setting])
                     axes.axvspan(index - 0.5, index + 0.5, color=SHADE, zorder=0, label=label)
             axes.set(title=name, xlim=(-0.5, len(classes) - 0.5), ylim=(0, 104), ylabel="accuracy (%)")
             axes.grid(axis="x", visible=False)
@@ -322,7 +322,8 @@ def confusion_matrix(
             if count <= MOST_CLASSES:
                 _numbers(axes, shares)
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
-        marked = "; * never seen in training" if missing else ""
+        own = [s for s in config["settings"] if s["name"] == setting]
+        marked = f"; * {absence(own)}" if missing else ""
         _heading(figure, f"Confusion, test split: {setting}, {_sample(config, 'mean')}{marked}")
     return figure
 

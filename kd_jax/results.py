@@ -20,7 +20,9 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 the missing classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
                 the validation images of even index and judged on the others), value.
                 Split train is what training met during the epoch: loss (there the training objective),
-                accuracy and agreement on augmented batches with dropout on. Split validation is measured at
+                accuracy and agreement (with the target, ablated where --signals cut it) on augmented batches
+                with dropout on; where the images have no labels, the teacher's answers stand for them, and
+                accuracy is agreement. Split validation is measured at
                 the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
                 two losses are not comparable.
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are

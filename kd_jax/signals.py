@@ -12,37 +12,37 @@ NEVER = -1e9
 """A logit whose probability is 0 at any temperature up to 1e6, and whose differences are finite."""
 
 
-def full(key: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+def full(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """All of it."""
-    del key, class_mask
+    del draws, class_mask
     return log_p
 
 
-def missing_removed(key: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+def missing_removed(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The missing classes at 0, the rest renormalised: what a teacher without these outputs would say."""
-    del key
+    del draws
     return jnp.where(class_mask, log_p, NEVER)
 
 
-def top1(key: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+def top1(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The named class keeps its probability, the rest is spread evenly: no class is likelier than another."""
-    del key, class_mask
+    del draws, class_mask
     return _spread(log_p, 1)
 
 
-def top2(key: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+def top2(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The two likeliest classes keep theirs, the rest is spread evenly."""
-    del key, class_mask
+    del draws, class_mask
     return _spread(log_p, min(2, log_p.shape[-1]))
 
 
-def shuffled(key: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+def shuffled(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """All but the named class swap their probabilities at random, each example and step anew: the values
-    stay, whose they are is lost.  key: consumed."""
+    stay, whose they are is lost.  draws: f32[B,K], uniform."""
     del class_mask
     named = jax.nn.one_hot(jnp.argmax(log_p, axis=-1), log_p.shape[-1], dtype=bool)
     # Sorted by random numbers; the named class has the least on both sides, so it meets itself.
-    places = jnp.argsort(jnp.where(named, -1.0, jax.random.uniform(key, log_p.shape, jnp.float32)), axis=-1)
+    places = jnp.argsort(jnp.where(named, -1.0, draws), axis=-1)
     values = jnp.argsort(jnp.where(named, jnp.inf, log_p), axis=-1)[:, ::-1]
     moved = jnp.take_along_axis(log_p, values, axis=-1)
     return jnp.take_along_axis(moved, jnp.argsort(places, axis=-1), axis=-1)
@@ -71,4 +71,5 @@ def ablate(
         softmax at `temperature` is the ablated distribution.
     """
     log_p = jax.nn.log_softmax(teacher_logits / temperature)
-    return temperature * jax.lax.switch(signal, list(SIGNALS.values()), key, log_p, class_mask)
+    draws = jax.random.uniform(key, log_p.shape, jnp.float32)  # of a vmapped switch all branches are computed
+    return temperature * jax.lax.switch(signal, list(SIGNALS.values()), draws, log_p, class_mask)

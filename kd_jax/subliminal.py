@@ -3,7 +3,8 @@
 A network has K class outputs and then A auxiliary ones. Model i's initial weights are a function of its key.
 Student i learns from teacher i; what it shares starts from model i's initial weights, all else from model
 i + 1's (the last one's from the first's), so a pair that shares nothing shares it for sure: the published
-control permutes at random, and one pair in a hundred stays a pair.
+control permutes at random, and one pair in a hundred stays a pair. Neighbours have a model in common, which
+intervals over models neglect, here as there.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from kd_jax import metrics
 from kd_jax.models import init_variables, predict
 from kd_jax.sweep import EVERYWHERE, QUICK_COMPILE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
-from kd_jax.train import INIT, Config, init_state
+from kd_jax.train import INIT, PERTURB, Config, init_state
 from kd_jax.types import TrainState, Variables
 
 PARTS = ("hidden", "class_head", "auxiliary_head")
@@ -41,7 +42,7 @@ def initial_params(
     init = lambda key: init_variables(  # noqa: E731
         config.model, jax.random.fold_in(key, INIT), config.image_shape
     )["params"]
-    noise_key = jax.random.fold_in(key, INIT)
+    noise_key = jax.random.fold_in(key, PERTURB)
 
     def merge(number, path, of_teacher, of_other):
         layer, name = path[-2].key, path[-1].key
@@ -75,7 +76,8 @@ def student_states(
         return init_state(config, run[0], {"params": initial_params(config, *run)})
 
     runs = place(pad_runs((keys, shared_keys, other_keys, starts), mesh.size), mesh, SPLIT)
-    return jax.jit(over_runs(one, mesh, 1), compiler_options=QUICK_COMPILE)(None, runs)
+    states = jax.jit(over_runs(one, mesh, 1), compiler_options=QUICK_COMPILE)(None, runs)
+    return jax.block_until_ready(states)  # as `init_states`
 
 
 def confusions(

@@ -5,7 +5,7 @@ The format of summary.json is documented in results.py, the intervals in stats.p
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_jax import stats
@@ -124,6 +124,13 @@ def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
     candidates = [s for s in settings if s["missing"]] or settings
     taught = [s for s in candidates if s.get("alpha") != 0]
     return max(taught or candidates, key=validation)["name"]
+
+
+def absence(settings: Sequence[dict[str, Any]]) -> str:
+    """What being left out means for these settings, in words."""
+    if any(setting.get("left") for setting in settings):
+        return "left out of training, but for the examples that left counts"
+    return "never seen in training"
 
 
 def _defined(numbers: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
 from kd_jax.tracking import track
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
-INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, MIXTURES = 0, 1, 2, 3, 4, 5, 6, 7, 100
+INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, PERTURB, MIXTURES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 100
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
 
@@ -181,7 +181,7 @@ def heard(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Ba
 
 def seen_outputs(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
     """Both networks' logits with those that the loss does not see at probability 0, so that every loss is
-    that of the others alone, and no gradient reaches their weights."""
+    that of the others alone (a label among them would cost 1e9), and no gradient reaches their weights."""
     if hparams.outputs is None:
         return logits, batch
     seen = lambda x: jnp.where(hparams.outputs, x, signals.NEVER)  # noqa: E731

@@ -763,6 +763,13 @@ def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
         ("T=4 omit=3 left=5", 5, None),
         ("T=4 omit=3 left=5 top1", 5, "top1"),
     ]
+    # Where nothing is missing, nothing can be removed.
+    words = ["--omit=none,3", "--signals=full,missing_removed"]
+    assert [s["name"] for s in launch("distill", *words, ask=ask).value] == [
+        "T=4",
+        "T=4 omit=3",
+        "T=4 omit=3 missing_removed",
+    ]
 
 
 def test_omit_and_keep_together(settings):

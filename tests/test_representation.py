@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kd_jax import analysis, checkpoint, data, models
-from kd_jax.results import RANDOM, read_config, read_representation
+from kd_jax.results import RANDOM, read_config, read_history, read_representation
 from tests.test_experiments import Launcher
 
 SMALL = ["--data_set=digits", "--epochs=4", "--batch_size=64", "--seeds=2"]
@@ -61,7 +61,9 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
     taught, of_teacher = checkpoint.load(home / "teacher" / "teachers")
     (number,) = [r["run"] for r in config["runs"] if (r["setting"], r["seed"]) == ("T=4 omit=3", 1)]
     _, validation = data.split_validation(dataset.train_labels, 0.1)
-    chosen, labels = validation[:130], dataset.test_labels[:130]
+    random = np.random.RandomState(0)
+    chosen, judged = random.permutation(validation)[:130], random.permutation(500)[:130]
+    labels = dataset.test_labels[judged]
 
     def features(tree, row, spec, images):
         own = jax.tree.map(lambda leaf: leaf[row], tree)
@@ -69,9 +71,9 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
 
     x, y = (
         features(stacked, number, metadata["model"], i)
-        for i in (dataset.train_images[chosen], dataset.test_images[:130])
+        for i in (dataset.train_images[chosen], dataset.test_images[judged])
     )
-    theirs = features(taught, 1, of_teacher["model"], dataset.test_images[:130])
+    theirs = features(taught, 1, of_teacher["model"], dataset.test_images[judged])
     found = {
         (row.measure, row.class_): row.value
         for row in read_representation(run, config)
@@ -86,6 +88,40 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
     assert found["silhouette", "missing"] == pytest.approx(
         analysis.separability(y, labels == 3)["silhouette"], rel=1e-4
     )
+
+
+@pytest.mark.parametrize("transfer", ["blurred_noise", "other.npz"])
+def test_students_are_taught_on_other_images(launch, home, run, transfer):
+    """By a teacher's answers alone; what they come to is told along the way."""
+    images = np.random.RandomState(0).randint(0, 256, (60, 8, 8)).astype(np.uint8)
+    labels = np.arange(60) % 2
+    np.savez(
+        home / "other.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels
+    )
+    out = home / f"taught_{transfer}"
+    name = transfer if transfer == "blurred_noise" else home / transfer
+    words = [*SMALL, "--model=mlp-12-10", "--learning_rates=1e-2", f"--teacher={home}/teacher", "--track"]
+    done = launch("distill", *words, f"--transfer={name}", f"--out={out}")
+    assert done.status == 0, done.err
+    config = read_config(out)
+    assert ("transfer" in config) == (transfer == "other.npz")
+    rows = read_history(out, config)
+    by_metric = {
+        metric: [r.value for r in rows if (r.split, r.metric) == ("train", metric)]
+        for metric in ("accuracy", "agreement")
+    }
+    assert by_metric["accuracy"] == by_metric["agreement"]  # the teacher's answers stand for labels
+    assert {"accuracy_corrected", "accuracy_probe"} <= {row.metric for row in rows}
+    if transfer == "other.npz":
+        np.savez(
+            home / "other.npz",
+            train_images=images + 1,
+            train_labels=labels,
+            test_images=images,
+            test_labels=labels,
+        )
+        again = launch("distill", *words, f"--transfer={name}", f"--out={out}")
+        assert again.status == 2 and "another transfer set" in again.err
 
 
 def test_bad_input_is_one_line(run, home, launch):

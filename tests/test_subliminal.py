@@ -1,5 +1,6 @@
 """Where students start, what their loss sees, and that they hear their teacher on noise: derived numbers."""
 
+import dataclasses
 import json
 from functools import partial
 
@@ -154,6 +155,42 @@ def test_a_step_hears_the_teacher_on_noise_that_its_key_draws():
     assert sums[0] != sums[1]
 
 
+def test_a_run_among_others_is_the_run_alone():
+    """With noise, outputs, signals and what is left of a class, all of which are a run's own."""
+    table = Table(jnp.zeros((9, *SHAPE), jnp.uint8), jnp.arange(9, dtype=jnp.int32) % K)
+    states = sweep.init_states(CONFIG, keys(5, 6))
+    table = table.replace(teacher_variables=({"params": sweep.gather(states.params, 2)},))
+    seen = np.array([np.arange(K + A) >= K, np.ones(K + A, bool), np.ones(K + A, bool)])
+    runs = HParams(
+        *(np.full(3, value, np.float32) for value in (0.05,)),
+        weight_decay=None,
+        temperature=np.full(3, 2, np.float32),
+        alpha=np.ones(3, np.float32),
+        class_mask=np.ones((3, K), bool),
+        teacher=np.array([0, 1, 1], np.int32),
+        left=np.array([0, 1, 0], np.int32),
+        signal=np.array([0, 2, 4], np.int32),
+        outputs=seen,
+    )
+    config = dataclasses.replace(CONFIG, num_classes=K + A)  # signals are of all that the loss sees
+    runs = runs.replace(class_mask=np.ones((3, K + A), bool))
+
+    def train(chosen):
+        own = jax.tree.map(lambda leaf: leaf[np.array(chosen)], runs)
+        start = sweep.init_states(config, keys(*chosen, base=1))
+        *_, (states, _, _) = sweep.run_segments(config, table, None, own, start, 2, 2, None)
+        return sweep.gather(states.params, len(chosen))
+
+    together = train([0, 1, 2])
+    for run in range(3):
+        alone = train([run])
+        jax.tree.map(
+            lambda all_, one, run=run: np.testing.assert_allclose(all_[run], one[0], rtol=1e-4, atol=1e-6),
+            together,
+            alone,
+        )
+
+
 def test_confusions_are_of_the_class_outputs():
     images = np.random.RandomState(1).randint(0, 256, (30, *SHAPE)).astype(np.uint8)
     labels = np.arange(30, dtype=np.int32) % K
@@ -189,14 +226,14 @@ def test_what_is_left_of_each_class(num):
 # --- the entry point -------------------------------------------------------------------------------------
 
 
+COMMON = ("--data_set=digits", "--seeds=3", "--model=mlp-32", "--epochs=2", "--batch_size=256")
 WORDS = ("--transfers=uniform_noise,own", "--share=all,hidden,none")
 
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    common = ["--data_set=digits", "--seeds=3", "--model=mlp-32", "--epochs=2", "--batch_size=256"]
     with Launcher(tmp_path_factory.mktemp("subliminal")) as launcher:
-        yield lambda folder, *words: launcher("subliminal", *common, f"--out={folder}", *words, draw=False)
+        yield lambda folder, *words: launcher("subliminal", *COMMON, f"--out={folder}", *words, draw=False)
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +258,17 @@ def test_every_setting_has_its_rows(outcome):
     assert (outcome / "report.md").is_file() and not (outcome / "checkpoints").exists()
 
 
+def test_killed_when_all_is_trained_it_ends_the_same(outcome, tmp_path):
+    words = [*COMMON, f"--out={tmp_path / 'run'}", *WORDS]
+    with Launcher(tmp_path) as launcher:
+        killed = launcher("subliminal", *words, draw=False, die="SIGKILL", before="history.csv")
+    assert killed.status == -9 and not (tmp_path / "run" / "results.csv").exists()
+    with Launcher(tmp_path) as launcher:
+        assert launcher("subliminal", *words, draw=False).status == 0
+    for name in ("history.csv", "results.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (outcome / name).read_bytes()
+
+
 def test_the_same_command_finds_it_complete_and_another_is_refused(launch, outcome):
     assert "is complete" in launch(outcome, *WORDS).out
     refused = launch(outcome, *WORDS, "--learning_rate=1e-3")
@@ -241,13 +289,14 @@ def test_the_same_command_finds_it_complete_and_another_is_refused(launch, outco
         ("--transfers=mnista", "unknown data set"),
         ("--losses=hard", "malformed --losses"),
         ("--omit=3", "--omit needs images"),
+        ("--transfers=own --omit=0+1+2+3+4+5+6+7+8+9", "nothing left after masking"),
         ("--dropout=0.5", "means nothing here"),
         ("--perturb=-1", "--perturb out of range"),
         ("--seeds=1", "--seeds=2 or more"),
     ],
 )
 def test_bad_input_is_one_line(launch, tmp_path, words, expected):
-    done = launch(tmp_path / "run", words)
+    done = launch(tmp_path / "run", *words.split())
     assert done.status == 2 and expected in done.err
     assert done.err.startswith("error: ") and done.err.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kd_jax import bias, losses, optim, sweep, tidy
 from kd_jax.models import build, forward, predict, predict_features, scale_pixels
-from kd_jax.tracking import ridge_probe, track
+from kd_jax.tracking import ridge_probe
 from kd_jax.train import Config, variables_of
 from kd_jax.types import HParams, Table
 
@@ -101,15 +101,3 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
         "accuracy_missing_corrected" in {m for _, m in found} and ("a", "accuracy_missing_probe") not in found
     )
     assert found["a", "accuracy_corrected"] == found["a", "accuracy"]
-
-
-def test_track_counts_by_hand():
-    """Two examples of class 0 and one each of 1 and 2 called right by the probe are the probe's own calls."""
-    held_out = table(N)
-    variables = MODEL.init(jax.random.key(1), jnp.zeros((1, 4, 4, 1)), train=False)
-    run = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), hparams([[True, False, True]]))
-    found = jax.jit(lambda v: track(MODEL, v, held_out, run, K))(variables)
-    _, features = predict_features(MODEL, variables, held_out.images)
-    called = np.asarray(ridge_probe(features, held_out.labels, K)).argmax(-1)
-    labels = np.asarray(held_out.labels)[1::2]
-    np.testing.assert_array_equal(found["probe"].correct, np.bincount(labels[called == labels], minlength=K))

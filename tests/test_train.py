@@ -16,7 +16,7 @@ import optax
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kd_jax import augment, losses, optim
+from kd_jax import augment, losses, optim, signals
 from kd_jax.models import build, forward, init_variables, predict, scale_pixels
 from kd_jax.sweep import QUICK_COMPILE
 from kd_jax.train import (
@@ -27,6 +27,7 @@ from kd_jax.train import (
     make_batch,
     own_teachers,
     student_view,
+    train_epoch,
     train_step,
     variables_of,
 )
@@ -301,6 +302,41 @@ def small_state(config):
 
 def labels_only(student, batch, hparams):
     return -jnp.take_along_axis(jax.nn.log_softmax(student), batch.labels[:, None], axis=-1)[:, 0]
+
+
+@pytest.mark.parametrize("left", [None, 0, 1])
+def test_what_is_left_of_a_masked_class_is_met(left):
+    """Each class has one example: of two that are masked, an epoch of 12 meets it only where left is 1."""
+    mask = np.arange(K) >= 2
+    run = hparams(mask=mask).replace(left=None if left is None else np.int32(left))
+    run = jax.tree.map(jnp.asarray, run)
+    config = config_of(labels_only, model=PLAIN)
+    _, counts = quick(partial(train_epoch, config))(TABLE, run, small_state(config))
+    assert np.all(np.asarray(counts.total)[2:] > 0) and counts.total.sum() == B * U
+    np.testing.assert_array_equal(np.asarray(counts.total)[:2], [1, 1] if left else [0, 0])
+
+
+@pytest.mark.parametrize("name", signals.SIGNALS)
+def test_a_run_hears_what_its_signal_leaves(name):
+    """The loss of a step is that against the ablated answer, shuffled by the run's key and the step."""
+    logits = np.random.RandomState(1).normal(size=(1, N, K)).astype(np.float32)
+    table = TABLE.replace(teacher_logits=(jnp.asarray(logits),))
+    config = config_of(losses.soft_loss, model=PLAIN)
+    state, index = small_state(config), jnp.asarray([5, 0, 3, 2], jnp.int32)
+    number = list(signals.SIGNALS).index(name)
+    run = hparams(temperature=2.0, alpha=1.0, mask=np.arange(K) != 4).replace(signal=np.int32(number))
+    run = jax.tree.map(jnp.asarray, run)
+    step = quick(partial(train_step, config))
+    found = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1)]
+    for i in (0, 1):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 7), i)
+        told = signals.ablate(
+            run.signal, key, table.teacher_logits[0][0, index], run.class_mask, run.temperature
+        )
+        student = predict(PLAIN, variables_of(state), table.images[index])
+        expected = jnp.sum(losses.kl_at_temperature(student, told, run.temperature))
+        assert found[i] == pytest.approx(float(expected), rel=1e-5)
+    assert (found[0] == found[1]) == (name != "shuffled")
 
 
 def test_dropout_is_drawn_anew_at_each_step_and_is_the_steps_own():
