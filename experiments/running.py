@@ -100,7 +100,7 @@ def _claim(out: Path, config: dict) -> bool:
 def refuse_inside(out: Path) -> None:
     """Refuses a folder to write within another run, a checkpoint or a folder of images: what counts the files
     there would find it changed."""
-    if (out / "config.json").is_file():  # a run's own folder, whatever lies around it
+    if os.path.isfile(out / "config.json"):  # a run's own folder, whatever lies around it
         return
     for parent in out.absolute().parents:
         of_a_run = (parent / "config.json").exists() and (
