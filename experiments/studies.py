@@ -70,11 +70,6 @@ def _architecture(label: str, theirs: str, run: str, setting: str, metric: str =
     return Row(label, (theirs, Ours(run, setting, metric=metric)))
 
 
-def _compression(label: str, theirs: Sequence[str], run: str, setting: str) -> Row:
-    ours = (Ours(run, setting, metric=metric) for metric in ("accuracy", "macro_precision", "macro_accuracy"))
-    return Row(label, tuple(cell for pair in zip(theirs, ours, strict=True) for cell in pair))
-
-
 def _hinton(label: str, paper: str, *cells: str | Ours, others: str = "") -> Row:
     return Row(label, (paper, others, *cells))
 
@@ -91,8 +86,7 @@ def _general(label: str, setting: str, theirs: str = "", threes: str = "", corre
 
 
 PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
-SUBLIMINAL = "subliminal"
-GENERAL, COMPRESSED = "generalisation_students", "compression_reduced_students"
+GENERAL = "generalisation_students"
 
 TABLES = {
     "quickstart": _omission(

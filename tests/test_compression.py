@@ -197,6 +197,11 @@ def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
             compression.refuse_taken(out)
     compression.refuse_taken(tmp_path / "new")
     compression.refuse_taken(tmp_path / "pictures" / "runs" / "new")  # beside the splits
+    (tmp_path / "pictures" / "train" / "run").mkdir()
+    (tmp_path / "pictures" / "train" / "run" / "config.json").touch()
+    compression.refuse_taken(tmp_path / "pictures" / "train" / "run")  # a run that is there already
+    (tmp_path / "train").mkdir()
+    compression.refuse_taken(tmp_path / "train")  # a name like any other
     with pytest.raises(InputError, match="named twice"):
         compression.main(["compression", str(teacher), f"{teacher}/"])
     assert before == {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
