@@ -31,17 +31,33 @@ def gaussian(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def blurred(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform noise averaged over windows of 5 x 5 pixels (the border wraps around), its contrast restored to
-    a deviation of 1/2 of the range and then clipped: blobs as large as strokes, a third black or white."""
+    """Smooth noise around mid-grey, deviation 1/2 of the range: clipped, a third of it is black or white."""
+    return _to_bytes(0.5 + 0.5 * _smooth(key, shape))
+
+
+def blobs(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Bright blobs as large as strokes on black: smooth noise, black up to 0.8 deviations (four fifths of it)
+    and white from 1.47 on. Written digits are about as dark."""
+    return _to_bytes(1.5 * (_smooth(key, shape) - 0.8))
+
+
+def _smooth(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """f32[B,h,w,c], nearly normal, mean 0, deviation 1: uniform noise averaged over windows of 5 x 5 pixels
+    (the border wraps around)."""
     x = uniform(key, shape).astype(jnp.float32) / 255 - 0.5
     for axis in (1, 2):
         x = sum((jnp.roll(x, shift, axis) for shift in (-2, -1, 1, 2)), x)
     # The sum of 25 independent uniform numbers has the variance 25/12.
-    return _to_bytes(0.5 + 0.5 * x * (12 / 25) ** 0.5)
+    return x * (12 / 25) ** 0.5
 
 
 def _to_bytes(x: jax.Array) -> jax.Array:
     return jnp.round(255 * jnp.clip(x, 0, 1)).astype(jnp.uint8)
 
 
-NOISES: dict[str, Noise] = {"uniform_noise": uniform, "gaussian_noise": gaussian, "blurred_noise": blurred}
+NOISES: dict[str, Noise] = {
+    "uniform_noise": uniform,
+    "gaussian_noise": gaussian,
+    "blurred_noise": blurred,
+    "blob_noise": blobs,
+}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.noise import NOISES, blurred, gaussian, uniform
+from kd_jax.noise import NOISES, blobs, blurred, gaussian, uniform
 
 SHAPE = (64, 28, 28, 3)
 
@@ -19,7 +19,7 @@ def test_bytes_that_the_key_alone_decides(name):
     first = draw(noise)
     assert first.dtype == np.uint8 and first.shape == SHAPE
     np.testing.assert_array_equal(first, draw(noise))
-    assert np.mean(first == draw(noise, key=1)) < 0.3
+    assert abs(np.corrcoef(first.ravel(), draw(noise, key=1).ravel())[0, 1]) < 0.05
     assert draw(noise, shape=(1, 3, 3, 1)).shape == (1, 3, 3, 1)
     assert len(np.unique(first.reshape(64, -1), axis=0)) == 64
 
@@ -49,3 +49,13 @@ def test_blurred_noise_is_smooth():
     # Before clipping, windows of 5 pixels one apart share 4/5 of their numbers, windows 7 apart none.
     assert 0.7 < neighbours < 0.85 and abs(far) < 0.05
     assert 0.25 < (x == 0).mean() + (x == 255).mean() < 0.4  # beyond one deviation: 0.317
+
+
+def test_blobs_are_the_tail_of_a_smooth_normal():
+    x = draw(blobs)
+    # Phi(0.8) = 0.788 and 1 - Phi(0.8 + 1 / 1.5) = 0.071; rounding moves each by 1/2 of 255.
+    assert np.mean(x == 0) == pytest.approx(0.788, abs=0.01) and np.mean(x == 255) == pytest.approx(
+        0.071, abs=0.01
+    )
+    lit = draw(blobs) > 0
+    assert np.mean(lit[:, :, :-1] & lit[:, :, 1:]) > 0.6 * lit.mean()  # alone, a neighbour is lit in a fifth
