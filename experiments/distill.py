@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from kd_jax.data import Dataset
 from kd_jax.noise import NOISES
 from kd_jax.signals import SIGNALS
 from kd_jax.train import Config, variables_of
-from kd_jax.types import HParams, InputError, Table, Variables
+from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(common)
@@ -59,7 +60,11 @@ flags.DEFINE_string(
     "full",
     f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}; see kd_jax/signals.py.",
 )
-
+flags.DEFINE_string(
+    "initial",
+    "own",
+    "Initial weights of students, comma list of own, teacher (those its teacher began with).",
+)
 flags.DEFINE_bool(
     "track",
     False,
@@ -75,7 +80,8 @@ _ALWAYS = ("name", "missing", "temperature", "alpha", "learning_rate", "weight_d
 class Setting(NamedTuple):
     """One point of the grid; `missing`: class numbers the students of this setting never see, but for `left`
     examples of each; temperature: None where the teacher has no part in the loss, 1 where its part has none;
-    signal: a name of SIGNALS, None where all is heard, or nothing."""
+    signal: a name of SIGNALS, None where all is heard, or nothing; initial: whose initial weights are its own
+    ones, None where they are drawn."""
 
     name: str
     missing: tuple[int, ...]
@@ -85,9 +91,10 @@ class Setting(NamedTuple):
     weight_decay: float
     left: int = 0
     signal: str | None = None
+    initial: str | None = None
 
     def described(self) -> dict:
-        """Its entry in config.json, which names left and signal where they have a part."""
+        """Its entry in config.json, which names left, signal and initial where they have a part."""
         words = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
         return words | {"missing": list(self.missing)}
 
@@ -108,10 +115,10 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
         for kept in common.parse_classes("keep", FLAGS.keep, class_names):
             missing = tuple(sorted(set(range(num_classes)) - set(kept)))
             masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", missing))
-    lefts, signals = parse_left(), parse_signals()
+    lefts, signals, initials = parse_left(), parse_signals(), parse_initial()
     settings: dict[str, Setting] = {}
-    grid = itertools.product(masks, lefts, signals, temperatures, alphas, rates, decays)
-    for (label, missing), left, signal, temperature, alpha, rate, decay in grid:
+    grid = itertools.product(masks, lefts, signals, initials, temperatures, alphas, rates, decays)
+    for (label, missing), left, signal, initial, temperature, alpha, rate, decay in grid:
         if len(missing) == num_classes:
             expected = f"at least one of the {num_classes} classes kept"
             raise InputError("nothing left after masking", expected, label)
@@ -121,9 +128,9 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
         seen, heard = left if missing else 0, signal if numbers[1] and signal != "full" else None
         if heard == "missing_removed" and not missing:
             heard = None
-        words += [f"left={seen}" if seen else "", heard or ""]
+        words += [f"left={seen}" if seen else "", heard or "", f"initial={initial}" if initial else ""]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, missing, *numbers, rate, decay, seen, heard))
+        settings.setdefault(name, Setting(name, missing, *numbers, rate, decay, seen, heard, initial))
     return list(settings.values())
 
 
@@ -146,6 +153,17 @@ def parse_signals() -> list[str]:
     if names != ["full"] and FLAGS.loss != "soft":
         raise InputError("--signals are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
     return names
+
+
+def parse_initial() -> list[str | None]:
+    """The words of --initial, None for own."""
+    names = [name.strip() for name in FLAGS.initial.split(",")]
+    if not set(names) <= {"own", "teacher"} or len(set(names)) < len(names):
+        expected = "each once of own, teacher, separated by commas"
+        raise InputError("malformed --initial", expected, repr(FLAGS.initial))
+    if "teacher" in names and FLAGS.loss == "labels":
+        raise InputError("--initial=teacher without a teacher", "another loss", "--loss=labels")
+    return [None if name == "own" else name for name in names]
 
 
 def _loss_words(temperature: float, alpha: float) -> list[str]:
@@ -194,6 +212,20 @@ def queried() -> bool:
     return augmentation.augments() or transfer.is_noise()
 
 
+def init_states(
+    teacher: Teachers | None, settings: Sequence[Setting], config: Config, keys: jax.Array
+) -> TrainState:
+    """States of fresh runs: `sweep.init_states`, but that some begin as their teachers did."""
+    if teacher is None or not any(setting.initial for setting in settings):
+        return sweep.init_states(config, keys)
+    seeds = range(FLAGS.seeds)
+    of_teachers = jnp.tile(teachers.initial_keys(teacher, seeds), len(settings))
+    shared = jnp.repeat(jnp.array([setting.initial is not None for setting in settings]), FLAGS.seeds)
+    states = sweep.init_states(config, jnp.where(shared, of_teachers, keys))
+    mesh = sweep.runs_mesh(len(keys))
+    return states.replace(key=sweep.place(sweep.pad_runs(keys, mesh.size), mesh, sweep.SPLIT))
+
+
 def with_teachers(table: Table, teacher: Teachers | None) -> Table:
     """The table with what the loss needs of the teachers: cached logits, or variables to query."""
     if teacher is None:
@@ -229,6 +261,8 @@ def main(argv: Sequence[str]) -> None:
         noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN, track=FLAGS.track,
         **augmentation.options(dataset, train),
     )  # fmt: skip
+    if teacher and any(setting.initial for setting in settings):
+        teachers.require_same_shapes(teacher, spec, config)
     seeds = range(FLAGS.seeds)
     runs = [(setting, seed) for setting in settings for seed in seeds]
     description = common.describe(dataset, train, validation) | describe_runs(settings, runs, teacher)
@@ -249,7 +283,8 @@ def main(argv: Sequence[str]) -> None:
     table, held_out, test = sweep.place(
         (with_teachers(tables[0], teacher), *tables[1:]), mesh, sweep.EVERYWHERE
     )
-    states, history = running.train_runs(config, table, held_out, hparams, keys, out, description)
+    start = partial(init_states, teacher, settings)
+    states, history = running.train_runs(config, table, held_out, hparams, keys, out, description, start)
 
     prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
     evidence = assess.Evidence(

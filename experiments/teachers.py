@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from experiments import common
-from kd_jax import checkpoint, metrics, models
+from kd_jax import checkpoint, metrics, models, sweep
 from kd_jax.data import Dataset
+from kd_jax.train import Config
 from kd_jax.types import InputError, Variables
 
 
@@ -202,6 +203,25 @@ def generation(teachers: Teachers | None) -> int:
     the base of the students' keys: none starts from the initial weights of a teacher in its chain, which
     would have the same seed and perhaps the same structure."""
     return 1 + (teachers.description.get("generation", 0) if teachers else 0)
+
+
+def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
+    """Typed keys [S] from which the teachers of these students drew their initial weights."""
+    own = [seed % num_committees(teachers) for seed in seeds]
+    return sweep.run_keys(own, 1, generation(teachers) - 1)
+
+
+def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
+    """Refuses --initial=teacher where a student cannot begin with the weights that its teacher began with."""
+    about = teachers.description
+    if teachers.average or "members" in about or about["flags"].get("init"):
+        expected = "one --teacher that drew its initial weights, paired or first"
+        raise InputError("--initial=teacher has no one teacher's draws to take", expected, about["path"])
+    init = partial(models.init_variables, config.model, image_shape=config.image_shape)
+    own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
+    theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
+    if own != theirs:
+        raise InputError("--initial=teacher needs its network", f"--model={about['model']}", spec)
 
 
 def num_committees(teachers: Teachers | None) -> int:

@@ -927,6 +927,26 @@ def test_every_augmentation_queries_the_teacher(launch, toy, flag):
     assert launch("distill", *words, flag, ask="augmentation.augments()").value is True
 
 
+def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path):
+    """Adam at a rate of 1e-12 moves nothing: what is saved is where each run began."""
+    words = [*toy.words[:4], "--learning_rate=1e-12", "--seeds=2", f"--out={tmp_path / 'teacher'}"]
+    done(Run(tmp_path / "teacher", words, launch("train_teacher", *words, draw=False)))
+    still = [f"--teacher={tmp_path / 'teacher'}", "--learning_rates=1e-12", "--omit=1"]
+    run = distil(*still, "--initial=own,teacher")
+    done(run)
+    assert [s.get("initial") for s in config_of(run.folder)["settings"]] == [None, "teacher"]
+    theirs, ours = arrays_of(tmp_path / "teacher" / "teachers"), arrays_of(run.folder / "students")
+    for name in ("hidden_0/kernel", "logits/kernel"):
+        own, shared = ours[name][:2], ours[name][2:]
+        np.testing.assert_allclose(shared, theirs[name], atol=1e-8)
+        assert np.abs(own - theirs[name]).max(axis=(1, 2)).min() > 0.1
+    alone = arrays_of(distil(*still, "--initial=own").folder / "students")  # a word changes no other's draws
+    np.testing.assert_array_equal(alone["logits/kernel"], ours["logits/kernel"][:2])
+    refused = distil(*still, "--initial=teacher", "--model=mlp-9")
+    assert refused.outcome.status == 2
+    assert "--initial=teacher needs its network: expected --model=mlp-8; given mlp-9" in refused.outcome.err
+
+
 def test_teacher_and_student_have_a_normalisation_each(launch, home, toy, distil, tmp_path):
     """The teacher's is in its checkpoint, with which distil asks it; the student's is none."""
     words = [*toy.words, "--normalize=data", f"--out={tmp_path / 'teacher'}"]
@@ -1209,6 +1229,8 @@ BAD_INPUT = {
     "transfer of itself": (["--transfer=digits"], "is the data set itself"),
     "unknown signal": (["--signals=full,loud"], "malformed --signals: expected each once of full, "),
     "signal of labels": (["--loss=hard_label", "--signals=top1"], "--signals are of soft targets"),
+    "initial of nobody": (["--initial=own,mine"], "malformed --initial: expected each once of own, teacher"),
+    "initial of no teacher": (["--loss=labels", "--teacher=", "--initial=teacher"], "without a teacher"),
     "half an example left": (["--omit=3", "--left=0.5"], "malformed --left"),
     "left of nothing": (["--left=5"], "--left means nothing here"),
     "track without validation": (["--track", "--validation_fraction=0"], "--track needs a validation split"),
