@@ -64,7 +64,8 @@ def load_other(name: str, dataset: data.Dataset) -> Transfer:
         raise InputError(f"{given} has images of another shape", f"{own}, as {dataset.name} has", theirs)
     if other.fingerprint == dataset.fingerprint:
         raise InputError(f"{given} is the data set itself", f"another, or --transfer={OWN}", dataset.name)
-    return Transfer(other.train_images, {"name": other.name, "fingerprint": other.fingerprint})
+    description = {"name": other.name, "fingerprint": other.fingerprint}
+    return Transfer(other.train_images, description | {"examples": len(other.train_images)})
 
 
 def _size_of(name: str) -> int | None:

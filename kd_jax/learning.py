@@ -82,11 +82,15 @@ def speeds(curves: Curves, config: dict[str, Any], level: float) -> dict[str, Sp
 
 
 def updates_per_epoch(config: dict[str, Any]) -> int | None:
-    """Of every run, whatever its mask keeps: see train.Config. None where config.json does not say."""
+    """Of every run, whatever its mask keeps: see train.Config. None where config.json does not say, or where
+    the settings of subliminal learning have data of different sizes."""
     batch_size = config["flags"].get("batch_size")
     if not isinstance(batch_size, int) or batch_size < 1:
         return None
-    return -(-config["data"]["train"] // batch_size)
+    if any("classes" in setting for setting in config["settings"]):
+        return None
+    examples = (config.get("transfer") or {}).get("examples", config["data"]["train"])
+    return -(-examples // batch_size)
 
 
 def _interval(setting: str, by_seed: dict[int, dict[int, float]], measure: Any, teachers: Any) -> Interval:

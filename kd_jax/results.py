@@ -12,8 +12,9 @@ config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": 
                 "settings": [{"name", "missing": [class indices], and the values that make the setting; null
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
-                "question": the line that heads the report, and "continued": a list with an object (device,
-                versions and the like) for each time that the run was continued.
+                "question": the line that heads the report, "transfer": {"name", "fingerprint",
+                "examples"} of another data set whose images students were taught on, and "continued": a list
+                with an object (device, versions and the like) for each time that the run was continued.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions; with --track also
                 accuracy and accuracy_missing followed by _corrected, under the bias that the known share of

@@ -102,6 +102,11 @@ def test_updates_an_epoch():
     assert learning.updates_per_epoch(config_of(CURVES, batch_size=32)) == 2  # the last one filled up
     assert learning.updates_per_epoch(config_of(CURVES)) is None
     assert learning.updates_per_epoch(config_of(CURVES, batch_size=0)) is None
+    foreign = config_of(CURVES, batch_size=30) | {"transfer": {"name": "clothes", "examples": 95}}
+    assert learning.updates_per_epoch(foreign) == 4
+    own = config_of(CURVES, batch_size=30)
+    several = [setting | {"classes": 2} for setting in own["settings"]]  # data of its own
+    assert learning.updates_per_epoch(own | {"settings": several}) is None
 
 
 # The report
