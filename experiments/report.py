@@ -100,6 +100,8 @@ def _figures(content: Content) -> dict[str, bytes]:
     from kd_jax import plots  # matplotlib takes half a second, so only where it is used
 
     config, values, rows = content.run.config, content.values, content.run.results
+    if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
+        return {"axis": plots.to_png(plots.axis(values, config))}
     corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:

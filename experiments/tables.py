@@ -30,7 +30,7 @@ README = REPOSITORY / "README.md"
 FIXED_FILE = "fixed_bias.json"
 SMALL = (
     "config.json", "summary.json", "representation.csv",
-    "figures/bias_curve.png", "figures/class_bars.png", "figures/features.png",
+    "figures/axis.png", "figures/bias_curve.png", "figures/class_bars.png", "figures/features.png",
 )  # fmt: skip
 
 

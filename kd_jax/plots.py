@@ -16,15 +16,18 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from kd_jax import results
+from kd_jax.axis import LABELS, Axis, axis_of, controls_of
 from kd_jax.learning import judged_split
 from kd_jax.stats import Interval
 from kd_jax.summary import Values, absence, interval_of, teachers_of, units_of
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BEFORE, AFTER, SHADE, GREY = COLOURS[0], COLOURS[1], "#E4E4E4", "#BBBBBB"
+MARKERS = "osD^vPX"
+CONTROL = "#777777"
 MOST_CURVES = len(COLOURS)
 MOST_PANELS = 6
 MOST_BANDS = 4
@@ -212,6 +215,91 @@ def bias_curve(
         _legend(figure)
         _heading(figure, f"Accuracy against bias: {_sample(config)}{_not_shown(left_out)}")
     return figure
+
+
+def axis(values: Values, config: dict[str, Any]) -> Figure:
+    """Test accuracy (%) of the students of subliminal learning against the value in which they differ most
+    (see axis.py), mean and interval over seeds: numbers along a line, words below each other. A colour for
+    each combination of the other values; grey are their teachers, and these untrained (reference)."""
+    settings = config["settings"]
+    shown = axis_of([setting for setting in settings if setting["outputs"] is not None])
+    places = list(dict.fromkeys(shown.places.values()))
+    at = {place: place if shown.numeric else number for number, place in enumerate(places)}
+    rows = {
+        s["name"]: _percent([values.get((s["name"], "test", "none", "all", "accuracy"))])[0] for s in settings
+    }
+    with matplotlib.rc_context(_STYLE):
+        height = 3.6 if shown.numeric else 2.0 + 0.3 * len(places)
+        figure = Figure(figsize=(5.2, height), layout="constrained")
+        axes = figure.subplots()
+        for (kind, own), line in zip(controls_of(settings).items(), ("--", ":"), strict=False):
+            if len(set(own.values())) == 1:
+                _span(axes, rows[next(iter(own.values()))], line, kind, upright=not shown.numeric)
+                continue
+            points = {at[shown.places[student]]: rows[control] for student, control in own.items()}
+            _series(axes, points, CONTROL, "_" if shown.numeric else "|", line, kind, not shown.numeric)
+        labels = list(dict.fromkeys(shown.series.values()))
+        for number, label in enumerate(labels):
+            aside = 0.0 if shown.numeric else 0.2 * (number - (len(labels) - 1) / 2)
+            members = [student for student in shown.series if shown.series[student] == label]
+            points = {at[shown.places[student]] + aside: rows[student] for student in members}
+            style = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], "-"
+            _series(axes, points, *style, label or "students", not shown.numeric)
+        _scale(axes, places, shown)
+        _legend(figure)
+        _heading(figure, f"{config['data']['name']}: {_sample(config)}")
+    return figure
+
+
+def _series(
+    axes: Axes,
+    points: dict[float, np.ndarray],
+    colour: str,
+    marker: str,
+    line: str,
+    label: str,
+    upright: bool,
+) -> None:
+    """points: place -> f64[3], mean, low and high. Upright: places go down, without a line through them."""
+    places = sorted(points)
+    rows = np.array([points[place] for place in places])
+    style: dict[str, Any] = {
+        "color": colour,
+        "marker": marker,
+        "markersize": 4.5,
+        "capsize": 2,
+        "label": label,
+    }
+    if upright:
+        axes.errorbar(rows[:, 0], places, xerr=_errors(rows), linestyle="", elinewidth=1.2, **style)
+        return
+    axes.errorbar(places, rows[:, 0], yerr=_errors(rows), linestyle=line, elinewidth=1.0, **style)
+    low, high = np.maximum(rows[:, 1], 0), np.minimum(rows[:, 2], 100)
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _span(axes: Axes, row: np.ndarray, line: str, label: str, upright: bool) -> None:
+    """A mean and its band over the whole of the axis.  row: f64[3], mean, low and high."""
+    mean, low, high = row
+    mark, shade = (axes.axvline, axes.axvspan) if upright else (axes.axhline, axes.axhspan)
+    mark(mean, color=CONTROL, linestyle=line, linewidth=1.3, label=label)
+    if not math.isnan(low):
+        shade(max(low, 0), min(high, 100), color=CONTROL, alpha=0.15, linewidth=0)
+
+
+def _scale(axes: Axes, places: Sequence[Any], shown: Axis) -> None:
+    """Accuracy from 0 to 100 %; a tick at each place, on a logarithmic axis where they span much."""
+    if not shown.numeric:
+        axes.set(xlim=(0, 102), xlabel="test accuracy (%)", ylim=(len(places) - 0.5, -0.5))
+        axes.set_yticks(range(len(places)), [str(place) for place in places])
+        axes.set_title(f"by {LABELS[shown.name]}")
+        axes.grid(axis="y", visible=False)
+        return
+    axes.set(ylim=(0, 102), ylabel="test accuracy (%)", xlabel=LABELS[shown.name])
+    if min(places) > 0 and max(places) >= 8 * min(places):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(places, [f"{place:g}" for place in places])
 
 
 def compression(models: Sequence[tuple[str, Interval, float, float, float]], batch_size: int) -> Figure:

@@ -33,6 +33,7 @@ FLOORS = {
     "results": 2,
     "summary": 2,
     "tidy": 2,
+    "axis": 2,
     "analysis": 2,
     "sweep": 3,
     "assess": 3,
