@@ -2,7 +2,7 @@
 
 Reads the results and the checkpoint of each run folder of train_teacher or distill, counts what its model
 costs, and measures the latency of a forward pass here: the machine should be idle. Prints the table; with
---out, compression.json, .md and .png in that folder hold it.
+--out, compression.json, .md, .png and .svg in that folder hold it.
 
 Latency is that of the compiled forward pass, from uint8 images on the device to logits, on one device (an
 operation uses all cores of a CPU): the median of repeated calls, each waited for, so dispatch is part of it.
@@ -203,7 +203,7 @@ def _interval(entry: dict[str, Any] | None) -> Interval | None:
 
 
 def write(out: Path, content: dict[str, Any], text: str) -> None:
-    """compression.json, .md and .png in the folder `out`."""
+    """compression.json, .md, .png and .svg in the folder `out`."""
     from kd_jax import plots  # matplotlib takes half a second, so only where it is used
 
     points = []
@@ -213,11 +213,11 @@ def write(out: Path, content: dict[str, Any], text: str) -> None:
         )
         milliseconds = [row["latency_ms"][str(size)]["median"] for size in (1, content["batch_size"])]
         points.append((label, _interval(row["results"]["accuracy"]), row["bytes"] / 1e6, *milliseconds))
-    picture = plots.to_png(plots.compression(points, content["batch_size"]))
-    files = {"json": results.to_json(content), "md": text.encode(), "png": picture}
+    drawn = plots.render(plots.compression(points, content["batch_size"]))
+    files = {"json": results.to_json(content), "md": text.encode()} | drawn
     for kind, file in files.items():
         results.write_file(out / f"compression.{kind}", file)
-    print(f"Wrote {out / 'compression.md'}, .json and .png")
+    print(f"Wrote {out / 'compression.md'}, .json, .png and .svg")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Rebuild the report of finished runs from their files alone: report RUN [RUN...] [--reach=PERCENT]
 
 Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.md,
-summary.json and figures/*.png beside them; prints the table. Everything is read and drawn before anything is
-written, and the same files give the same report to the byte.
+summary.json and figures/*.png and .svg beside them; prints the table. Everything is read and drawn before
+anything is written, and the same files give the same report to the byte.
 """
 
 import math
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def build(run_dir: str | Path) -> str:
-    """Writes report.md, summary.json and figures/*.png of a run folder; returns the text for the terminal.
+    """Writes report.md, summary.json and figures/*.png and .svg of a run folder; returns the terminal's text.
 
     Errors: InputError as for `main`.
     """
@@ -87,7 +87,11 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
         settings = [{"name": results.TEACHER, "missing": []}, *settings]
     content = Content(run, values, sums["paired"], settings, head)
     figures = _figures(content)
-    files = {folder / "figures" / f"{name}.png": png for name, png in figures.items()}
+    files = {
+        folder / "figures" / f"{name}.{kind}": drawn
+        for name, kinds in figures.items()
+        for kind, drawn in kinds.items()
+    }
     files[folder / "summary.json"] = results.to_json(sums)
     hidden = hidden_signals.section(folder, run.config)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, hidden, list(figures)).encode()
@@ -96,12 +100,13 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     return files, "\n".join([_terminal(content), "", *soon, f"Report: {folder / 'report.md'}"])
 
 
-def _figures(content: Content) -> dict[str, bytes]:
+def _figures(content: Content) -> dict[str, dict[str, bytes]]:
+    """Of each figure, its file of each kind."""
     from kd_jax import plots  # matplotlib takes half a second, so only where it is used
 
     config, values, rows = content.run.config, content.values, content.run.results
     if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
-        return {"axis": plots.to_png(plots.axis(values, config))}
+        return {"axis": plots.render(plots.axis(values, config))}
     corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
@@ -117,7 +122,7 @@ def _figures(content: Content) -> dict[str, bytes]:
     if any(row.metric.startswith("predicted_as_") and row.setting == name for row in rows):
         shown = list(dict.fromkeys(["none", correction]))
         figures["confusion_matrix"] = plots.confusion_matrix(rows, config, name, shown)
-    return {name: plots.to_png(figure) for name, figure in figures.items()}
+    return {name: plots.render(figure) for name, figure in figures.items()}
 
 
 # Sentences

@@ -67,8 +67,8 @@ def main(argv: Sequence[str]) -> None:
         if student.seed == study.students[0].seed:
             last[student.setting] = (student, features)
     results.write_representation(study.folder, rows)
-    figure = picture(study, last, splits["test"][1])
-    results.write_file(study.folder / hidden_signals.FIGURE, figure)
+    for kind, drawn in picture(study, last, splits["test"][1]).items():
+        results.write_file((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
     print(report.build(study.folder))
 
 
@@ -201,18 +201,20 @@ def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict
     return analysis.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
 
 
-def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray) -> bytes:
-    """PCA and t-SNE of the first seed's networks, side by side."""
+def picture(
+    study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray
+) -> dict[str, bytes]:
+    """PCA and t-SNE of the first seed's networks, side by side: of each kind of file."""
     from kd_jax import plots
 
-    panels = []
+    places = []
     for setting, (student, features) in last.items():
         member = np.isin(labels, student.missing)[: analysis.MOST_FOR_DISTANCES]
         for how in ("pca", "tsne"):
-            panels.append((setting, how, analysis.embed(features, how), member))
+            places.append((setting, how, analysis.embed(features, how), member))
     names = study.config["data"]["class_names"]
     asked = " + ".join(names[k] for k in study.students[0].missing)
-    return plots.to_png(plots.features(panels, asked))
+    return plots.render(plots.features(places, asked))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ LABELS = {
     "missing": "classes left out",
     "model": "network",
     "outputs": "outputs that students hear",
-    "perturb": "noise added to the initial weights (in their standard deviations)",
+    "perturb": "noise added to the initial weights (their deviations)",
     "share": "initial weights shared with the teacher",
     "temperature": "temperature T",
     "transfer": "images that students are taught on",

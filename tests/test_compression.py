@@ -94,7 +94,7 @@ def test_the_report_as_a_user_gets_it(students, teacher, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == [
-        f"compression.{kind}" for kind in ("json", "md", "png")
+        f"compression.{kind}" for kind in ("json", "md", "png", "svg")
     ]
     text = (out / "compression.md").read_text()
     assert done.stdout.startswith(text)
@@ -176,7 +176,7 @@ def test_the_figure_shows_each_model_in_three_panels():
     np.testing.assert_allclose(bars, [(8.8, 85), (8.8, 95)])
     assert "128" in batch.get_xlabel() and "(MB)" in size.get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["big", "small"]
-    assert plots.to_png(figure).startswith(b"\x89PNG")
+    assert plots.render(figure)["png"].startswith(b"\x89PNG")
 
 
 def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):

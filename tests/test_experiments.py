@@ -97,7 +97,7 @@ def serve() -> None:
     """The launcher's other end: a request a line from stdin, a reply a line to what was stdout at first."""
     app.define_help_flags()
     builtin = set(flags.FLAGS)
-    rename, render = os.replace, plots.to_png
+    rename, render = os.replace, plots.render
     with os.fdopen(os.dup(1), "w") as replies:
         for line in sys.stdin:
             request = json.loads(line)
@@ -108,7 +108,7 @@ def serve() -> None:
                 rename(source, target)
 
             os.replace = replace  # type: ignore[assignment]
-            plots.to_png = render if request["draw"] else lambda figure: b""
+            plots.render = render if request["draw"] else lambda figure: {"png": b"", "svg": b""}
             print(json.dumps(_captured(request)), file=replies, flush=True)
             # As if never imported: both entry points have a flag --omit.
             for module in [module for module in sys.modules if module.split(".")[0] == "experiments"]:
@@ -306,9 +306,13 @@ def test_both_run_folders_hold_what_they_are_to_hold(teacher, sweep):
     for run, files in ((teacher, TEACHER_FILES), (sweep, STUDENT_FILES)):
         done(run)
         assert {path.name for path in run.folder.iterdir()} == files  # and no checkpoints, no temporary file
-        figures = {"class_bars.png", "confusion_matrix.png", "learning_curves.png"}
-        figures |= {"bias_curve.png"} if run is sweep else set()
-        assert {path.name for path in (run.folder / "figures").iterdir()} == figures
+        names = {"class_bars", "confusion_matrix", "learning_curves"} | (
+            {"bias_curve"} if run is sweep else set()
+        )
+        figures = {f"{name}.png" for name in names}
+        assert {path.name for path in (run.folder / "figures").iterdir()} == figures | {
+            f"{name}.svg" for name in names
+        }
         for figure in figures:
             with Image.open(run.folder / "figures" / figure) as image:
                 assert min(image.size) > 200 and len(np.unique(np.asarray(image))) > 10

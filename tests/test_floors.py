@@ -65,7 +65,7 @@ SAME_FLOOR = {
 OWNERS = {
     "flax.linen": "kd_jax/models/",
     "orbax": "kd_jax/checkpoint.py",
-    "matplotlib": "kd_jax/plots.py",
+    "matplotlib": "kd_jax/plots/",
 }
 NEVER = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
 NEVER_IN_THE_LIBRARY = ("absl.flags", "tensorflow", "time", "datetime", "experiments", "tests")
@@ -207,7 +207,7 @@ def test_each_breach_is_seen(path, source):
         ("kd_jax/metrics.py", "from kd_jax.losses import cross_entropy"),
         ("kd_jax/models/__init__.py", "import flax.linen as nn\nfrom kd_jax.models.mlp import mlp"),
         ("kd_jax/checkpoint.py", "from orbax.checkpoint import v1 as ocp"),
-        ("kd_jax/plots.py", "from matplotlib.figure import Figure\nfrom kd_jax import results"),
+        ("kd_jax/plots/style.py", "from matplotlib.figure import Figure\nfrom kd_jax import results"),
         (
             "kd_jax/data.py",
             "import tensorflow_datasets\nimport numpy as np\nnp.load('a', allow_pickle=False)",

@@ -1,14 +1,18 @@
 """The report of a run folder whose every number is derived by hand, and what its figures show."""
 
+import io
 import itertools
 import math
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
+from PIL import Image
 
 from experiments import report
 from kd_jax import plots, results, summary
@@ -112,6 +116,18 @@ def toy_curve():
 
 
 @pytest.fixture
+def drawn():
+    """For a test that looks at the files of figures."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+
+
+@pytest.fixture
 def folder(tmp_path):
     return write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
 
@@ -146,7 +162,7 @@ def test_the_tables_by_hand(folder):
     assert cells(text, "teacher_matched - none", SOFT, "all") == ["+13.33", "-8.57 to +35.24", "0.12", "3"]
 
 
-def test_the_report_says_what_it_must(folder):
+def test_the_report_says_what_it_must(drawn, folder):
     report.build(folder)
     text = (folder / "report.md").read_text()
     assert text.startswith("# toy\n\nCan a student classify what it never saw")
@@ -165,7 +181,8 @@ def test_the_report_says_what_it_must(folder):
     for name in ("class_bars", "learning_curves", "bias_curve", "confusion_matrix"):
         assert f"](figures/{name}.png)" in text
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert len(list((folder / "figures").iterdir())) == 4
+        assert ElementTree.parse(folder / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
+    assert len(list((folder / "figures").iterdir())) == 8
 
 
 def test_the_other_measures_by_hand(folder):
@@ -219,7 +236,7 @@ def test_a_question_of_ones_own_heads_the_report(tmp_path):
     assert "Do 2s come back?" in (folder / "report.md").read_text()
 
 
-def test_what_is_tuned_on_the_test_split_heads_nothing(tmp_path):
+def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     rows = [row for row in toy_rows() if row.correction != "teacher_matched"]
     folder = write_run(tmp_path, SETTINGS, rows, toy_history(), toy_curve())
     answer, table = report.build(folder).split("\n\n")[:2]
@@ -229,10 +246,12 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(tmp_path):
     content = report.Content(run, summary.lookup(sums), sums["paired"], SETTINGS, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
     of_content, of_tuned = report._figures(content), report._figures(tuned)
-    assert of_content["confusion_matrix"] == (folder / "figures" / "confusion_matrix.png").read_bytes()
+    for kind in ("png", "svg"):
+        file = folder / "figures" / f"confusion_matrix.{kind}"
+        assert of_content["confusion_matrix"][kind] == file.read_bytes()
     assert of_content["confusion_matrix"] != of_tuned["confusion_matrix"]
-    uncorrected = plots.to_png(plots.class_bars(content.values, run.config, {}))
-    assert uncorrected == (folder / "figures" / "class_bars.png").read_bytes()
+    uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
+    assert uncorrected["png"] == (folder / "figures" / "class_bars.png").read_bytes()
 
 
 def test_a_teacher_that_saw_the_validation_images(folder):
@@ -271,7 +290,7 @@ def test_whose_accuracy_stands_beside_that_of_an_ensembles_student(tmp_path, tea
     assert f", {words} %" in text
 
 
-def test_a_setting_may_lack_a_value(tmp_path):
+def test_a_setting_may_lack_a_value(drawn, tmp_path):
     settings = [{"temperature": None, **SETTINGS[0]}, {"temperature": 20.0, **SETTINGS[1]}]
     changed = write_run(tmp_path / "changed", settings, toy_rows(), toy_history(), toy_curve())
     plain = write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
@@ -288,7 +307,7 @@ def test_flags_of_training_are_refused(folder):
     assert done.stderr.startswith("error: a flag that means nothing here") and "--seeds" in done.stderr
 
 
-def test_rebuilding_gives_the_same_bytes(folder):
+def test_rebuilding_gives_the_same_bytes(drawn, folder):
     first = report.build(folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert report.build(folder) == first
@@ -366,7 +385,7 @@ def test_one_seed_without_validation_history_or_teacher(tmp_path):
     text = report.build(folder)
     assert text.startswith(f"The student ({ALL}) gets 96.67 % of the test examples right; 1 seed.")
     assert "One seed, so no interval." in text and "±" not in text and "interval of each class" not in text
-    assert [path.name for path in (folder / "figures").iterdir()] == ["class_bars.png"]
+    assert {path.name for path in (folder / "figures").iterdir()} == {"class_bars.png", "class_bars.svg"}
 
 
 @pytest.mark.parametrize(
@@ -431,6 +450,11 @@ def labels_of(figure):
     return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
+def notes_of(figure):
+    """What stands below the figure, whose title is a text of its own kind."""
+    return [text.get_text() for text in figure.texts if text is not figure._suptitle]
+
+
 def test_learning_curves(run):
     left, right = (figure := plots.learning_curves(run.history, run.config)).axes
     assert labels_of(figure) == [ALL, SOFT]
@@ -443,7 +467,7 @@ def test_learning_curves(run):
     band = np.asarray(right.collections[0].get_paths()[0].vertices)[:, 1]
     assert (band.min(), band.max()) == pytest.approx((0.0, 44.84), abs=0.01)
     assert "(%)" in left.get_ylabel() and left.get_xlabel() == "epoch"
-    assert "n = 3 seeds" in figure.get_suptitle()
+    assert notes_of(figure) == ["toy; mean; bands: 95 % Student t interval; n = 3 seeds."]
 
 
 def test_learning_curves_without_a_validation_split(run):
@@ -456,7 +480,13 @@ def test_learning_curves_of_many_settings_stay_readable():
     settings = [{"name": f"s{i}", "missing": []} for i in range(20)]
     runs = [{"run": i, "setting": f"s{i}", "seed": 0, "teacher_seed": None} for i in range(20)]
     history = [HistoryRow(i, f"s{i}", 0, 1, "validation", "accuracy", i / 20) for i in range(20)]
-    figure = plots.learning_curves(history, {"settings": settings, "runs": runs})
+    config = {"settings": settings, "runs": runs, "data": {"name": "/data/of/toys"}}
+    figure = plots.learning_curves(history, config)
+    assert notes_of(figure) == ["toys; one seed, so no interval."]
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[13:]
+    }
+    assert len(looks) == len(set(zip(*looks, strict=True)).pop()) == 7
     assert labels_of(figure) == ["13 other settings", *(f"s{i}" for i in range(13, 20))]
 
 
@@ -472,6 +502,36 @@ def test_class_bars(run, values):
     assert set(labels_of(figure)) == {
         "as trained", "bias corrected, teacher_matched", "never seen in training",
     }  # fmt: skip
+
+
+def test_class_bars_where_nothing_is_missing(run, values):
+    config = run.config | {"settings": SETTINGS[:1]}
+    (axes,) = plots.class_bars(values, config, {}).axes
+    (points,) = axes.containers
+    np.testing.assert_allclose(np.asarray(points.lines[0].get_xydata()), [[0, 100], [1, 90], [2, 100]])
+    assert axes.get_ylim()[0] > 80
+
+
+def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
+    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    files = plots.render(figure)
+    assert files == plots.render(plots.class_bars(values, run.config, {SOFT: "teacher_matched"}))
+    with Image.open(io.BytesIO(files["png"])) as image:
+        assert image.size[0] == 7.2 * 300 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    text = " ".join(ElementTree.fromstring(files["svg"]).itertext())
+    for words in ("accuracy (%)", "never seen in training", "95 % Student t interval; n = 3 seeds.", SOFT):
+        assert words in text
+    assert b"20" not in files["svg"].split(b"<metadata>")[1].split(b"</metadata>")[0]  # no date
+
+
+def test_legend_and_note_stand_below_the_panels(drawn, run, values):
+    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    plots.render(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (legend,), (note,) = figure.legends, [text for text in figure.texts if text is not figure._suptitle]
+    lowest = min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
+    box = legend.get_window_extent(renderer)
+    assert lowest >= box.y1 and box.y0 >= note.get_window_extent(renderer).y1 and box.x0 > 0
 
 
 def test_bias_curve(run, values):
@@ -531,8 +591,8 @@ def test_confusion_matrix(run):
     assert [tick.get_text() for tick in before.get_yticklabels()] == ["0", "1", "2 *"]
 
 
-def test_undefined_values_leave_gaps_not_errors(run, values):
+def test_undefined_values_leave_gaps_not_errors(drawn, run, values):
     values = {
         key: value._replace(mean=math.nan, low=math.nan, high=math.nan) for key, value in values.items()
     }
-    assert plots.to_png(plots.class_bars(values, run.config, {}))
+    assert plots.render(plots.class_bars(values, run.config, {}))

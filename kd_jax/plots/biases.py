@@ -1,0 +1,98 @@
+"""The figure of a bias: what adding it to the missing classes' logits does to each part of the classes."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kd_jax import results
+from kd_jax.plots.curves import MOST_PANELS, point
+from kd_jax.plots.style import DARK, PAGE, band, finish, look_of, not_shown, panels, sample, style
+from kd_jax.summary import Values, teachers_of
+
+_LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
+
+
+def bias_curve(
+    curve: Sequence[results.BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
+) -> Figure:
+    """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
+    (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
+    each correction chose, also where it lies outside the curve."""
+    left_out = len(settings) - MOST_PANELS
+    settings = list(settings)[:MOST_PANELS]
+    columns = min(len(settings), 3)
+    rows = math.ceil(len(settings) / columns)
+    width = PAGE if columns > 1 else 4.6
+    with style():
+        figure, grid = panels(width, 2.3 * rows, rows, columns, sharey=True)
+        for axes in grid.ravel()[len(settings) :]:
+            axes.set_axis_off()
+        for axes, name in zip(grid.ravel(), settings, strict=False):
+            for number, (part, points) in enumerate(_by_bias(curve, values, config, name)):
+                look = look_of(number) | {"linestyle": "-"}  # the other lines are those of corrections
+                band(axes, points, f"{part} classes", **look)
+            beyond = _mark_chosen(axes, values, name)
+            room = int(17 * width / columns)
+            words = "added to the missing classes' logits (nats)" if columns < 3 else "bias (nats)"
+            label = f"{words}\n{textwrap.fill(beyond, room)}".strip()
+            title = textwrap.fill(name, room - 6, break_long_words=True)
+            axes.set(title=title, ylim=(-2, 102), xlabel=label)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("test accuracy (%)")
+        note = f"{sample(config, 'bands')} Vertical lines: mean bias chosen.{not_shown(left_out)}"
+        finish(figure, "Accuracy against the bias of the missing classes' logits", note)
+    return figure
+
+
+def _mark_chosen(axes: Axes, values: Values, setting: str) -> str:
+    """A vertical line at the mean bias that each correction chose; the axis extends to it. What is further
+    from the curve than the curve is wide would squash it, and is returned in words instead."""
+    low, high = axes.dataLim.intervalx
+    beyond = []
+    for correction, line in _LINES.items():
+        chosen = values.get((setting, "test", correction, "missing", "bias"))
+        if chosen is None:
+            continue
+        if max(low - chosen.mean, chosen.mean - high) > high - low:
+            beyond.append(f"{correction} {chosen.mean:.1f}")
+        else:
+            label = f"bias chosen, {correction}"
+            axes.axvline(chosen.mean, color=DARK, linestyle=line, linewidth=1.0, label=label)
+    return f"chosen beyond this axis: {', '.join(beyond)}" if beyond else ""
+
+
+def _by_bias(
+    curve: Sequence[results.BiasRow], values: Values, config: dict[str, Any], setting: str
+) -> list[tuple[str, np.ndarray]]:
+    """(part, f64[points,4]: bias, mean, low, high in %) for the missing, the kept and all classes; a part's
+    accuracy weighs each class by its number of test examples."""
+    missing = set(next(s["missing"] for s in config["settings"] if s["name"] == setting))
+    every = set(range(config["data"]["num_classes"]))
+    totals = {k: getattr(values.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
+    accuracies: dict[float, dict[int, dict[int, float]]] = {}
+    for row in curve:
+        if row.setting == setting and not math.isnan(row.accuracy):
+            accuracies.setdefault(row.bias, {}).setdefault(row.seed, {})[row.class_] = row.accuracy
+
+    def share(by_class: dict[int, float], part: set[int]) -> float:
+        total = sum(totals[k] for k in part & by_class.keys())
+        return sum(totals[k] * by_class[k] for k in part & by_class.keys()) / total if total else math.nan
+
+    teachers = teachers_of(config)
+    return [
+        (
+            part,
+            np.array(
+                [
+                    point(bias, setting, {seed: share(c, members) for seed, c in by_seed.items()}, teachers)
+                    for bias, by_seed in sorted(accuracies.items())
+                ]
+            ),
+        )
+        for part, members in (("missing", missing), ("kept", every - missing), ("all", every))
+    ]

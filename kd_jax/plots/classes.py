@@ -1,0 +1,146 @@
+"""Figures of single classes: bars of their accuracies, and what is taken for what."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kd_jax import results
+from kd_jax.plots.curves import MOST_PANELS
+from kd_jax.plots.style import (
+    COLOURS,
+    COLUMN,
+    DARK,
+    PAGE,
+    SHADE,
+    errors,
+    finish,
+    look_of,
+    not_shown,
+    panels,
+    percent,
+    sample,
+    style,
+)  # fmt: skip
+from kd_jax.summary import Values, absence
+
+MOST_CLASSES, MOST_NUMBERS = 20, 12
+_BARS: tuple[dict[str, Any], ...] = (
+    {"color": COLOURS[0]},
+    {"color": COLOURS[1], "hatch": "////", "edgecolor": "white"},
+)
+
+
+def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
+    """Test accuracy (%) of each class, one panel a setting, bars before and after the correction that
+    `corrections` names for the setting (none: one bar); the missing classes are shaded. With more than 20
+    classes the bars are all, kept and missing. At most 6 settings, those with missing classes first.
+    Where nothing is missing, points in one panel, on an axis that shows how they differ."""
+    settings = sorted(config["settings"], key=lambda setting: not setting["missing"])[:MOST_PANELS]
+    many = config["data"]["num_classes"] > MOST_CLASSES
+    classes = ["all", "kept", "missing"] if many else [str(i) for i in range(config["data"]["num_classes"])]
+    names = classes if many else config["data"]["class_names"]
+    some_missing = any(setting["missing"] for setting in settings)
+    rows = len(settings) if some_missing else 1
+    with style():
+        figure, grid = panels(
+            PAGE, 1.1 * rows + (0.5 if some_missing else 1.2), rows, sharex=True, sharey=True
+        )
+        for axes, setting in zip(grid[:, 0], settings if some_missing else (), strict=False):
+            after = corrections.get(setting["name"], "none")
+            _bars(axes, values, setting, classes, list(dict.fromkeys(["none", after])))
+        if not some_missing:
+            _points(grid[0, 0], values, settings, classes)
+        turned: dict[str, Any] = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 8 else {}
+        grid[-1, 0].set_xticks(range(len(classes)), names, **turned)
+        grid[-1, 0].set_xlabel("class")
+        left_out = not_shown(len(config["settings"]) - len(settings))
+        finish(figure, "Test accuracy of each class", sample(config, "whiskers") + left_out)
+    return figure
+
+
+def _bars(
+    axes: Axes, values: Values, setting: dict[str, Any], classes: Sequence[str], shown: Sequence[str]
+) -> None:
+    """One panel.  shown: corrections, the first of them none."""
+    for place, correction in enumerate(shown):
+        keys = [(setting["name"], "test", correction, class_, "accuracy") for class_ in classes]
+        rows = percent(values.get(key) for key in keys)
+        at = np.arange(len(classes)) + (place - (len(shown) - 1) / 2) * 0.4
+        label = "as trained" if correction == "none" else f"bias corrected, {correction}"
+        error = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8, "ecolor": DARK}
+        look = _BARS[place]
+        axes.bar(at, rows[:, 0], 0.4, label=label, yerr=errors(rows), error_kw=error, linewidth=0, **look)
+    missing = {*map(str, setting["missing"]), "missing"} if setting["missing"] else set()
+    for index in [index for index, class_ in enumerate(classes) if class_ in missing]:
+        axes.axvspan(index - 0.5, index + 0.5, color=SHADE, zorder=0, linewidth=0, label=absence([setting]))
+    axes.set(title=setting["name"], xlim=(-0.5, len(classes) - 0.5), ylim=(0, 104), ylabel="accuracy (%)")
+    axes.set_yticks([0, 50, 100])
+    axes.grid(axis="x", visible=False)
+
+
+def _points(axes: Axes, values: Values, settings: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+    """Of each class its settings side by side, as trained."""
+    for number, setting in enumerate(settings):
+        rows = percent(values.get((setting["name"], "test", "none", c, "accuracy")) for c in classes)
+        at = np.arange(len(classes)) + (number - (len(settings) - 1) / 2) * 0.7 / len(settings)
+        look = {"capsize": 2, "elinewidth": 0.9} | look_of(number) | {"linestyle": ""}
+        axes.errorbar(at, rows[:, 0], yerr=errors(rows), label=setting["name"], **look)
+    axes.set(xlim=(-0.5, len(classes) - 0.5), ylabel="accuracy (%)")
+    axes.grid(axis="x", visible=False)
+
+
+def confusion_matrix(
+    rows: Iterable[results.ResultRow], config: dict[str, Any], setting: str, corrections: Sequence[str]
+) -> Figure:
+    """Of each true class (row), the share in % that is called each class (column): the mean over seeds, one
+    panel a correction; the missing classes' names are marked by *. Of more than 12 classes no numbers stand
+    in the cells, of more than 20 only the missing ones are named."""
+    count = config["data"]["num_classes"]
+    (own,) = (s for s in config["settings"] if s["name"] == setting)
+    missing = own["missing"]
+    names = [name + (" *" if i in missing else "") for i, name in enumerate(config["data"]["class_names"])]
+    rows = list(rows)
+    named = range(count) if count <= MOST_CLASSES else missing[:MOST_CLASSES]
+    single = len(corrections) == 1
+    with style(**{"axes.grid": False, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}):
+        figure, grid = panels(COLUMN + 0.6 if single else PAGE, 3.1, 1, len(corrections), sharey=True)
+        for axes, correction in zip(grid[0], corrections, strict=True):
+            shares = _shares(rows, count, setting, correction)
+            image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+            axes.set(title="as trained" if correction == "none" else f"bias corrected, {correction}")
+            axes.set_xlabel("called")
+            turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
+            axes.set_xticks(named, [names[i] for i in named], **turned)
+            axes.set_yticks(named, [names[i] for i in named])
+            if count <= MOST_NUMBERS:
+                _numbers(axes, shares)
+        grid[0, 0].set_ylabel("true class")
+        figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
+        marked = f" * {absence([own])}." if missing else ""
+        finish(figure, f"Confusion on the test split: {setting}", sample(config) + marked)
+    return figure
+
+
+def _shares(rows: Iterable[results.ResultRow], count: int, setting: str, correction: str) -> np.ndarray:
+    """f64[K,K], %: the mean over seeds of the row-normalised counts; a row without examples is 0."""
+    counts: dict[int, np.ndarray] = {}
+    for row in rows:
+        here = (row.setting, row.split, row.correction) == (setting, "test", correction)
+        if here and row.class_.isdigit() and row.metric.startswith("predicted_as_"):
+            called = int(row.metric.removeprefix("predicted_as_"))
+            counts.setdefault(row.seed, np.zeros((count, count)))[int(row.class_), called] = row.value
+    if not counts:
+        return np.zeros((count, count))
+    stacked = np.stack(list(counts.values()))
+    return 100 * (stacked / np.maximum(stacked.sum(-1, keepdims=True), 1)).mean(0)
+
+
+def _numbers(axes: Axes, shares: np.ndarray) -> None:
+    for (true, called), share in np.ndenumerate(shares):
+        if share >= 0.05:
+            text = f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"
+            colour = "white" if share > 50 else "black"
+            axes.text(called, true, text, ha="center", va="center", fontsize=5.5, color=colour)

@@ -1,0 +1,151 @@
+"""Figures of training: accuracy against epoch."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kd_jax import results
+from kd_jax.learning import judged_split
+from kd_jax.plots.style import (
+    COLOURS,
+    COLUMN,
+    DARK,
+    GREY,
+    PAGE,
+    band,
+    finish,
+    look_of,
+    not_shown,
+    panels,
+    sample,
+    style,
+    whole_ticks,
+)  # fmt: skip
+from kd_jax.summary import interval_of, teachers_of
+
+MOST_CURVES = len(COLOURS)
+MOST_BANDS = 4
+MOST_PANELS = 6
+_TITLES = {
+    "accuracy": "all classes",
+    "accuracy_missing": "classes missing from the training data",
+    "accuracy_missing_corrected": "the missing ones, bias corrected",
+    "accuracy_missing_probe": "the missing ones, by a linear probe",
+}
+
+
+def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any]) -> Figure:
+    """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
+    most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
+    missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
+    those with missing classes first, then those with the best last mean."""
+    split = judged_split(history)
+    curves = _curves(history, config, split)
+    settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
+    metrics = [m for m in _TITLES if any((s, m) in curves for s in settings)] or ["accuracy"]
+
+    def rank(name: str) -> tuple[bool, float]:
+        return (name, "accuracy_missing") not in curves, -curves[name, "accuracy"][-1, 1]
+
+    best = sorted(settings, key=rank)[:MOST_CURVES]
+    coloured = [name for name in settings if name in best]
+    shaded = len(coloured) <= MOST_BANDS
+    rows, columns = math.ceil(len(metrics) / 2), min(2, len(metrics))
+    with style():
+        figure, grid = panels(PAGE if columns == 2 else COLUMN, 2.3 * rows, rows, columns)
+        for axes in grid.ravel()[len(metrics) :]:
+            axes.set_axis_off()
+        for axes, metric in zip(grid.ravel(), metrics, strict=False):
+            for name in [s for s in settings if s not in best and (s, metric) in curves]:
+                epoch, mean, _, _ = curves[name, metric].T
+                label = f"{len(settings) - len(best)} other settings"
+                axes.plot(epoch, mean, color=GREY, linewidth=0.6, label=label)
+            for number, name in enumerate(coloured):
+                if (name, metric) in curves:
+                    band(axes, curves[name, metric], name, shaded, **look_of(number))
+            axes.set_title(_TITLES[metric])
+            _epochs(axes, split)
+            if metric != "accuracy":
+                axes.set_ylim(-2, 102)
+        finish(figure, "Learning curves", sample(config, "bands" if shaded else ""))
+    return figure
+
+
+def _epochs(axes: Axes, split: str) -> None:
+    axes.set(xlabel="epoch", ylabel=f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
+    whole_ticks(axes)
+
+
+def is_grid(settings: Sequence[dict[str, Any]]) -> bool:
+    """Whether the settings that have a temperature differ in it and in alpha, by several values of each, and
+    all of them in nothing else: then a panel a temperature shows what neither one does alone."""
+    distilled = [setting for setting in settings if setting.get("temperature") is not None]
+    values = [{setting.get(name) for setting in distilled} for name in ("temperature", "alpha")]
+    free = ("name", "temperature", "alpha")
+    rest = [{key: value for key, value in setting.items() if key not in free} for setting in settings]
+    return min(map(len, values)) > 1 and all(others == rest[0] for others in rest)
+
+
+def learning_grid(
+    history: Sequence[results.HistoryRow], config: dict[str, Any], level: float = math.nan
+) -> Figure:
+    """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
+    most), the students without a teacher black in every panel; `level`, a fraction, as a line."""
+    split = judged_split(history)
+    curves = _curves(history, config, split)
+    settings = [s for s in config["settings"] if (s["name"], "accuracy") in curves]
+    distilled = [s for s in settings if s.get("temperature") is not None]
+    temperatures = sorted({s["temperature"] for s in distilled})[:MOST_PANELS]
+    alphas = sorted({s["alpha"] for s in distilled})[: MOST_CURVES - 1]
+    rows = max(1, math.ceil(len(temperatures) / 3))
+    columns = max(1, math.ceil(len(temperatures) / rows))
+    shown = [s for s in distilled if s["temperature"] in temperatures and s["alpha"] in alphas]
+    with style():
+        figure, grid = panels(PAGE, 0.3 + 2.0 * rows, rows, columns, sharex=True, sharey=True)
+        for axes in grid.ravel()[len(temperatures) :]:
+            axes.set_axis_off()
+        for axes, temperature in zip(grid.ravel(), temperatures, strict=False):
+            for setting in (s for s in settings if s.get("temperature") is None):
+                band(axes, curves[setting["name"], "accuracy"], setting["name"], **look_of(MOST_CURVES - 1))
+            for setting in (s for s in shown if s["temperature"] == temperature):
+                label, look = f"alpha={setting['alpha']:g}", look_of(alphas.index(setting["alpha"]))
+                band(axes, curves[setting["name"], "accuracy"], label, **look)
+            if not math.isnan(level):
+                label = f"{100 * level:g} %"
+                axes.axhline(100 * level, color=DARK, linestyle=":", linewidth=1.0, label=label)
+            axes.set_title(f"T={temperature:g}")
+            _epochs(axes, split)
+        for axes in grid.ravel():
+            axes.label_outer()
+        left_out = not_shown(len(distilled) - len(shown))
+        finish(figure, "Learning curves, a panel a temperature", sample(config, "bands") + left_out)
+    return figure
+
+
+def _curves(
+    history: Iterable[results.HistoryRow], config: dict[str, Any], split: str
+) -> dict[tuple[str, str], np.ndarray]:
+    """(setting, metric) -> f64[E,4]: epoch, mean, low, high in %, where defined."""
+    values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
+    for row in history:
+        shown = row.split == split and row.metric in _TITLES
+        if shown and not math.isnan(row.value):
+            by_epoch = values.setdefault((row.setting, row.metric), {})
+            by_epoch.setdefault(row.epoch, {})[row.seed] = row.value
+    teachers = teachers_of(config)
+    return {
+        key: np.array([point(epoch, key[0], by_epoch[epoch], teachers) for epoch in sorted(by_epoch)])
+        for key, by_epoch in values.items()
+    }
+
+
+def point(
+    at: float, setting: str, by_seed: dict[int, float], teachers: dict[Any, Any]
+) -> tuple[float, float, float, float]:
+    """(at, mean, low, high), the latter in %, of values that are fractions."""
+    interval = interval_of(setting, by_seed, teachers)
+    return at, 100 * interval.mean, 100 * interval.low, 100 * interval.high
