@@ -23,10 +23,10 @@ import numpy as np
 from absl import app, flags, logging
 
 from experiments import processes
-from kd_jax import data, models, optim, results
+from kd_jax import data, models, optim, results, train
 from kd_jax.models.normalized import IMAGENET, channel_statistics
 from kd_jax.train import Config
-from kd_jax.types import HParams, InputError, LossFn, Table
+from kd_jax.types import InputError, LossFn, Table
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[1]
@@ -415,31 +415,17 @@ def make_config(
         given = f"{FLAGS.epochs} epochs of {num_updates}"
         raise InputError("too many updates", "fewer than 2^31 in all", given)
     (max_norm,) = parse_numbers("max_norm", str(FLAGS.max_norm))
-    return Config(
-        model=models.build(spec, dataset.num_classes, **model_options),
-        image_shape=dataset.train_images.shape[1:],
-        num_classes=dataset.num_classes,
-        loss_fn=loss_fn,
-        optimizer=optim.OPTIMIZERS[FLAGS.optimizer],
-        schedule=optim.SCHEDULES[FLAGS.schedule](num_updates * FLAGS.epochs),
+    return train.make_config(
+        models.build(spec, dataset.num_classes, **model_options),
+        (num_train, *dataset.train_images.shape[1:]),
+        loss_fn,
+        FLAGS.epochs,
         batch_size=FLAGS.batch_size,
-        num_updates=num_updates,
+        optimizer=optim.OPTIMIZERS[FLAGS.optimizer],
+        schedule=optim.SCHEDULES[FLAGS.schedule],
         max_norm=max_norm or None,
         **options,
     )
-
-
-def make_hparams(
-    num_classes: int, missing: Sequence[int], learning_rate=0.0, weight_decay=0.0, temperature=1.0, alpha=0.0
-) -> HParams:
-    """One setting's numbers as numpy scalars; the classes in `missing` are masked."""
-    mask = np.ones(num_classes, bool)
-    mask[list(missing)] = False
-    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
-    numbers |= {"temperature": temperature, "alpha": alpha}
-    leaves: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
-    leaves |= {"class_mask": mask, "teacher": np.int32(0)}
-    return HParams(**leaves)
 
 
 def own_version(root: Path) -> str:

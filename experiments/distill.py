@@ -329,7 +329,7 @@ def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
     some_left = any(setting.left for setting in settings)
     some_cut = any(setting.signal for setting in settings)
     return [
-        common.make_hparams(
+        sweep.make_hparams(
             num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
         ).replace(
             left=np.int32(s.left) if some_left else None,

@@ -70,7 +70,7 @@ def make_config(
 
 def make_hparams(num_runs: int) -> HParams:
     """Two settings, with every class and without class 3, by as many seeds; one run: the first of them."""
-    settings = [common.make_hparams(NUM_CLASSES, missing, 1e-3, 0.0, 20.0, 1.0) for missing in ((), (3,))]
+    settings = [sweep.make_hparams(NUM_CLASSES, missing, 1e-3, 0.0, 20.0, 1.0) for missing in ((), (3,))]
     return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
 
 
@@ -204,7 +204,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
     )
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
     teachers = sweep.gather(variables_of(states), num_runs)
-    one = common.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
+    one = sweep.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
     hparams = sweep.stack_runs([one], range(num_runs), num_runs).replace(
         outputs=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
     )

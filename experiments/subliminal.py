@@ -205,7 +205,7 @@ def hparams_of(structure: Structure, setting: Setting, teacher: int) -> HParams:
         seen[: structure.classes] = False
     if setting.outputs in ("classes", None):
         seen[structure.classes :] = False
-    own = common.make_hparams(
+    own = sweep.make_hparams(
         structure.classes, setting.missing, FLAGS.learning_rate, 0.0, setting.temperature or 1.0, 1.0
     )
     return own.replace(outputs=seen, teacher=np.int32(teacher))

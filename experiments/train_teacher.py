@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
         **augmentation.options(dataset, train), freeze_backbone=FLAGS.freeze_backbone,
     )  # fmt: skip
     initial = load_initial(config)
-    hparams = common.make_hparams(dataset.num_classes, missing, learning_rate, weight_decay)
+    hparams = sweep.make_hparams(dataset.num_classes, missing, learning_rate, weight_decay)
     seeds = range(FLAGS.seeds)
 
     description = common.describe(dataset, train, validation) | {

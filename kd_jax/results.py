@@ -1,6 +1,10 @@
 """The run folder: its files, written atomically and read strictly (host side).
 
-This docstring is the one place where the columns are documented; `FORMAT` is their version.
+This docstring is the one place where the columns are documented; `FORMAT`, which config.json and summary.json
+repeat, is their version: a column that changes its meaning raises it, one more metric does not. Each csv is
+tidy, one measurement a row, and one line of pandas:
+
+    pd.read_csv(folder / "results.csv", dtype={"class": str})     # bias_curve.csv: class is a number
 
 config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": {}, "device",
                 "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:

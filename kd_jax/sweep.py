@@ -7,18 +7,36 @@ computed does not depend on how many devices there are.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from kd_jax.train import Config, fit, init_state
+from kd_jax.train import Config, fit, init_state, variables_of
 from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+def make_hparams(
+    num_classes: int,
+    missing: Sequence[int] = (),
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
+    temperature: float = 1.0,
+    alpha: float = 0.0,
+) -> HParams:
+    """One setting's numbers as numpy scalars; the classes in `missing` are masked."""
+    mask = np.ones(num_classes, bool)
+    mask[list(missing)] = False
+    numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    numbers |= {"temperature": temperature, "alpha": alpha}
+    leaves: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
+    return HParams(**leaves, class_mask=mask, teacher=np.int32(0))  # type: ignore[arg-type]
 
 
 def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: int = 1) -> HParams:
@@ -192,3 +210,28 @@ def run_segments(
         epoch += now
         cut = lambda x, now=now: x[:, :now]  # noqa: E731
         yield states, jax.tree.map(cut, gather(history, num_runs)), epoch
+
+
+def fit_runs(
+    config: Config,
+    table: Table,
+    settings: Sequence[HParams],
+    seeds: Sequence[int],
+    num_epochs: int,
+    *,
+    validation: Table | None = None,
+    base: int = 0,
+) -> tuple[Variables, dict[str, Counts]]:
+    """Trains settings x seeds from their first epoch to their last as one segment, without a checkpoint.
+
+    settings: H HParams as of `make_hparams`; student seed s learns from teacher seed s mod M of the table's.
+    base: of the runs' keys: another one than their teachers', or students begin as these did.
+    Returns: (variables, history) as numpy, leading axis R = H x S, setting-major; history as of `fit`.
+    """
+    taught = table.teacher_logits or table.teacher_variables
+    num_teachers = len(jax.tree.leaves(taught)[0]) if taught else 1
+    states = init_states(config, run_keys(seeds, len(settings), base))
+    hparams, chunk = stack_runs(settings, seeds, num_teachers), default_chunk(jax.default_backend())
+    segments = run_segments(config, table, validation, hparams, states, num_epochs, num_epochs, chunk)
+    states, history, _ = next(segments)
+    return gather(variables_of(states), len(settings) * len(seeds)), history

@@ -5,6 +5,7 @@ Nothing here knows that runs are mapped.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,9 +15,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from kd_jax import losses, metrics, signals
 from kd_jax.augment import mix, mixup_shares, partner
 from kd_jax.masking import epoch_order, example_mask, left_over
-from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
+from kd_jax.models import forward, forward_head, init_variables, network_of, predict, scale_pixels
 from kd_jax.noise import Noise
-from kd_jax.optim import Optimizer, UnitSchedule, apply_gradients, clip_columns
+from kd_jax.optim import OPTIMIZERS, Optimizer, UnitSchedule, apply_gradients, clip_columns, cosine
 from kd_jax.tracking import track
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
@@ -60,6 +61,38 @@ class Config:
     noise: Noise | None = None
     labelled: bool = True
     track: bool = False
+
+
+def make_config(
+    model: Any,
+    images_shape: tuple[int, ...],
+    loss_fn: LossFn,
+    num_epochs: int,
+    *,
+    batch_size: int = 128,
+    optimizer: Optimizer = OPTIMIZERS["adam"],
+    schedule: Callable[[int], UnitSchedule] = cosine,
+    **options: Any,
+) -> Config:
+    """The static part of a training of `num_epochs` epochs, each of so many updates that every example is
+    met once.
+
+    images_shape: (N, h, w, c) of what is trained on.  schedule: number of updates in all -> unit schedule.
+    options: more fields of Config.
+    """
+    num_examples, *image_shape = images_shape
+    num_updates = -(-num_examples // batch_size)
+    return Config(
+        model=model,
+        image_shape=tuple(image_shape),  # type: ignore[arg-type]
+        num_classes=network_of(model).num_classes,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        schedule=schedule(num_updates * num_epochs),
+        batch_size=batch_size,
+        num_updates=num_updates,
+        **options,
+    )
 
 
 def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:

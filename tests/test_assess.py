@@ -7,7 +7,6 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from experiments import common
 from kd_jax import assess, bias, models, sweep
 from kd_jax.train import MIXTURES
 from kd_jax.types import Table
@@ -46,7 +45,7 @@ def logits_of(variables, run, images):
 def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
     """Of `assess_runs`, and the students' and teachers' variables; only: one run alone."""
     students, taught = stacked(STUDENT, num_runs, 1), stacked(TEACHER, M, 2)
-    hparams = sweep.stack_runs([common.make_hparams(K, (3,), temperature=4.0)], range(num_runs), M)
+    hparams = sweep.stack_runs([sweep.make_hparams(K, (3,), temperature=4.0)], range(num_runs), M)
     seeds, runs = range(num_runs), (students, hparams)
     if only is not None:
         seeds, runs = seeds[only : only + 1], jax.tree.map(lambda leaf: leaf[only : only + 1], runs)

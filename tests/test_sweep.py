@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kd_jax import sweep
-from kd_jax.types import HParams
+from kd_jax.types import HParams, Table
 
 
 def setting(rate: float, mask=(True, True)) -> HParams:
@@ -29,6 +29,27 @@ def test_runs_are_stacked_setting_by_setting():
     some = sweep.stack_runs([setting(0.1), setting(0.1).replace(weight_decay=np.float32(0.5))], [4, 5])
     np.testing.assert_array_equal(some.weight_decay, np.float32([0, 0, 0.5, 0.5]))
     assert not np.any(sweep.stack_runs([setting(0.1)], [4, 5, 6]).teacher)  # one teacher: the only one
+
+
+def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
+    """What `fit_runs` hands on: 2 settings x 3 seeds on logits of 2 teachers, all epochs as one segment."""
+    handed = {}
+    state = SimpleNamespace(params={"w": np.arange(7)}, model_state={})
+
+    def segments(config, table, validation, hparams, states, num_epochs, length, chunk):
+        handed.update(hparams=hparams, epochs=(num_epochs, length))
+        yield state, {"train": "counts"}, num_epochs
+
+    monkeypatch.setattr(sweep, "run_segments", segments)
+    monkeypatch.setattr(sweep, "init_states", lambda config, keys: handed.update(keys=keys))
+    table = Table(np.zeros((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), (np.zeros((2, 5, 3), np.float32),))
+    settings = [sweep.make_hparams(3, missing=[1], alpha=0.5), sweep.make_hparams(3)]
+    variables, history = sweep.fit_runs("config", table, settings, range(3), 9, base=1)
+    assert handed["epochs"] == (9, 9) and history == {"train": "counts"}
+    np.testing.assert_array_equal(handed["hparams"].teacher, [0, 1, 0] * 2)
+    np.testing.assert_array_equal(handed["hparams"].class_mask[[0, 3]], [[True, False, True], [True] * 3])
+    assert jnp.all(handed["keys"] == sweep.run_keys(range(3), 2, 1))
+    np.testing.assert_array_equal(variables["params"]["w"], np.arange(6))  # without the padding
 
 
 def test_a_runs_key_depends_on_its_seed_alone():
