@@ -1,4 +1,4 @@
-"""Rewrite the README's tables from experiments/results/; --add=RUN first copies a run's outcome there.
+"""Rewrite the README's tables and the gallery from experiments/results/; --add=RUN first copies a run there.
 
 With the copies goes fixed_bias.json, in the format of summary.json: the test accuracy of each class and their
 mean where FIXED_BIAS is added to the missing classes' logits, whatever the run (correction FIXED). It is
@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common, hidden_signals, performance
+from experiments import common, gallery, hidden_signals, performance
 from experiments.studies import FIXED, FIXED_BIAS, TABLES, Ours, Table
 from kd_jax import results, summary
 from kd_jax.types import InputError
@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PROBED = ("mnist_cnn_students",)  # whose last hidden layer the README shows
 RESULTS = REPOSITORY / "experiments" / "results"
 README = REPOSITORY / "README.md"
+RECIPES, GALLERY = REPOSITORY / "experiments" / "recipes", RESULTS / "README.md"
 FIXED_FILE = "fixed_bias.json"
 SMALL = (
     "config.json", "summary.json", "representation.csv",
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> None:
     for folder, files in outcomes.items():
         write(folder.resolve().name, files)
     results.write_file(README, fill(README.read_text()).encode())
+    results.write_file(GALLERY, gallery.page(RECIPES, RESULTS, render).encode())
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
