@@ -124,6 +124,23 @@ def test_words_stand_below_each_other_and_one_teacher_is_a_line():
     assert marks["teacher"] == pytest.approx(25) and marks["reference"] == pytest.approx(35)
 
 
+def test_where_all_students_miss_one_class_it_is_shown():
+    names = [str(k) for k in range(5)]
+    for missing, label in (([3], "test accuracy of class c (%)"), ([3, 4], "test accuracy (%)")):
+        settings = students({"missing": missing}, {"missing": missing, "perturb": 0.4})
+        part = str(missing[0]) if len(missing) == 1 else "all"
+        values = {
+            (name, "test", "none", class_, "accuracy"): Interval(0.5 if class_ == part else 0.9, 0.4, 0.6, 3)
+            for name in names
+            for class_ in ("all", "3")
+        }
+        runs = [{"setting": "0", "seed": seed, "teacher_seed": seed} for seed in range(3)]
+        data = {"name": "toy", "class_names": ["a", "b", "x", "c", "d"]}
+        (axes,) = plots.axis(values, {"settings": settings, "runs": runs, "data": data}).axes
+        np.testing.assert_allclose(lines_of(axes)["students"], [[0, 50], [0.4, 50]])
+        assert axes.get_ylabel() == label
+
+
 def test_the_report_of_subliminal_learning_has_this_figure_alone(tmp_path):
     settings = [*students({"perturb": 0.0}, {"perturb": 0.4}), CONTROL | {"name": "teacher"}]
     rows = [

@@ -17,14 +17,16 @@ from kd_jax.summary import Values
 
 def axis(values: Values, config: dict[str, Any]) -> Figure:
     """Test accuracy (%) of the students of subliminal learning against the value in which they differ most
-    (see axis.py), mean and interval over seeds: numbers along a line, words below each other. A colour for
-    each combination of the other values; grey are their teachers, and these untrained (reference)."""
+    (see axis.py), mean and interval over seeds: numbers along a line, words below each other; of the class
+    that all of them miss, where there is one. A colour for each combination of the other values; grey are
+    their teachers, and these untrained (reference)."""
     settings = config["settings"]
-    shown = axis_of([setting for setting in settings if setting["outputs"] is not None])
+    students = [setting for setting in settings if setting["outputs"] is not None]
+    shown, part = axis_of(students), _part(students)
     places = list(dict.fromkeys(shown.places.values()))
     at = {place: place if shown.numeric else number for number, place in enumerate(places)}
     names = [setting["name"] for setting in settings]
-    accuracies = percent(values.get((name, "test", "none", "all", "accuracy")) for name in names)
+    accuracies = percent(values.get((name, "test", "none", part, "accuracy")) for name in names)
     rows = dict(zip(names, accuracies, strict=True))
     with style():
         figure, grid = panels(0.62 * PAGE, 2.4 if shown.numeric else 0.7 + 0.24 * len(places))
@@ -42,9 +44,16 @@ def axis(values: Values, config: dict[str, Any]) -> Figure:
             members = [student for student in shown.series if shown.series[student] == label]
             points = {at[shown.places[student]] + aside: rows[student] for student in members}
             _series(axes, points, label or "students", not shown.numeric, look_of(number))
-        _scale(axes, places, shown)
+        of = "" if part == "all" else f" of class {config['data']['class_names'][int(part)]}"
+        _scale(axes, places, shown, f"test accuracy{of} (%)")
         finish(figure, "Subliminal learning", sample(config, "bars and bands"))
     return figure
+
+
+def _part(students: Sequence[dict[str, Any]]) -> str:
+    """The one class that all students miss, else all classes."""
+    missing = {tuple(setting["missing"]) for setting in students}
+    return str(*missing.pop()) if len(missing) == 1 and len(next(iter(missing))) == 1 else "all"
 
 
 def _series(
@@ -71,15 +80,15 @@ def _span(axes: Axes, row: np.ndarray, line: str, label: str, upright: bool) -> 
         shade(max(low, 0), min(high, 100), color=CONTROL, alpha=0.15, linewidth=0)
 
 
-def _scale(axes: Axes, places: Sequence[Any], shown: Axis) -> None:
+def _scale(axes: Axes, places: Sequence[Any], shown: Axis, accuracy: str) -> None:
     """Accuracy from 0 to 100 %; a tick at each place, on a logarithmic axis where they span much."""
     if not shown.numeric:
-        axes.set(xlim=(0, 102), xlabel="test accuracy (%)", ylim=(len(places) - 0.5, -0.5))
+        axes.set(xlim=(0, 102), xlabel=accuracy, ylim=(len(places) - 0.5, -0.5))
         axes.set_yticks(range(len(places)), [str(place) for place in places])
         axes.set_title(f"by {LABELS[shown.name]}")
         axes.grid(axis="y", visible=False)
         return
-    axes.set(ylim=(0, 102), ylabel="test accuracy (%)", xlabel=textwrap.fill(LABELS[shown.name], 60))
+    axes.set(ylim=(0, 102), ylabel=accuracy, xlabel=textwrap.fill(LABELS[shown.name], 60))
     if min(places) > 0 and max(places) >= 8 * min(places):
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
