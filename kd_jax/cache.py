@@ -27,7 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of `keys`, and those of `optional` that are there, nothing unpickled; or InputError."""
+    """The arrays of `keys`, and those of `optional` that are there, nothing unpickled.
+
+    Errors: InputError that names what the file lacks, or why it cannot be read; OSError where it is absent.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -50,6 +53,7 @@ def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
 
 
 def one_line(error: Exception) -> str:
+    """Its kind and its words, without line breaks."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -108,8 +112,8 @@ def _seal(source: str, of_arrays: str, class_names: Sequence[str], num_skipped: 
 
 
 def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], str, int] | None:
-    """(the ARRAYS, class names, fingerprint, number of files skipped) as written for the same source; None
-    where not there whole."""
+    """(the ARRAYS, K class names, fingerprint, number of files skipped) as written for the same source; None
+    where not there whole.  The arrays as in `data.Dataset`: images u8[N,h,w,c], labels i32[N]."""
     try:
         if str(read_npz(path, ("source",))["source"]) != source:
             return None

@@ -71,7 +71,10 @@ def locate(name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The file's arrays by key."""
+    """The file's arrays by key, f32 in their own layout.
+
+    Errors: InputError for another kind of file, or one that cannot be read.
+    """
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise InputError("not a file of weights", f"one of {', '.join(READERS)}", path)
@@ -124,7 +127,11 @@ READERS = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_
 
 
 def convert(model, template: Variables, arrays: dict[str, np.ndarray]) -> tuple[Variables, bool]:
-    """(variables, whether the classifier is left out because its number of classes differs)."""
+    """(variables, whether the classifier is left out because its number of classes differs).
+
+    template: the model's own variables, whose shapes decide; arrays: by torchvision's or timm's keys, OIHW.
+    Errors: InputError that names the keys that are missing, unexpected or of another shape.
+    """
     names = module_names(model, arrays)
     leaves = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(template).items()}
     keys = {path: _key(path, names) for path in leaves}

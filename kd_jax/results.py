@@ -184,18 +184,22 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
+    """history.csv, whole or not at all, as all that is written here."""
     write_file(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
 
 
 def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
+    """results.csv."""
     write_file(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
 
 
 def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
+    """bias_curve.csv."""
     write_file(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
 
 
 def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
+    """representation.csv."""
     write_file(Path(folder) / "representation.csv", _to_csv(RepresentationRow, rows))
 
 

@@ -3,6 +3,9 @@
 Each leaves the shape, the temperature and (but for `missing_removed`) the named class and its probability as
 they were, and takes away what the others' probabilities tell. All run in one compiled program: which one a
 run hears is a number of `HParams`.
+
+Each is (draws f32[B,K] uniform on [0, 1), log_p f32[B,K] the answer's log-probabilities, class_mask bool[K])
+-> f32[B,K], log-probabilities.
 """
 
 import jax

@@ -37,8 +37,10 @@ class Start(flax.struct.PyTreeNode):
 def initial_params(
     config: Config, key: jax.Array, shared_key: jax.Array, other_key: jax.Array, start: Start
 ) -> dict:
-    """A student's initial parameters.  key: its own; shared_key, other_key: of models i and i + 1; the keys
-    are the runs' own, not consumed."""
+    """A student's initial parameters, f32, a tree as of `init_variables` (Cloud et al. 2025, section 6.2).
+
+    key: its own; shared_key, other_key: of models i and i + 1; typed [], the runs' own, not consumed.
+    """
     init = lambda key: init_variables(  # noqa: E731
         config.model, jax.random.fold_in(key, INIT), config.image_shape
     )["params"]

@@ -214,7 +214,8 @@ def heard(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Ba
 
 def seen_outputs(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
     """Both networks' logits with those that the loss does not see at probability 0, so that every loss is
-    that of the others alone (a label among them would cost 1e9), and no gradient reaches their weights."""
+    that of the others alone (a label among them would cost 1e9), and no gradient reaches their weights.
+    logits: f32[B,K + A] -> the same shape."""
     if hparams.outputs is None:
         return logits, batch
     seen = lambda x: jnp.where(hparams.outputs, x, signals.NEVER)  # noqa: E731

@@ -72,7 +72,8 @@ def network_of(model: nn.Module) -> nn.Module:
 
 
 def init_variables(model: nn.Module, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
-    """Fresh variables for images of shape (h, w, c). The key is consumed."""
+    """Fresh variables, {"params": ..., where it has state "batch_stats": ...}, f32, for images of shape
+    (h, w, c). The key is consumed."""
     return dict(model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False))
 
 
@@ -94,7 +95,10 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
 
 def forward_head(model: nn.Module, variables: Variables, images: jax.Array, dropout_key: jax.Array):
     """`forward` with the classifier alone in training mode: what comes before it is in evaluation mode, its
-    batch statistics stay, and the model's dropout drops the classifier's input.  dropout_key: consumed."""
+    batch statistics stay, and the model's dropout drops the classifier's input.
+
+    images: f32[B,h,w,c]; dropout_key: consumed.
+    """
     _, features, model_state = forward(model, variables, images)
     x = list(features.values())[-1].reshape(images.shape[0], -1)
     network = network_of(model)

@@ -51,7 +51,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
 
 
 def by_library(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """`convolve` as XLA's own convolution."""
+    """`convolve`, shapes as there, as XLA's own convolution."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -63,7 +63,7 @@ def by_library(x: jax.Array, kernel: jax.Array, stride: int, padding: int, group
 
 
 def by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """`convolve` as matrix products, or as elementwise ones where depthwise."""
+    """`convolve`, shapes as there, as matrix products, or as elementwise ones where depthwise."""
     if groups > 1:
         return _depthwise(x, kernel, stride, padding)
     _, height, width, channels = x.shape

@@ -23,6 +23,8 @@ def drop(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
     Random bits are a visible share of a dense network's step on a CPU, so none is wasted: each threefry block
     gives 64 bits (jax.random keeps 32 of them) and decides four units; the rate is rounded to 1/65536.
+
+    key: consumed; x: of any shape and float type, and so is what returns; rate: in [0, 1).
     """
     words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-x.size // 4) * 2, dtype=jnp.uint32))
     bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
