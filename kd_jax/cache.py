@@ -92,7 +92,7 @@ def place(name: str, folder: Path, state: object, cache_dir: str | os.PathLike |
     source = hashlib.sha256(json.dumps([_FORMAT, path, state]).encode()).hexdigest()
     # Named by its place alone, so that a source prepared anew takes over the file of the old one.
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-    return _folder(cache_dir) / f"{name}-{digest}.npz", source
+    return root(cache_dir) / f"{name}-{digest}.npz", source
 
 
 def files_state(folder: Path) -> list[tuple[str, int, int]]:
@@ -101,7 +101,8 @@ def files_state(folder: Path) -> list[tuple[str, int, int]]:
     return [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
-def _folder(cache_dir: str | os.PathLike | None) -> Path:
+def root(cache_dir: str | os.PathLike | None = None) -> Path:
+    """Where decoded data sets are kept: `cache_dir`, else KD_JAX_CACHE, else the user's cache folder."""
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.expanduser(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data"))
 

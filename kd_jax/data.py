@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax import cache, folders, tfds
+from kd_jax import cache, folders, nearest, tfds
 from kd_jax.cache import ARRAYS
 from kd_jax.types import InputError
 
@@ -65,21 +65,24 @@ def load(
         cannot be written is no error.
     image_size, skip_unreadable: of an image folder alone: h = w (None: the images' own), and whether files
         that cannot be read are left out (else they are an error).
-    progress: called while an image folder is decoded.
+    progress: called while an image folder or a TFDS set is decoded.
     Raises InputError for an unknown, unprepared, unreadable or unsuitable data set.
     """
     name = os.fspath(name)
-    loader = DATASETS.get(name) or (_load_npz if name.endswith(".npz") else _load_tfds)
+    loader = DATASETS.get(name) or (_load_npz if name.endswith(".npz") else None)
     try:
-        if loader is _load_tfds and folders.is_image_folder(name):
+        if loader is None and folders.is_image_folder(name):
             return _load_folder(name, cache_dir, image_size, skip_unreadable, progress)
         for option, given in (("image_size", image_size), ("skip_unreadable", skip_unreadable)):
             wrong = f"--{option} is for image folders"
             _require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
+        if loader is None:
+            return _load_tfds(name, data_dir, cache_dir, progress)
         return loader(name, data_dir, cache_dir)
     except OSError as error:
         wrong = f"data set {name!r} cannot be read"
-        raise InputError(wrong, "a file that is there and that this user may read", error) from error
+        expected = "a file that is there and that this user may read"
+        raise InputError(wrong, expected, f"{error}{nearest.path(name)}") from error
 
 
 def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -135,10 +138,9 @@ def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"))
 
 
-def _load_tfds(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
+def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
     """A prepared TFDS set: from the cache of decoded arrays, or decoded and put there."""
-    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    root = Path(os.path.expanduser(root)).absolute()
+    root = tfds.root(data_dir)
     folder = tfds.prepared_folder(name, root)
     if folder is None:
         raise _unknown(name, root)
@@ -147,7 +149,7 @@ def _load_tfds(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     held = cache.read(path, source)
     if held is not None:
         return _freeze(name, *held)
-    dataset = _assemble(name, *tfds.decode(name, root, folder))
+    dataset = _assemble(name, *tfds.decode(name, root, folder, progress))
     cache.write(path, source, dataset)
     return dataset
 
@@ -174,11 +176,13 @@ def _load_folder(
 def _unknown(name: str, root: Path) -> InputError:
     """The error that names the nearest names there are."""
     if os.sep in name:
-        given = "a folder without them" if os.path.isdir(os.path.expanduser(name)) else "no such folder"
+        there = os.path.isdir(os.path.expanduser(name))
+        given = "a folder without them" if there else f"no such folder{nearest.path(name)}"
         wrong = f"data set {name!r} cannot be read"
         raise InputError(wrong, "an .npz, or a folder of train/ and val/ or test/", given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
-    known = sorted({*DATASETS, *tfds.known_names(), *prepared})
+    own = [path for path in os.listdir() if path.endswith(".npz") or folders.is_image_folder(path)]
+    known = sorted({*DATASETS, *tfds.known_names(), *prepared, *own})
     near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]
     paths = "a path ending in .npz, a folder of train/ and val/ or test/"
     expected = f"{', '.join(DATASETS)}, {paths}, or a TFDS name (nearest: {', '.join(near)})"

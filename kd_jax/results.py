@@ -75,6 +75,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kd_jax import nearest
 from kd_jax.types import InputError
 
 FORMAT = 1
@@ -315,7 +316,7 @@ def _class_indices(config: dict[str, Any]) -> list[str]:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        given = "no such file" if path.parent.is_dir() else "no such folder"
+        given = "no such file" if path.parent.is_dir() else f"no such folder{nearest.path(path.parent)}"
         expected = f"a file {path.name} in it"
         if (path.parent / "checkpoints").is_dir():
             expected += "; the run is unfinished, the command in its config.json continues it"

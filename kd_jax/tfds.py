@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,29 @@ _DECODE_BLOCK = 4096
 _NAME = re.compile(r"(?P<dataset>[a-zA-Z]\w*)(/(?P<config>\w[\w+\-.]*))?(:(?P<version>\d+\.\d+\.\d+))?")
 _FEATURES = "tensorflow_datasets.core.features."
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def root(data_dir: str | os.PathLike | None) -> Path:
+    """The folder that prepared sets lie in: `data_dir`, else TFDS_DATA_DIR, else TFDS's own default."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(os.path.expanduser(chosen)).absolute()
+
+
+def prepared(root: Path) -> Iterator[tuple[str, Path]]:
+    """(name, folder) of each finished version in `root`, as in ("mnist:3.0.1", root/mnist/3.0.1)."""
+    for base in sorted([*root.glob("*"), *root.glob("*/*")]):
+        for folder in sorted(_versions(base)):
+            yield f"{base.relative_to(root)}:{folder.name}", folder
+
+
+def counts(folder: Path) -> dict[str, int]:
+    """Split -> its number of examples, as TFDS wrote down when it prepared the version folder. Nothing where
+    that cannot be read."""
+    try:
+        splits = json.loads((folder / "dataset_info.json").read_text())["splits"]
+        return {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def prepared_folder(name: str, root: Path) -> Path | None:
@@ -74,9 +98,12 @@ def known_names() -> list[str]:
     return tfds.list_builders(with_community_datasets=False)
 
 
-def decode(name: str, root: Path, folder: Path) -> tuple[list[np.ndarray], list[str], int]:
+def decode(
+    name: str, root: Path, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> tuple[list[np.ndarray], list[str], int]:
     """What a version folder holds: (arrays, class names, K), or InputError.
 
+    progress: told (images done, images in all).
     arrays: images u8[N,h,w,c] and labels i64[N] of the training split, then those of the test split.
     """
     try:
@@ -86,7 +113,12 @@ def decode(name: str, root: Path, folder: Path) -> tuple[list[np.ndarray], list[
         builder = tfds.builder_from_directory(os.fspath(folder))
         image_key, label_key = _feature_keys(name, builder.info, tfds.features)
         sources = [builder.as_data_source(split=split) for split in _splits(name, builder.info.splits)]
-        arrays = [array for source in sources for array in _decode_split(name, source, image_key, label_key)]
+        total = sum(map(len, sources))
+        arrays: list[np.ndarray] = []
+        for source in sources:
+            before = sum(map(len, arrays[::2]))
+            told = lambda done, before=before: progress and progress(before + done, total)  # noqa: E731
+            arrays += _decode_split(name, source, image_key, label_key, told)
         label = builder.info.features[label_key]
         return arrays, label.names, label.num_classes
     except InputError:
@@ -134,8 +166,13 @@ def _splits(name: str, splits: Any) -> tuple[str, str]:
     return "train", tests[0]
 
 
-def _decode_split(name: str, source: Any, image_key: str, label_key: str) -> tuple[np.ndarray, np.ndarray]:
-    """u8[N,h,w,c] and i64[N] of a TFDS data source, in its own order; InputError where sizes differ."""
+def _decode_split(
+    name: str, source: Any, image_key: str, label_key: str, told: Callable[[int], object]
+) -> tuple[np.ndarray, np.ndarray]:
+    """u8[N,h,w,c] and i64[N] of a TFDS data source, in its own order; InputError where sizes differ.
+
+    told: called with the number that are done.
+    """
     num_examples = len(source)
     shape = source[0][image_key].shape
     require_memory(name, num_examples * int(np.prod(shape)))
@@ -149,4 +186,5 @@ def _decode_split(name: str, source: Any, image_key: str, label_key: str) -> tup
                 sizes = f"{list(shape)} and {list(example[image_key].shape)}"
                 raise InputError(f"data set {name!r} has images of several sizes", "one shape [h,w,c]", sizes)
             images[index], labels[index] = example[image_key], example[label_key]
+        told(min(start + _DECODE_BLOCK, num_examples))
     return images, labels

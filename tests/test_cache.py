@@ -106,15 +106,15 @@ def test_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_cache_folder(monkeypatch, tmp_path):
-    assert cache._folder(tmp_path) == tmp_path
+    assert cache.root(tmp_path) == tmp_path
     monkeypatch.setenv("KD_JAX_CACHE", str(tmp_path / "a"))
-    assert cache._folder(None) == tmp_path / "a"
+    assert cache.root() == tmp_path / "a"
     monkeypatch.delenv("KD_JAX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    assert cache._folder(None) == tmp_path / "b" / "kd_jax" / "data"
+    assert cache.root() == tmp_path / "b" / "kd_jax" / "data"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache._folder(None) == tmp_path / ".cache" / "kd_jax" / "data"
+    assert cache.root() == tmp_path / ".cache" / "kd_jax" / "data"
 
 
 def test_memory_is_known():

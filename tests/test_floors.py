@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A file imports lower floors only. "models" is the whole package.
 FLOORS = {
     "types": 0,
+    "nearest": 0,
     "losses": 1,
     "masking": 1,
     "metrics": 1,

@@ -5,19 +5,23 @@ to (logits f32[B,K], features: dict of named activations). The classifier is the
 sees is the last of the features, flattened.
 """
 
-import difflib
+import re
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kd_jax import nearest
 from kd_jax.models.cnn import cnn
 from kd_jax.models.layers import drop
 from kd_jax.models.mlp import MLP, mlp
 from kd_jax.models.normalized import Normalize, Normalized
+from kd_jax.models.resnet import NAMED as RESNETS
 from kd_jax.models.resnet import resnet
+from kd_jax.models.shufflenet import NAMED as SHUFFLENETS
 from kd_jax.models.shufflenet import shufflenet
+from kd_jax.models.vgg import NAMED as VGGS
 from kd_jax.models.vgg import vgg
 from kd_jax.models.wrn import wrn
 from kd_jax.types import InputError, Variables
@@ -52,11 +56,8 @@ def build(
     """
     family, *words = spec.split("-")
     if family not in MODELS:
-        near = difflib.get_close_matches(family, MODELS, 1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(
-            "unknown model", f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800", spec + hint
-        )
+        expected = f"one of {', '.join(MODELS)}, with its sizes, as in mlp-800-800"
+        raise InputError("unknown model", expected, spec + _hint(spec))
     options = {"dropout": dropout, "dtype": PRECISIONS[precision]}
     if family == "mlp":
         options |= {"input_dropout": input_dropout, "initial": initial}
@@ -64,6 +65,14 @@ def build(
         raise InputError("dropout of inputs is of fully connected networks", "0 for pictures", input_dropout)
     network = MODELS[family](spec, words, num_classes, **options)
     return network if normalize is None else Normalized(network, *map(tuple, normalize))
+
+
+def _hint(spec: str) -> str:
+    """The nearest network of a fixed size, or the same sizes of the nearest family; else that family."""
+    family, *words = re.split("[-_ ]", spec)
+    free = [known for known in ("mlp", "cnn", "wrn") if nearest.name(family, [known])]
+    sized = ["-".join([known, *words]) for known in free if words]
+    return nearest.name(spec, (*RESNETS, *SHUFFLENETS, *VGGS, *sized)) or nearest.name(family, MODELS)
 
 
 def network_of(model: nn.Module) -> nn.Module:

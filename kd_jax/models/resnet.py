@@ -18,6 +18,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kd_jax import nearest
 from kd_jax.models.layers import classifier, conv_norm, max_pool_3
 from kd_jax.models.wrn import PreActivation
 from kd_jax.types import InputError
@@ -86,6 +87,8 @@ CIFAR = dict.fromkeys(("8", "14", "20", "32", "44", "56", "110"), (16, 16, 32, 6
 CIFAR |= dict.fromkeys(("8x4", "32x4"), (32, 64, 128, 256))
 """Depth -> channels of the stem and of the three stages, each of n blocks: depth = 6 n + 2."""
 
+NAMED = tuple(f"resnet-{words}" for words in (*IMAGENET, *(f"{d}-cifar" for d in IMAGENET), *CIFAR, "164"))
+
 
 def resnet(spec: str, words: list[str], num_classes: int, **options) -> nn.Module:
     """The family's parser."""
@@ -100,4 +103,4 @@ def resnet(spec: str, words: list[str], num_classes: int, **options) -> nn.Modul
     if words == ["164"]:
         return PreActivation((64, 128, 256), (164 - 2) // 9, num_classes, bottleneck=True, **options)
     expected = f"resnet- and {', '.join(IMAGENET)} (or as in 18-cifar), {', '.join(CIFAR)} or 164"
-    raise InputError("malformed model", expected, spec)
+    raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))

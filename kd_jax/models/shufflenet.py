@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from kd_jax import nearest
 from kd_jax.models.layers import classifier, conv_norm, max_pool_3
 from kd_jax.types import InputError
 
@@ -18,6 +19,8 @@ INIT = nn.initializers.he_normal()
 BLOCKS = (4, 8, 4)
 WIDTHS = {"x0.5": (48, 96, 192), "x1.0": (116, 232, 464)}
 """Size -> channels of each stage; the stem has 24, the last 1x1 convolution 1024."""
+
+NAMED = tuple(f"shufflenet-{size}{form}" for form in ("", "-cifar") for size in WIDTHS)
 
 
 def shuffle(x: jax.Array) -> jax.Array:
@@ -81,8 +84,7 @@ class ShuffleNet(nn.Module):
 
 def shufflenet(spec: str, words: list[str], num_classes: int, **options) -> ShuffleNet:
     """The family's parser."""
-    if not words or words[0] not in WIDTHS or words[1:] not in ([], ["cifar"]):
-        raise InputError(
-            "malformed model", "shufflenet-x0.5 or shufflenet-x1.0, then -cifar or nothing", spec
-        )
+    if "-".join(["shufflenet", *words]) not in NAMED:
+        expected = "shufflenet-x0.5 or shufflenet-x1.0, then -cifar or nothing"
+        raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))
     return ShuffleNet(WIDTHS[words[0]], num_classes, len(words) == 1, **options)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kd_jax import nearest
 from kd_jax.models.conv import Conv
 from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, drop, halve
 from kd_jax.types import InputError
@@ -26,6 +27,9 @@ from kd_jax.types import InputError
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"8": (1, 1, 1, 1, 1), "13": (2, 2, 2, 2, 2), "16": (2, 2, 3, 3, 3)}
 """Depth -> how many convolutions each stage has."""
+
+FORMS = ("", "-bn", "-imagenet", "-bn-imagenet")
+NAMED = tuple(f"vgg-{d}{form}" for d in CONVOLUTIONS for form in FORMS[: 2 if d == "8" else 4])
 
 
 class VGG(nn.Module):
@@ -87,9 +91,8 @@ def _bins(length: int, size: int) -> np.ndarray:
 def vgg(spec: str, words: list[str], num_classes: int, **options) -> VGG:
     """The family's parser."""
     depth, form = words[0] if words else "", words[1:]
-    known = form in ([], ["bn"], ["imagenet"], ["bn", "imagenet"])
-    if depth not in CONVOLUTIONS or not known or (depth == "8" and "imagenet" in form):
+    if "-".join(["vgg", *words]) not in NAMED:
         expected = "vgg-8, vgg-13 or vgg-16, then -bn if normalised, then -imagenet (13 and 16)"
-        raise InputError("malformed model", expected, spec)
+        raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))
     dense = (4096, 4096) if "imagenet" in form else ()
     return VGG(CONVOLUTIONS[depth], num_classes, "bn" in form, dense, **options)
