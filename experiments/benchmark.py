@@ -18,11 +18,12 @@ import jax
 from absl import flags
 
 from experiments import common, measures, pictures
-from kd_jax import results
+from kd_jax import nearest, results
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
-flags.declare_key_flag("out")  # of common's flags --help lists these two
+EXAMPLE = "benchmark --parts=speed,chunks --runs=1,8 --out=runs/benchmark"
+flags.declare_key_flag("out")  # of common's flags these two mean something here
 flags.declare_key_flag("precision")
 PARTS = ("starts", "growth", "extras", "chunks", "speed", "noise", "pictures", "convolutions")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
@@ -154,9 +155,8 @@ MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
 def check_flags() -> None:
     for name, known in (("parts", PARTS), ("workloads", tuple(measures.UPDATES))):
         if unknown := [word for word in str(FLAGS[name].value).split(",") if word not in known]:
-            raise InputError(
-                f"unknown --{name}", f"a list of {', '.join(known)}", ", ".join(map(repr, unknown))
-            )
+            given = ", ".join(map(repr, unknown)) + nearest.name(unknown[0], known)
+            raise InputError(f"unknown --{name}", f"a list of {', '.join(known)}", given)
     for word in f"{FLAGS.runs},{FLAGS.growth_of or 1}".split(","):
         if not (re.fullmatch("[1-9][0-9]{0,3}", word) and (word == "1" or int(word) % 2 == 0)):
             raise InputError(
@@ -166,7 +166,6 @@ def check_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    common.refuse_flags("out", "precision")
     check_flags()
     if FLAGS.growth_of:
         print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
@@ -204,4 +203,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, EXAMPLE)

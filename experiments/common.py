@@ -1,7 +1,6 @@
 """What the entry points share: flags, one-line errors, data on the device, the run folder, the training."""
 
 import contextlib
-import difflib
 import hashlib
 import os
 import platform
@@ -10,7 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,8 +20,8 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from experiments import processes
-from kd_jax import data, models, optim, results, train
+from experiments import processes, progress, usage
+from kd_jax import data, models, nearest, optim, results, train
 from kd_jax.models.normalized import IMAGENET, channel_statistics
 from kd_jax.train import Config
 from kd_jax.types import InputError, LossFn, Table
@@ -34,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 flags.DEFINE_string(
     "data_set",
     "digits",
-    "digits, a TFDS name such as mnist, or a path to an .npz file or a folder of images.",
+    "digits, a TFDS name such as mnist, an .npz file or a folder of images.",
 )
 flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
 flags.DEFINE_integer(
@@ -49,7 +47,7 @@ flags.DEFINE_float("validation_fraction", 0.1, "Share of the training data kept 
 flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000)
 flags.DEFINE_string("model", None, "Model spec, as in mlp-800-800.")
-flags.DEFINE_integer("epochs", 40, "Epochs.", lower_bound=1, upper_bound=1_000_000)
+flags.DEFINE_integer("epochs", 40, "Passes over the training images.", lower_bound=1, upper_bound=1_000_000)
 flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000)
 flags.DEFINE_enum("optimizer", "adam", list(optim.OPTIMIZERS), "Optimiser.")
 flags.DEFINE_enum("schedule", "cosine", list(optim.SCHEDULES), "Of the learning rate, relative to its peak.")
@@ -96,62 +94,47 @@ flags.DEFINE_integer(
     lower_bound=0,
 )
 
+flags.DEFINE_bool(
+    "tensorboard",
+    False,
+    "Also write tensorboard/ in --out: curves, final figures and values of each setting.",
+)
+flags.DEFINE_bool("quiet", False, "Print nothing but notes and errors, on stderr; write all files.")
+
 AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
 
 
-def run(main: Callable[[Sequence[str]], None], several: bool = False) -> None:
+def run(main: Callable[[Sequence[str]], None], example: str, several: bool = False) -> None:
     """Parses the flags and runs `main`. Bad input: one line on stderr, exit status 2, no traceback.
 
-    several: whether it can be done by several processes together.
+    example: for --help, what may follow ./launch.sh.  several: whether it can be done by several processes
+    together.
     """
-    app.run(partial(_guarded, main, several), flags_parser=_parse_flags)
+    app.run(partial(_guarded, main, several), flags_parser=partial(_parse_flags, example))
 
 
 def tell(line: str) -> None:
     """A line on stderr, once where there are several processes."""
     if jax.process_index() == 0:
+        progress.clear()
         print(line, file=sys.stderr)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
     try:
-        " ".join(argv).encode()  # what cannot be written into config.json
-        return FLAGS(["--help" if word == "-h" else word for word in argv])
-    except flags.UnrecognizedFlagError as error:
-        near = difflib.get_close_matches(error.flagname, FLAGS, 1)
-        hint = f" (did you mean --{near[0]}?)" if near else ""
-        _refuse(str(InputError("unknown flag", "one that --help lists", f"--{error.flagname}{hint}")))
-    except UnicodeEncodeError:
-        given = ascii(next(word for word in argv if re.search("[\ud800-\udfff]", word)))
-        _refuse(str(InputError("a flag is not UTF-8", "names of files in UTF-8", given)))
-    except UnicodeDecodeError as error:
-        _refuse(str(InputError("--flagfile cannot be read", "a file of flags, one a line", error)))
-    except flags.Error as error:
-        _refuse(str(_flag_error(str(error).removeprefix("ERROR:: "))))
+        return usage.parse(argv, example)
+    except InputError as error:
+        _refuse(str(error))
     except SystemExit:
-        sys.exit(0)  # --help, which absl ends as a failure
+        sys.exit(0)  # --helpfull, which absl ends as a failure
     raise AssertionError("not reached")
-
-
-def _flag_error(message: str) -> InputError:
-    """absl's message about a flag in our words: what is wrong, what was expected, what was given."""
-    if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
-        name, given = found.groups()
-        parser = FLAGS[name].parser
-        words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
-        expected = " | ".join(words) or parser.syntactic_help
-        return InputError(f"--{name} cannot be this", expected, given or "nothing")
-    if "flagfile" in message:
-        return InputError("--flagfile cannot be read", "a file of flags, one a line", message)
-    return InputError("malformed flags", "flags as --help lists them", message)
 
 
 def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
+    cache = compilation_cache()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-        cache = Path(home) / "kd_jax" / "compiled"
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
             cache.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -161,6 +144,9 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     try:
         processes.join(several)
         with AT_END:
+            if FLAGS.quiet:
+                nowhere = AT_END.enter_context(open(os.devnull, "w"))  # noqa: SIM115
+                AT_END.enter_context(contextlib.redirect_stdout(nowhere))
             main(argv)
     except InputError as error:
         _refuse(str(error))
@@ -187,8 +173,16 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
         line = "interrupted; the same command continues from the last checkpoint"
         if processes.several():
             processes.leave(130, line)
+        progress.clear()
         print(line, file=sys.stderr)
         sys.exit(130)
+
+
+def compilation_cache() -> Path:
+    """The folder of compiled programs."""
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(given or f"{home}/kd_jax/compiled")
 
 
 def num_cores() -> int:
@@ -206,6 +200,7 @@ def _refuse(message: str) -> None:
     line = f"error: {' '.join(message.split())}"
     if processes.several():
         processes.leave(2, line)
+    progress.clear()
     print(line, file=sys.stderr)
     sys.exit(2)
 
@@ -214,15 +209,6 @@ def refuse_arguments(argv: Sequence[str]) -> None:
     """Entry points take flags only."""
     if len(argv) > 1:
         raise InputError("unexpected argument", "flags only, as in --epochs=10", " ".join(argv[1:]))
-
-
-def refuse_flags(*meant: str) -> None:
-    """The flags of training are defined wherever this module is imported; where they would change nothing,
-    only the ones that are `meant` may be given."""
-    own = FLAGS.get_flags_for_module(__name__)
-    given = [f"--{flag.name}" for flag in own if flag.present and flag.name not in meant]
-    if given:
-        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
 
 
 def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = False) -> list[float]:
@@ -240,6 +226,17 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
     if len(set(singles)) < len(values):
         raise InputError(f"--{name} names a value twice", "each value once", text)
     return values
+
+
+def parse_words(name: str, text: str, known: Sequence[str]) -> list[str]:
+    """The words of a comma list flag, each once, each of the known ones."""
+    words = [word.strip() for word in text.split(",")]
+    strange = [word for word in words if word not in known]
+    if strange or len(set(words)) < len(words):
+        hint = nearest.name(strange[0], known) if strange else ""
+        expected = f"each once of {', '.join(known)}, separated by commas"
+        raise InputError(f"malformed --{name}", expected, f"{text!r}{hint}")
+    return words
 
 
 def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
@@ -260,9 +257,8 @@ def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tupl
         if not found or (found[1] == "none" and not alone):
             word = re.split("[+,]", text[position:], maxsplit=1)[0].strip()
             wrong = f"malformed --{name}" if word in ("", "none") else f"--{name} names no class {word!r}"
-            near = difflib.get_close_matches(word, class_names, 1, 0.6) if word not in ("", "none") else []
-            near = near or [one for one in class_names if one.lower() == word.lower()][:1]
-            raise InputError(wrong, expected, repr(text) + (f" (did you mean {near[0]}?)" if near else ""))
+            near = nearest.name(word, class_names) if word not in ("", "none") else ""
+            raise InputError(wrong, expected, repr(text) + near)
         sets += [[]] if before == "," else []
         sets[-1] += [] if found[1] == "none" else [_class_number(found[1], class_names)]
         position, before = found.end(), found[2]
@@ -294,34 +290,12 @@ def require_folder(name: str, example: str) -> Path:
     return Path(os.path.expanduser(require(name, example)))  # which, unlike Path's, never fails
 
 
-def decoding_progress() -> Callable[[int, int], None]:
-    """Says on stderr how far the decoding is: a bar on a terminal, else a line every ten seconds."""
-    terminal = sys.stderr.isatty()
-    pause = 0.1 if terminal else 10.0
-    due = time.monotonic() + pause
-
-    def show(done: int, total: int) -> None:
-        nonlocal due
-        now, last = time.monotonic(), terminal and done == total
-        if jax.process_index() > 0 or (now < due and not last):
-            return
-        due = now + pause
-        line = f"decoding images: {done:,} of {total:,}"
-        if terminal:
-            filled = 30 * done // total
-            # Back to the line's start: an error that comes next is written over the bar.
-            line = f"[{'#' * filled:.<30}] {line}"
-            print(line, end="\n" if last else "\r", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr)
-
-    return show
-
-
 def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     """(data set, indices of its training part, indices of its validation split) as the flags say."""
     options = {"image_size": FLAGS.image_size, "skip_unreadable": FLAGS.skip_unreadable}
-    dataset = data.load(FLAGS.data_set, FLAGS.data_dir, **options, progress=decoding_progress())
+    dataset = data.load(
+        FLAGS.data_set, FLAGS.data_dir, **options, progress=progress.counting("decoding images")
+    )
     if dataset.num_skipped:
         files = "file that cannot be read is" if dataset.num_skipped == 1 else "files that cannot be read are"
         tell(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")

@@ -27,7 +27,8 @@ from kd_jax.stats import Interval
 from kd_jax.types import InputError, Variables
 
 FLAGS = flags.FLAGS
-flags.declare_key_flag("out")  # of common's flags --help lists this one
+EXAMPLE = "compression runs/quickstart_teacher runs/quickstart --out=runs/compression"
+flags.declare_key_flag("out")  # of common's flags this one means something here
 
 BATCH_SIZE = 128
 WARM_UP, FEWEST, MOST, SECONDS = 3, 10, 1000, 1.0  # calls before, calls at least and at most, time to spend
@@ -54,7 +55,6 @@ class Candidate(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no finished run; then nothing is measured."""
-    common.refuse_flags("out")
     if not argv[1:]:
         raise InputError("no run to report on", "compression RUN [RUN...]", "no folder")
     out = None if FLAGS["out"].value is None else common.require_folder("out", "runs/compression")
@@ -221,4 +221,4 @@ def write(out: Path, content: dict[str, Any], text: str) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, EXAMPLE)

@@ -22,6 +22,11 @@ from kd_jax.train import Config, variables_of
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
+EXAMPLE = (
+    "distill --data_set=digits --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
+    "--omit=none,3,7+8 --seeds=5 --epochs=200 --batch_size=64 --learning_rates=2e-3 "
+    "--out=runs/students"
+)
 flags.adopt_module_key_flags(common)
 flags.DEFINE_string(
     "teacher",
@@ -39,8 +44,7 @@ flags.DEFINE_enum(
     "loss",
     "soft",
     list(losses.LOSSES),
-    "soft: alpha T^2 KL + (1 - alpha) CE; instead of KL, hard_label: CE with the teacher's argmax, logits: "
-    "half their squared distance; labels: CE alone.",
+    "T^2 KL to the teacher; CE with its argmax; CE with labels alone; half the squared distance of logits.",
 )
 flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list.")
 flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], comma list; 0: plain student.")
@@ -52,8 +56,8 @@ flags.DEFINE_string("left", "0", "Examples of each class left out that are seen 
 flags.DEFINE_string(
     "transfer",
     transfer.OWN,
-    f"Images that students are taught on: the data set's {transfer.OWN}, another data set's, or "
-    f"{', '.join(NOISES)}, drawn anew at every step.",
+    f"Images that students are taught on: {transfer.OWN}, another data set's, or noise, drawn anew: "
+    f"{', '.join(NOISES)}.",
 )
 flags.DEFINE_string(
     "signals",
@@ -146,10 +150,7 @@ def parse_left() -> list[int]:
 
 def parse_signals() -> list[str]:
     """The names of --signals."""
-    names = [name.strip() for name in FLAGS.signals.split(",")]
-    if not set(names) <= set(SIGNALS) or len(set(names)) < len(names):
-        expected = f"each once of {', '.join(SIGNALS)}, separated by commas"
-        raise InputError("malformed --signals", expected, repr(FLAGS.signals))
+    names = common.parse_words("signals", FLAGS.signals, list(SIGNALS))
     if names != ["full"] and FLAGS.loss != "soft":
         raise InputError("--signals are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
     return names
@@ -417,4 +418,4 @@ def student_metadata(spec: str, model_options: dict, config: Config, description
 
 
 if __name__ == "__main__":
-    common.run(main, several=True)
+    common.run(main, EXAMPLE, several=True)

@@ -20,6 +20,7 @@ from kd_jax.stats import Interval
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
+EXAMPLE = "report runs/quickstart --reach=90"
 flags.DEFINE_float(
     "reach",
     None,
@@ -53,7 +54,6 @@ class Content(NamedTuple):
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
-    common.refuse_flags()
     if not argv[1:]:
         raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
     for files, text in [_render(Path(folder)) for folder in argv[1:]]:
@@ -398,4 +398,4 @@ def _differences(content: Content) -> list[str]:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, EXAMPLE)

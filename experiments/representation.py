@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, hidden_signals, report, teachers
+from experiments import common, hidden_signals, progress, report, teachers
 from kd_jax import analysis, checkpoint, data, models, results, sweep
 from kd_jax.data import Dataset
 from kd_jax.results import RANDOM, RepresentationRow
@@ -22,6 +22,8 @@ from kd_jax.train import INIT
 from kd_jax.types import InputError, Variables
 
 FLAGS = flags.FLAGS
+EXAMPLE = "representation runs/quickstart --of=3"
+flags.declare_key_flag("data_dir")  # of common's flags this one means something here
 flags.DEFINE_string(
     "of", None, "Classes, numbers or names joined by + (default: those that the run leaves out)."
 )
@@ -52,7 +54,6 @@ class Study(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> None:
-    common.refuse_flags("data_dir")
     if len(argv) != 2:
         raise InputError(
             "no run to look at", "representation RUN, one folder of students", argv[1:] or "nothing"
@@ -60,12 +61,13 @@ def main(argv: Sequence[str]) -> None:
     study = read(Path(argv[1]))
     splits = examples_of(study)
     rows, last = [], {}
-    for student in study.students:
-        print(f"{student.setting}, seed {student.seed}", flush=True)
+    shown = progress.counting("networks looked at")
+    for number, student in enumerate(study.students, 1):
         found, features = look(study, student, splits)
         rows += found
         if student.seed == study.students[0].seed:
             last[student.setting] = (student, features)
+        shown(number, len(study.students))
     results.write_representation(study.folder, rows)
     for kind, drawn in picture(study, last, splits["test"][1]).items():
         results.write_file((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
@@ -79,8 +81,13 @@ def read(folder: Path) -> Study:
         raise InputError(f"{folder} holds no students", "a run of distill", config["experiment"])
     stacked, metadata = checkpoint.load(folder / "students")
     options = {name: config["flags"].get(name) for name in ("image_size", "skip_unreadable")}
-    dataset = data.load(config["data"]["name"], FLAGS.data_dir, image_size=options["image_size"],
-                        skip_unreadable=bool(options["skip_unreadable"]))  # fmt: skip
+    dataset = data.load(
+        config["data"]["name"],
+        FLAGS.data_dir,
+        image_size=options["image_size"],
+        skip_unreadable=bool(options["skip_unreadable"]),
+        progress=progress.counting("decoding images"),
+    )
     if dataset.fingerprint != config["data"]["fingerprint"]:
         expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
         raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
@@ -218,4 +225,4 @@ def picture(
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, EXAMPLE)

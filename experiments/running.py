@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, processes, report
+from experiments import common, processes, progress, report, tensorboard
 from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
@@ -27,7 +27,9 @@ from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 FLAGS = flags.FLAGS
 
 # They choose how the work is done, not what comes out: a run may be continued with other values.
-NOT_PART_OF_THE_EXPERIMENT = frozenset({"out", "data_dir", "checkpoint_every", "chunk"})
+NOT_PART_OF_THE_EXPERIMENT = frozenset(
+    {"out", "data_dir", "checkpoint_every", "chunk", "tensorboard", "quiet"}
+)
 
 LOCK = ".lock"
 
@@ -171,11 +173,15 @@ def train_runs(
     states, history, first = _starting_point(config, keys, saved_in, start)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
     chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
-    began = time.monotonic()
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
+    examples = num_runs * config.num_updates * config.batch_size
+    of_seeds = [run["teacher_seed"] for run in description["runs"][: FLAGS.seeds]]
+    shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
+    if history:
+        _to_tensorboard(out, description, history, num_runs, first)
     segments = sweep.run_segments(
-        config, table, validation, hparams, states, FLAGS.epochs, length, chunk, _wait
+        config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)
     )
     with _stop_requests() as requests:
         _announce(num_runs, first)
@@ -189,7 +195,8 @@ def train_runs(
             if jax.process_index() == 0:
                 for old in sorted(saved_in.glob("epoch_*"))[:-2]:
                     shutil.rmtree(old)
-            _print_progress(epoch, history, time.monotonic() - began, epoch - first)
+            shown.segment(epoch, history)
+            _to_tensorboard(out, description, segment, num_runs, epoch)
             if request := processes.largest(requests[0] if requests else 0):
                 common.tell(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
@@ -279,11 +286,12 @@ def _announce(num_runs: int, epoch: int) -> None:
     print(f"training {runs} ({settings} x {seeds}), {epochs}; {stop}", flush=True)
 
 
-def _wait(history: dict) -> None:
+def _wait(tick: Callable[[], None], history: dict) -> None:
     """Sleeps until the segment is computed: blocked in compiled code, Python would not hear of a signal. At
-    most a hundredth of the segment's time is lost."""
+    most a hundredth of the segment's time is lost.  tick: called now and then meanwhile."""
     start = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(history)):
+        tick()
         time.sleep(min(0.05, 0.001 + (time.monotonic() - start) / 100))
 
 
@@ -323,19 +331,23 @@ def _say(line: str) -> None:
     """A line on stderr from a signal handler, which may have interrupted a print: Python's own buffers refuse
     to be entered twice."""
     if jax.process_index() == 0:
+        if progress.is_up():
+            os.write(sys.stdout.fileno(), progress.CLEAR.encode())
         os.write(sys.stderr.fileno(), f"{line}\n".encode())
 
 
-def _print_progress(epoch: int, history: dict, seconds: float, epochs_done: int) -> None:
-    left = seconds / epochs_done * (FLAGS.epochs - epoch)
-    split = "validation" if "validation" in history else "train"
-    counts = history[split]
-    accuracy = counts["correct"][:, -1].sum(-1) / counts["total"][:, -1].sum(-1)
-    print(
-        f"epoch {epoch}/{FLAGS.epochs}  mean {split} accuracy {100 * accuracy.mean():.2f} %  "
-        f"{seconds:.0f} s, about {left:.0f} s left",
-        flush=True,
-    )
+def _to_tensorboard(out: Path, description: dict, history: dict, num_runs: int, last: int) -> None:
+    """With --tensorboard, adds these epochs, up to `last`. Where an experiment is several programs, whose
+    runs are numbered together, all is written by `finish`."""
+    runs = description["runs"]
+    if not FLAGS.tensorboard or len(runs) != num_runs or jax.process_index() > 0:
+        return
+    missing = {setting["name"]: setting["missing"] for setting in description["settings"]}
+    names = [run["setting"] for run in runs]
+    rows = tidy.history_rows(history, names, [run["seed"] for run in runs], [missing[n] for n in names])
+    before = last - history["train"]["loss_sum"].shape[1]
+    rows = [row._replace(epoch=row.epoch + before) for row in rows]
+    tensorboard.add(out, rows, description, before + 1, last)
 
 
 def _leftovers(out: Path) -> set[Path]:
@@ -352,6 +364,8 @@ def finish(out: Path, saying: str = "") -> None:
     if saying:
         print(f"{out} {saying}")
     print(report.build(out))
+    if FLAGS.tensorboard:
+        tensorboard.write(out)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     for path in _leftovers(out):
         path.unlink(missing_ok=True)

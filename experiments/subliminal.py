@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, running, transfer
+from experiments import common, progress, running, transfer
 from kd_jax import data, losses, models, results, subliminal, sweep, tidy
 from kd_jax.models.mlp import MLP
 from kd_jax.noise import NOISES
@@ -19,7 +19,15 @@ from kd_jax.train import Config, variables_of
 from kd_jax.types import HParams, InputError, Table, Variables
 
 FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(common)
+EXAMPLE = (
+    "subliminal --data_set=digits --model=mlp-64-64 --seeds=20 --epochs=100 --batch_size=256 "
+    "--out=runs/subliminal_digits"
+)
+for _name in (
+    "data_set", "data_dir", "model", "precision", "seeds", "epochs", "batch_size", "optimizer", "schedule",
+    "out", "checkpoint_every", "chunk", "tensorboard",
+):  # fmt: skip
+    flags.declare_key_flag(_name)  # of those that all training shares
 flags.DEFINE_float("learning_rate", 3e-4, "Peak learning rate, of teachers and students.")
 flags.DEFINE_string("auxiliary", "3", "Outputs beside those of the classes, comma list.")
 flags.DEFINE_string("classes", None, "How many classes, the first ones, there are, comma list (all).")
@@ -33,8 +41,8 @@ flags.DEFINE_string("outputs", "auxiliary,all", "What the loss sees, comma list 
 flags.DEFINE_string(
     "share",
     "all,none",
-    "Which of its teacher's initial weights a student has, the rest being another model's; comma list of "
-    f"all, none, or parts joined by +: {', '.join(subliminal.PARTS)}.",
+    "Which initial weights are the teacher's: comma list of all, none, or, joined by +, "
+    f"{', '.join(subliminal.PARTS)}.",
 )
 flags.DEFINE_string(
     "perturb", "0", "Deviation of what is added to a student's initial weights, in theirs, comma list."
@@ -81,15 +89,6 @@ class Setting(NamedTuple):
         return own | {"missing": list(self.missing)}
 
 
-def words_of(name: str, known: Sequence[str]) -> list[str]:
-    """The words of a comma list, each once, each known."""
-    words = [word.strip() for word in str(FLAGS[name].value).split(",")]
-    if not set(words) <= set(known) or len(set(words)) < len(words):
-        given = repr(FLAGS[name].value)
-        raise InputError(f"malformed --{name}", f"each once of {', '.join(known)}, by commas", given)
-    return words
-
-
 def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
     """The whole numbers of a comma list."""
     numbers = common.parse_numbers(name, text)
@@ -122,7 +121,7 @@ def parse_structures(num_classes: int) -> list[Structure]:
     transfers = [word.strip() for word in FLAGS.transfers.split(",")]
     if not all(transfers) or len(set(transfers)) < len(transfers):
         raise InputError("malformed --transfers", "each once, by commas", repr(FLAGS.transfers))
-    loss_names = words_of("losses", ("soft", "logits"))
+    loss_names = common.parse_words("losses", FLAGS.losses, ("soft", "logits"))
     return list(
         itertools.starmap(
             Structure, itertools.product(model_specs, auxiliary, classes, transfers, loss_names)
@@ -132,7 +131,7 @@ def parse_structures(num_classes: int) -> list[Structure]:
 
 def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) -> list[Setting]:
     """The students' settings, then the teachers' and their initial weights'."""
-    outputs, share = words_of("outputs", OUTPUTS), parse_share(FLAGS.share)
+    outputs, share = common.parse_words("outputs", FLAGS.outputs, OUTPUTS), parse_share(FLAGS.share)
     perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
     temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
     masks = common.parse_classes("omit", FLAGS.omit, class_names)
@@ -276,10 +275,9 @@ def images_of(dataset: data.Dataset, structure: Structure, own: Table) -> Table:
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    refuse_other_flags()
     out = common.require_folder("out", "runs/subliminal")
     common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
-    dataset = data.load(FLAGS.data_set, FLAGS.data_dir)
+    dataset = data.load(FLAGS.data_set, FLAGS.data_dir, progress=progress.counting("decoding images"))
     structures = parse_structures(dataset.num_classes)
     settings = parse_settings(structures, dataset.class_names)
     images = {s: images_of(dataset, s, make_data(dataset, s.classes)[0]) for s in structures}
@@ -331,15 +329,6 @@ def main(argv: Sequence[str]) -> None:
     running.finish(out)
 
 
-def refuse_other_flags() -> None:
-    """Of the flags that all training shares, those that have no part here."""
-    unused = "image_size skip_unreadable validation_fraction dropout input_dropout max_norm normalize jitter"
-    unused += " rotate stretch flip cutout mixup"
-    given = [f"--{name}" for name in unused.split() if FLAGS[name].present]
-    if given:
-        raise InputError("a flag that means nothing here", "flags of this command", " ".join(given))
-
-
 def rows_of(config: Config, settings: Sequence[Setting], variables: Variables, test: Table) -> list:
     """results.csv's rows of these settings' models.  variables: leading axis R, setting-major."""
     runs = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
@@ -369,4 +358,4 @@ def write_history(
 if __name__ == "__main__":
     for flag, default in PUBLISHED.items():
         FLAGS.set_default(flag, default)
-    common.run(main)
+    common.run(main, EXAMPLE)

@@ -21,6 +21,7 @@ from kd_jax import results, summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
+EXAMPLE = "tables --add=runs/quickstart"
 flags.DEFINE_multi_string("add", [], "Run folder whose small files are copied to experiments/results/.")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,7 +38,6 @@ SMALL = (
 
 def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
-    common.refuse_flags()
     outcomes = {
         folder: outcome(folder) for folder in map(Path, FLAGS.add)
     }  # all are read before one is written
@@ -130,4 +130,4 @@ def show(ours: Ours) -> str:
 
 
 if __name__ == "__main__":
-    common.run(main)
+    common.run(main, EXAMPLE)

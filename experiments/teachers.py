@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments import common
-from kd_jax import checkpoint, metrics, models, sweep
+from kd_jax import checkpoint, metrics, models, nearest, sweep
 from kd_jax.data import Dataset
 from kd_jax.train import Config
 from kd_jax.types import InputError, Variables
@@ -103,7 +103,7 @@ def _load_group(
         folder = parent / "students"
     if not (folder / "manifest.json").is_file():
         expected = "a run folder of train_teacher or distill that is complete, as runs/quickstart_teacher"
-        raise InputError("no teacher", expected, path)
+        raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest.path(path)))
     try:
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
@@ -185,7 +185,11 @@ def _choose_students(
         raise InputError(f"--teacher={path} holds students of several settings", expected, "nothing")
     name = next(iter(by_name)) if setting is None else setting
     if name not in by_name:
-        raise InputError(f"--teacher={path} has no such setting", f"one of {names}", repr(setting))
+        raise InputError(
+            f"--teacher={path} has no such setting",
+            f"one of {names}",
+            repr(setting) + nearest.name(name, by_name),
+        )
     missing = by_name[name]["missing"]
     runs = [
         run["run"] for run in sorted(metadata["runs"], key=lambda run: run["seed"]) if run["setting"] == name

@@ -1,18 +1,23 @@
 """Train teachers of several seeds as one program and save them with all that is needed to rebuild them."""
 
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 
 import jax
 from absl import flags
 
-from experiments import augmentation, common, running
+from experiments import augmentation, common, progress, running
 from kd_jax import checkpoint, losses, models, pretrained, results, sweep, tidy
 from kd_jax.train import Config, variables_of
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
+EXAMPLE = (
+    "train_teacher --data_set=digits --model=mlp-256-256 --seeds=3 --epochs=100 --batch_size=64 "
+    "--learning_rate=2e-3 --out=runs/teacher"
+)
 flags.adopt_module_key_flags(common)
 flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate.")
 flags.DEFINE_float("weight_decay", 0.0, "Weight decay (decoupled for adamw).")
@@ -33,6 +38,10 @@ def load_initial(config: Config) -> pretrained.Pretrained | None:
     if FLAGS.init is None:
         return None
     common.require("init", "resnet50.safetensors, or no such flag")
+    if not (
+        progress.is_live() and sys.stderr.isatty()
+    ):  # the hub's own bar, read when its package is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     initial = pretrained.load(
         FLAGS.init, models.network_of(config.model), jax.eval_shape(init, jax.random.key(0))
@@ -119,4 +128,4 @@ def teacher_metadata(spec: str, model_options: dict, config: Config, description
 
 
 if __name__ == "__main__":
-    common.run(main, several=True)
+    common.run(main, EXAMPLE, several=True)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import progress
 from kd_jax import data
 from kd_jax.noise import NOISES, Noise
 from kd_jax.types import InputError, Table
@@ -58,7 +59,9 @@ def load(dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
 def load_other(name: str, dataset: data.Dataset) -> Transfer:
     """The data set of this name. Errors: InputError where it does not fit `dataset`."""
     given = f"--transfer={name}"
-    other = data.load(name, FLAGS.data_dir, image_size=_size_of(name))
+    other = data.load(
+        name, FLAGS.data_dir, image_size=_size_of(name), progress=progress.counting("decoding images")
+    )
     own, theirs = ("x".join(map(str, one.train_images.shape[1:])) for one in (dataset, other))
     if own != theirs:
         raise InputError(f"{given} has images of another shape", f"{own}, as {dataset.name} has", theirs)

@@ -8,7 +8,6 @@ import csv
 import fcntl
 import hashlib
 import importlib.metadata
-import io
 import itertools
 import json
 import os
@@ -22,7 +21,6 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +30,7 @@ from absl import app, flags
 from PIL import Image
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_jax import checkpoint, data, models, plots
 from kd_jax.results import CORRECTIONS
@@ -323,7 +322,7 @@ def test_both_run_folders_hold_what_they_are_to_hold(teacher, sweep):
 def test_config_is_complete(launch, teacher, sweep, digits):
     for name, run in (("train_teacher", teacher), ("distill", sweep)):
         config = config_of(run.folder)
-        listed = set(re.findall(r"^  --(?:\[no\])?(\w+):", launch(name, "--help").out, re.MULTILINE))
+        listed = set(re.findall(r"^  --(\w+)", launch(name, "--help").out, re.MULTILINE))
         assert set(config["flags"]) == listed and len(listed) > 20
         assert config["flags"]["out"] == str(run.folder) and config["flags"]["epochs"] == EPOCHS
         assert config["experiment"] == name
@@ -624,11 +623,18 @@ def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
     assert lines[0] == (
         "training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops after the running segment and saves"
     )
-    progress, table = lines[1 : EPOCHS + 1], lines[EPOCHS + 1 :]
-    for epoch, line in enumerate(progress, 1):
-        assert re.fullmatch(
-            rf"epoch {epoch}/3  mean validation accuracy [\d.]+ %  \d+ s, about \d+ s left", line
-        )
+    table = [line for line in lines[1:] if not line.startswith("epoch ")]
+    progress = lines[1 : -len(table)]  # the first segment's, the last's, and whatever took ten seconds
+    assert 2 <= len(progress) <= EPOCHS
+    accuracy = r"validation accuracy [\d.]+ ± [\d.]+ %  [\d,]+ examples/s"
+    for line, epoch, time in ((progress[0], 1, r"\d+ s left"), (progress[-1], 3, r"in \d+ s")):
+        assert re.fullmatch(rf"epoch {epoch}/3  {time}  {accuracy}  segment {epoch}/3", line)
+    last = [
+        float(row["value"])
+        for row in read_csv(sweep.folder / "history.csv")
+        if (row["epoch"], row["split"], row["metric"]) == ("3", "validation", "accuracy")
+    ]
+    assert f"accuracy {100 * np.mean(last):.2f} ±" in progress[-1]
     results = results_of(sweep.folder)
     under = None
     seen = set()
@@ -976,7 +982,7 @@ def test_teacher_and_student_have_a_normalisation_each(launch, home, toy, distil
 
 def test_no_validation_split(distil):
     run = distil("--validation_fraction=0", draw=True)
-    assert "mean train accuracy" in done(run).out
+    assert " train accuracy " in done(run).out
     config, results = config_of(run.folder), results_of(run.folder)
     assert (config["data"]["train"], config["data"]["validation"]) == (60, 0)
     assert {key[2] for key in results} == {"test"}
@@ -1029,6 +1035,33 @@ def test_a_run_that_diverges_leaves_the_others_alone(distil):
     assert same and all(undisturbed[key] == value for key, value in same.items())
 
 
+def test_quietly_and_for_tensorboard(launch, distil):
+    """Nothing on stdout, all the files; TensorBoard's are made anew, not added to, by the same command."""
+    run = distil("--quiet", "--tensorboard", "--checkpoint_every=1")
+    assert done(run).out == "" and (run.folder / "report.md").is_file()
+    seeds: dict[tuple[str, str, int], list[float]] = {}
+    for row in read_csv(run.folder / "history.csv"):
+        if row["metric"] == "accuracy":
+            key = row["setting"], f"accuracy/{row['split']}", int(row["epoch"])
+            seeds.setdefault(key, []).append(float(row["value"]))
+    for (setting, seed, *rest), value in results_of(run.folder).items():
+        if rest == ["test", "none", "all", "accuracy"] and setting != "teacher":
+            seeds.setdefault((setting, "accuracy/test", 2), []).append(value)
+    expected = {key: pytest.approx(np.mean(values)) for key, values in seeds.items()}
+    assert len(expected) == 2 * (2 + 2 + 1)
+    for _ in range(2):
+        found = []
+        for folder in (run.folder / "tensorboard").iterdir():
+            events = EventAccumulator(str(folder))
+            events.Reload()
+            for split in ("train", "validation", "test"):
+                tag = f"accuracy/{split}"
+                found += [((folder.name, tag, event.step), event.value) for event in events.Scalars(tag)]
+        assert len(found) == len(expected) and dict(found) == expected
+        again = launch("distill", *run.words, f"--out={run.folder}", draw=False)
+        assert again.status == 0 and again.out == "" and again.err == ""
+
+
 def test_folders_with_odd_names(launch, home, distil, toy):
     for name in ("größe 数字", "a/b/c"):
         (run := distil("--epochs=1", out=str(home / name))) and done(run)
@@ -1055,7 +1088,8 @@ def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
         outcome = launch(name, *run.words, "--chunk=2", "--checkpoint_every=7", f"--out={run.folder}")
         assert outcome.status == 0 and outcome.err == ""
         assert outcome.out.startswith(f"{run.folder} is complete; the report is written again\n")
-        assert outcome.out.split("\n", 1)[1] == "\n".join(done(run).out.split("\n")[EPOCHS + 1 :])
+        table = [line for line in done(run).out.split("\n")[1:] if not line.startswith("epoch ")]
+        assert outcome.out.split("\n")[1:] == table
         assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
         assert {path: path.stat().st_mtime_ns for path in untouched} == untouched
 
@@ -1605,38 +1639,7 @@ def test_a_folder_of_images(launch, home, tmp_path):
     assert outcome.status == 2 and "teacher of images of another size: expected 6x5x3" in outcome.err
 
 
-@pytest.mark.parametrize(
-    "terminal, clock, expected",
-    [
-        (False, (0, 9, 11, 12), "decoding images: 50 of 100\n"),
-        (
-            True,
-            (0, 0.05, 0.2, 0.25),
-            f"[{'#' * 15}{'.' * 15}] decoding images: 50 of 100\r[{'#' * 30}] decoding images: 100 of 100\n",
-        ),
-    ],
-)
-def test_progress_of_decoding(monkeypatch, terminal, clock, expected):
-    """On a terminal a bar that ends with its line; elsewhere a line, and that only after ten seconds."""
-    from experiments import common
-
-    stream = io.StringIO()
-    stream.isatty = lambda: terminal  # type: ignore[method-assign]
-    monkeypatch.setattr(common, "time", SimpleNamespace(monotonic=iter(clock).__next__))
-    monkeypatch.setattr(sys, "stderr", stream)
-    show = common.decoding_progress()
-    for done in (25, 50, 100):
-        show(done, 100)
-    assert stream.getvalue() == expected
-
-
 # --- the launcher itself, and a real start --------------------------------------------------------------
-
-
-def test_help_lists_the_flags_and_is_no_failure(launch):
-    for name in ("distill", "train_teacher"):
-        outcome = launch(name, "--help")
-        assert outcome.status == 0 and outcome.err == "" and "--checkpoint_every" in outcome.out
 
 
 def test_a_real_start_says_what_the_launcher_says(home, launch, sweep):

@@ -135,12 +135,6 @@ def test_a_damaged_run_is_not_added(tmp_path, committed):
     assert not committed.exists()
 
 
-def test_flags_of_training_are_refused(committed, monkeypatch):
-    monkeypatch.setattr(flags.FLAGS["seeds"], "present", 1)
-    with pytest.raises(InputError, match="--seeds"):
-        tables.main(["tables"])
-
-
 def test_a_block_without_results_is_no_silence(committed):
     with pytest.raises(InputError, match=r"has no results.*none of speed"):
         tables.fill("<!-- table speed -->\n<!-- end speed -->")

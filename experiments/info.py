@@ -1,0 +1,102 @@
+"""Print what there is to work with: devices, versions, caches, prepared data sets, free memory and disk."""
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from experiments import common, measures
+from kd_jax import cache, data, tfds
+
+FLAGS = flags.FLAGS
+EXAMPLE = "info --data_dir=data/tensorflow_datasets"
+flags.declare_key_flag("data_dir")  # of common's flags this one means something here
+
+PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy",
+    "scikit-learn", "tensorflow-cpu", "torch", "huggingface_hub",
+)  # fmt: skip
+UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def main(argv: Sequence[str]) -> None:
+    common.refuse_arguments(argv)
+    root = tfds.root(FLAGS.data_dir)
+    chapters = {
+        "Devices": devices(),
+        "Versions": versions(),
+        "Caches": [
+            (str(cache.root()), f"decoded images, {size(cache.root())}"),
+            (str(common.compilation_cache()), f"compiled programs, {size(common.compilation_cache())}"),
+        ],
+        f"Data sets in {root}": prepared(root),
+        "Data sets elsewhere": [(name, "comes with the packages") for name in data.DATASETS],
+        "Free": free(),
+    }
+    print("\n\n".join("\n".join(lines(title, rows)) for title, rows in chapters.items()))
+
+
+def lines(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """A chapter in two columns."""
+    yield title
+    width = max(len(left) for left, _ in rows)
+    yield from (f"  {left:{width}}  {right}".rstrip() for left, right in rows)
+
+
+def devices() -> list[tuple[str, str]]:
+    """What JAX computes on; the cores of a CPU are devices here."""
+    return [(jax.default_backend(), f"{measures.device()}; {os.cpu_count()} CPU cores in the machine")]
+
+
+def versions() -> list[tuple[str, str]]:
+    """Of the packages that are there; nothing is imported to learn it."""
+    rows = [("kd_jax", common.own_version(common.ROOT)), ("python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            rows.append((package, version(package)))
+        except PackageNotFoundError:
+            rows.append((package, "not installed"))
+    return rows
+
+
+def prepared(root: Path) -> list[tuple[str, str]]:
+    """The TFDS sets in `root`, with their examples and their size on the disk."""
+    if not root.is_dir():
+        return [("none", "there is no such folder; --data_dir or TFDS_DATA_DIR names another")]
+    rows = []
+    for name, folder in tfds.prepared(root):
+        counts = ", ".join(f"{number:,} {split}" for split, number in tfds.counts(folder).items())
+        rows.append((name, f"{counts or 'examples unknown'}; {size(folder)}"))
+    return rows or [("none", "README.md, under the tables, says how one is prepared")]
+
+
+def free() -> list[tuple[str, str]]:
+    """What a device, or for a CPU the machine or container, and the disk here can still hold."""
+    memory = common.free_memory()
+    disk = shutil.disk_usage(".").free
+    return [("memory", "unknown" if memory is None else shown(memory)), ("disk", f"{shown(disk)} here")]
+
+
+def size(folder: Path) -> str:
+    """Of all files below a folder."""
+    if not folder.is_dir():
+        return "empty"
+    files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    return f"{shown(sum(os.lstat(file).st_size for file in files))} in {len(files):,} files"
+
+
+def shown(num_bytes: int) -> str:
+    """12 B, 3.4 MiB."""
+    for unit, scale in UNITS:
+        if num_bytes >= scale:
+            return f"{num_bytes / scale:.1f} {unit}"
+    return f"{num_bytes} B"
+
+
+if __name__ == "__main__":
+    common.run(main, EXAMPLE)
