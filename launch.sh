@@ -36,7 +36,7 @@ show_help() {
     done
     echo 'test|Runs the tests.'
     echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, bench PyTorch, hub downloads.'
-    echo 'help|Prints this list. EXPERIMENT --help prints the flags of one.'
+    echo 'help|Prints this list. EXPERIMENT --help explains one: its flags, defaults, an example.'
     echo '--processes=N|Runs the experiment as N processes on this machine; in a cluster they are found.'
   } | while IFS='|' read -r name line; do printf '  %-16s %s\n' "$name" "$line"; done
   sed -n '3,6s/^# *$//p; 4,6s/^#//p' "$repo/launch.sh"

@@ -178,13 +178,13 @@ def train_runs(
     examples = num_runs * config.num_updates * config.batch_size
     of_seeds = [run["teacher_seed"] for run in description["runs"][: FLAGS.seeds]]
     shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
-    if history:
-        _to_tensorboard(out, description, history, num_runs, first)
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)
     )
     with _stop_requests() as requests:
         _announce(num_runs, first)
+        if history:
+            _to_tensorboard(out, description, history, num_runs, first)
         for states, segment, epoch in segments:
             segment = flax.serialization.to_state_dict(segment)
             join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
@@ -282,7 +282,7 @@ def _announce(num_runs: int, epoch: int) -> None:
             (FLAGS.epochs, "epoch"),
         )
     )
-    stop = "Ctrl-C stops after the running segment and saves"
+    stop = "Ctrl-C stops and saves"
     print(f"training {runs} ({settings} x {seeds}), {epochs}; {stop}", flush=True)
 
 

@@ -30,8 +30,15 @@ GROUPS = {
 }
 """Title -> names: each flag of an entry point is in exactly one group."""
 
+NOTES = (
+    "The product of the comma lists gives the settings, each with all seeds.",  # where there are seeds
+    "In CAPITALS: no default. Switches are off by default; --noquiet, say, turns one off again.",
+    "--flagfile=FILE reads flags from a file; those after it override it. --helpfull lists all there are.",
+)
+
 COLUMN = 29  # of the descriptions
 WIDEST = 100
+REPEATED = "; may come several times."
 
 
 def listed() -> list[str]:
@@ -48,16 +55,8 @@ def text(example: str, columns: int = WIDEST) -> str:
         if found := [flag for flag in names.split() if flag in own]:
             lines += ["", title]
             lines += [line for flag in found for line in described(flag, columns)]
-    lists = (
-        "The product of the comma lists gives the settings, each with all seeds. " if "seeds" in own else ""
-    )
-    notes = (
-        f"{lists}In CAPITALS: no default. Switches are off by default; --noquiet, say, turns one off again. "
-    )
-    notes += (
-        "--flagfile=FILE reads flags from a file; those after it override it. --helpfull lists all there are."
-    )
-    return "\n".join([*lines, "", *textwrap.wrap(notes, columns)])
+    notes = NOTES if "seeds" in own else NOTES[1:]
+    return "\n".join([*lines, "", *textwrap.wrap(" ".join(notes), columns)])
 
 
 def _wrapped(command: str, columns: int) -> list[str]:
@@ -75,9 +74,7 @@ def described(name: str, columns: int = WIDEST) -> list[str]:
     if not flag.boolean:
         value = f"{flag.default:g}" if isinstance(flag.default, float) else flag.default
         left += f"={name.split('_')[-1].upper() if value in (None, []) else value}"
-    words = " ".join(flag.help.split()).replace(
-        ".; repeat this option to specify a list of values", "; may come several times."
-    )
+    words = " ".join(flag.help.split()).replace(".; repeat this option to specify a list of values", REPEATED)
     if found := re.match(r"<([^>]+)>: ", words):  # absl's list of an enum's values
         words = f"{found[1].replace('|', ' | ')}. {words[found.end() :]}"
     lines = textwrap.wrap(words, columns - COLUMN, break_on_hyphens=False)
@@ -123,14 +120,11 @@ def _flag_error(message: str) -> InputError:
         name, given = found.groups()
         parser = FLAGS[name].parser
         words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
-        expected = " | ".join(words) or parser.syntactic_help
-        return InputError(
-            f"--{name} cannot be this", expected, (given or "nothing") + nearest.name(given, words)
-        )
+        expected, near = " | ".join(words) or parser.syntactic_help, nearest.name(given, words)
+        return InputError(f"--{name} cannot be this", expected, (given or "nothing") + near)
     if "flagfile" in message:
-        return InputError(
-            "--flagfile cannot be read", "a file of flags, one a line", message + _recipe(message)
-        )
+        expected = "a file of flags, one a line"
+        return InputError("--flagfile cannot be read", expected, message + _recipe(message))
     return InputError("malformed flags", "flags as --help lists them", message)
 
 

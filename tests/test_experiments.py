@@ -621,7 +621,7 @@ def test_summary_is_students_t_over_the_seeds(sweep):
 def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
     lines = done(sweep).out.splitlines()
     assert lines[0] == (
-        "training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops after the running segment and saves"
+        "training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops and saves"
     )
     table = [line for line in lines[1:] if not line.startswith("epoch ")]
     progress = lines[1 : -len(table)]  # the first segment's, the last's, and whatever took ten seconds
@@ -1044,7 +1044,7 @@ def test_quietly_and_for_tensorboard(launch, distil):
         if row["metric"] == "accuracy":
             key = row["setting"], f"accuracy/{row['split']}", int(row["epoch"])
             seeds.setdefault(key, []).append(float(row["value"]))
-    for (setting, seed, *rest), value in results_of(run.folder).items():
+    for (setting, _, *rest), value in results_of(run.folder).items():
         if rest == ["test", "none", "all", "accuracy"] and setting != "teacher":
             seeds.setdefault((setting, "accuracy/test", 2), []).append(value)
     expected = {key: pytest.approx(np.mean(values)) for key, values in seeds.items()}
