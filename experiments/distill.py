@@ -158,10 +158,7 @@ def parse_signals() -> list[str]:
 
 def parse_initial() -> list[str | None]:
     """The words of --initial, None for own."""
-    names = [name.strip() for name in FLAGS.initial.split(",")]
-    if not set(names) <= {"own", "teacher"} or len(set(names)) < len(names):
-        expected = "each once of own, teacher, separated by commas"
-        raise InputError("malformed --initial", expected, repr(FLAGS.initial))
+    names = common.parse_words("initial", FLAGS.initial, ("own", "teacher"))
     if "teacher" in names and FLAGS.loss == "labels":
         raise InputError("--initial=teacher without a teacher", "another loss", "--loss=labels")
     return [None if name == "own" else name for name in names]

@@ -20,7 +20,7 @@ GROUPS = {
     "Model": "model auxiliary init freeze_backbone normalize dropout input_dropout max_norm precision",
     "Teachers": "teacher teacher_setting teacher_seeds",
     "Missing classes": "omit keep left",
-    "Distillation": "loss losses temperatures alphas signals outputs share perturb",
+    "Distillation": "loss losses temperatures alphas signals outputs initial share perturb",
     "Training": "seeds epochs batch_size optimizer schedule learning_rate learning_rates weight_decay "
     "weight_decays",
     "Augmentation of training images": "jitter rotate stretch flip cutout mixup",

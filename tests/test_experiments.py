@@ -620,9 +620,7 @@ def test_summary_is_students_t_over_the_seeds(sweep):
 
 def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
     lines = done(sweep).out.splitlines()
-    assert lines[0] == (
-        "training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops and saves"
-    )
+    assert lines[0] == ("training 8 runs (4 settings x 2 seeds), 3 epochs; Ctrl-C stops and saves")
     table = [line for line in lines[1:] if not line.startswith("epoch ")]
     progress = lines[1 : -len(table)]  # the first segment's, the last's, and whatever took ten seconds
     assert 2 <= len(progress) <= EPOCHS

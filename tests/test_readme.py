@@ -48,7 +48,8 @@ def test_every_flag_in_the_readme_is_defined():
         "version",
         "processes",
         "times",
-    }  # absl's, pytest's, launch.sh's, a script's
+        "logdir",
+    }  # absl's, pytest's, launch.sh's, a script's, TensorBoard's
     for flag in set(re.findall(r"`?--(\w+)", text)) - others:
         assert flag in flags.FLAGS or re.search(rf'DEFINE_\w+\(\s*"{flag}"', sources), flag
 
