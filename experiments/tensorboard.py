@@ -1,9 +1,9 @@
 """tensorboard/ in a run folder: history and outcome of each setting, as a stock TensorBoard reads them.
 
-Each setting has a folder. A scalar METRIC/SPLIT is the mean over seeds at each epoch; METRIC/SPLIT/low and
-/high are the ends of its 95 % interval (stats.py). The test split is measured after the last epoch, without a
-correction and with each: accuracy_missing/test_prior_matched, say. The HPARAMS tab has what makes the
-settings beside these. Left out is what is not finite, which TensorBoard cannot draw.
+Each setting has a folder. A scalar METRIC/SPLIT is the mean over seeds at each epoch, METRIC_low/SPLIT and
+METRIC_high/SPLIT are the ends of its 95 % interval (stats.py). The test split comes after the last epoch, also
+under each correction: test/accuracy, test_low/accuracy, test/accuracy_missing_prior_matched. The HPARAMS tab
+has what makes the settings beside these. Left out is what is not finite, which TensorBoard cannot draw.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from kd_jax.stats import Interval
 
 FOLDER = "tensorboard"
 TESTED = ("accuracy", "nll", "ece")
-COMMON = ("data_set", "model", "epochs", "batch_size", "seeds")  # flags that two run folders may differ in
+COMMON = ("data_set", "model")  # flags in which two run folders may differ that are looked at together
 
 Scalars = dict[str, dict[int, dict[str, float]]]
 """setting -> epoch -> tag -> value"""
@@ -34,7 +34,7 @@ def write(run_dir: Path) -> None:
     scalars = of_history(results.read_history(run_dir, config), config)
     values = summary.lookup(json.loads((run_dir / "summary.json").read_text()))
     tested = of_test(values, config)
-    tags = sorted({tag for found in tested.values() for tag in found if not tag.endswith(("/low", "/high"))})
+    tags = sorted({tag for found in tested.values() for tag in found if tag.startswith("test/")})
     hparams = hparams_of(config)
     shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
     for setting, by_epoch in scalars.items():
@@ -52,14 +52,14 @@ def add(run_dir: Path, rows: Iterable[HistoryRow], config: dict[str, Any], first
 
 def of_history(rows: Iterable[HistoryRow], config: dict[str, Any]) -> Scalars:
     """The means over seeds, and their intervals."""
-    values: dict[tuple[str, int, str], dict[int, float]] = {}
+    values: dict[tuple[str, int, tuple[str, str]], dict[int, float]] = {}
     for row in rows:
-        values.setdefault((row.setting, row.epoch, f"{row.metric}/{row.split}"), {})[row.seed] = row.value
+        values.setdefault((row.setting, row.epoch, (row.metric, row.split)), {})[row.seed] = row.value
     teachers = summary.teachers_of(config)
     scalars: Scalars = {}
     for (setting, epoch, tag), by_seed in values.items():
         tags = scalars.setdefault(setting, {}).setdefault(epoch, {})
-        tags |= _tagged(tag, summary.interval_of(setting, by_seed, teachers))
+        tags |= _tagged(*tag, summary.interval_of(setting, by_seed, teachers))
     return scalars
 
 
@@ -68,27 +68,31 @@ def of_test(values: summary.Values, config: dict[str, Any]) -> dict[str, dict[st
     tested: dict[str, dict[str, float]] = {setting["name"]: {} for setting in config["settings"]}
     for (setting, split, correction, class_, metric), interval in values.items():
         if split == "test" and metric in TESTED and class_ in ("all", "missing") and setting in tested:
-            tag = f"{metric}{'_missing' * (class_ == 'missing')}/test"
-            tag += f"_{correction}" * (correction != "none")
-            tested[setting] |= _tagged(tag, interval)
+            words = [metric, *[class_] * (class_ != "all"), *[correction] * (correction != "none")]
+            tested[setting] |= _tagged("test", "_".join(words), interval)
     return tested
 
 
-def _tagged(tag: str, interval: Interval) -> dict[str, float]:
-    ends = {tag: interval.mean, f"{tag}/low": interval.low, f"{tag}/high": interval.high}
-    return {name: value for name, value in ends.items() if math.isfinite(value)}
+def _tagged(group: str, name: str, interval: Interval) -> dict[str, float]:
+    """TensorBoard shows what stands before the slash together."""
+    values = {"": interval.mean, "_low": interval.low, "_high": interval.high}
+    return {f"{group}{end}/{name}": value for end, value in values.items() if math.isfinite(value)}
 
 
 def hparams_of(config: dict[str, Any]) -> dict[str, dict[str, float | str]]:
-    """setting -> name -> value. All have the same names, and of one name all are numbers or all are words."""
-    common = {name: config["flags"].get(name) for name in COMMON}
-    every = {setting["name"]: common | setting for setting in config["settings"]}
-    names = dict.fromkeys(name for values in every.values() for name in values if name != "name")
-    table = {name: [values.get(name) for values in every.values()] for name in names}
+    """setting -> name -> value: COMMON, and what the settings differ in (of a single one, all it has). All
+    have the same names, and of one name all are numbers or all are words."""
+    every = config["settings"]
+    names = dict.fromkeys(name for setting in every for name in setting if name != "name")
+    table = {name: [setting.get(name) for setting in every] for name in names}
+    table = {
+        name: column for name, column in table.items() if len(every) == 1 or column != column[:1] * len(every)
+    }
+    table |= {name: [config["flags"].get(name)] * len(every) for name in COMMON}
     for name, column in table.items():
         if not all(isinstance(value, int | float) for value in column):
             table[name] = [_word(value) for value in column]
-    return {setting: {name: table[name][row] for name in names} for row, setting in enumerate(every)}
+    return {s["name"]: {name: column[row] for name, column in table.items()} for row, s in enumerate(every)}
 
 
 def _word(value: Any) -> str:

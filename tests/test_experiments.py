@@ -1044,7 +1044,7 @@ def test_quietly_and_for_tensorboard(launch, distil):
             seeds.setdefault(key, []).append(float(row["value"]))
     for (setting, _, *rest), value in results_of(run.folder).items():
         if rest == ["test", "none", "all", "accuracy"] and setting != "teacher":
-            seeds.setdefault((setting, "accuracy/test", 2), []).append(value)
+            seeds.setdefault((setting, "test/accuracy", 2), []).append(value)
     expected = {key: pytest.approx(np.mean(values)) for key, values in seeds.items()}
     assert len(expected) == 2 * (2 + 2 + 1)
     for _ in range(2):
@@ -1052,8 +1052,7 @@ def test_quietly_and_for_tensorboard(launch, distil):
         for folder in (run.folder / "tensorboard").iterdir():
             events = EventAccumulator(str(folder))
             events.Reload()
-            for split in ("train", "validation", "test"):
-                tag = f"accuracy/{split}"
+            for tag in ("accuracy/train", "accuracy/validation", "test/accuracy"):
                 found += [((folder.name, tag, event.step), event.value) for event in events.Scalars(tag)]
         assert len(found) == len(expected) and dict(found) == expected
         again = launch("distill", *run.words, f"--out={run.folder}", draw=False)
