@@ -98,7 +98,7 @@ def hparams_of(config: dict[str, Any]) -> dict[str, dict[str, float | str]]:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return "+".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _write(

@@ -55,14 +55,6 @@ def test_it_measures_and_writes(tmp_path):
         assert bad.returncode == 2 and bad.stderr.count("\n") == 1 and word in bad.stderr, bad.stderr
 
 
-def test_help_lists_what_may_be_given():
-    command = [sys.executable, "-P", "-m", "experiments.benchmark", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert done.returncode == 0
-    listed = set(re.findall(r"--(?:\[no\])?(\w+):", done.stdout))
-    assert {"out", "precision", "parts", "workloads", "runs", "repeats"} <= listed and "epochs" not in listed
-
-
 def test_the_default_way_of_mapping_is_the_measured_best():
     """Within 10 %, on every device that was measured and for every model."""
     benchmarks = [some for some in performance.read(tables.RESULTS / "benchmark") if "chunks" in some]

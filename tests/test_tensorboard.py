@@ -124,7 +124,7 @@ def test_hparams_are_what_the_tab_reads(run):
     common = {"data_set": "toy", "model": "mlp-8"}
     # What differs; a column that has no number somewhere is one of words.
     assert values == {
-        SOFT: common | {"missing": "3+7", "temperature": "4.0", "alpha": 1.0},
+        SOFT: common | {"missing": "3+7", "temperature": "4", "alpha": 1.0},
         "labels transfer=a%2F..%2Fb": common | {"missing": "none", "temperature": "none", "alpha": 0.0},
     }
     assert set(map(tuple, metrics.values())) == {("test/accuracy", "test/accuracy_missing_prior_matched")}
