@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.markdown import show, tabulate
+from experiments.markdown import Grid, Section, show
 from kd_jax.results import TEACHER, Run
 from kd_jax.summary import Values
 
@@ -13,8 +13,8 @@ EXPLAINED = (
 )
 
 
-def section(settings: Sequence[str], run: Run, values: Values) -> list[str]:
-    """Lines of Markdown: what the students of a setting, or the teachers of a student, come to together."""
+def section(settings: Sequence[str], run: Run, values: Values) -> list[Section]:
+    """What the students of a setting, or the teachers of a student, come to together, if there is such."""
     rows = []
     for name in settings:
         of = lambda class_, metric, name=name: values.get((name, "test", "none", class_, metric))  # noqa: E731
@@ -26,7 +26,7 @@ def section(settings: Sequence[str], run: Run, values: Values) -> list[str]:
     if not rows:
         return []
     heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
-    return ["## Ensembles", "", EXPLAINED, "", *tabulate(heads, rows)]
+    return [Section("Ensembles", [EXPLAINED, Grid(heads, rows)])]
 
 
 def _num_members(setting: str, run: Run) -> str:
@@ -37,8 +37,8 @@ def _num_members(setting: str, run: Run) -> str:
     return f"{count} {'teachers' if setting == TEACHER else 'students'}"
 
 
-def teachers_section(run: Run, values: Values) -> list[str]:
-    """Lines of Markdown: each teacher alone, where a student hears several."""
+def teachers_section(run: Run, values: Values) -> list[Section]:
+    """Each teacher alone, where a student hears several."""
     teacher, errors, rows = run.config["teacher"] or {}, {}, []
     if (TEACHER, "test", "none", "all", "ensemble_errors") not in values or not teacher:
         return []
@@ -53,4 +53,4 @@ def teachers_section(run: Run, values: Values) -> list[str]:
         rows.append([str(number), place, about["model"], f"{errors[number]:.0f}", accuracy])
     note = f"Test split; {len(rows)} of {len(folders)}."
     heads = ["number", "folder", "model", "errors", "all classes, %"]
-    return ["## Teachers", "", note, "", *tabulate(heads, rows)]
+    return [Section("Teachers", [note, Grid(heads, rows)])]

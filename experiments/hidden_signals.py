@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.markdown import show, tabulate
+from experiments.markdown import Grid, Section, show, tabulate
 from kd_jax import results, summary
 from kd_jax.results import RANDOM
 
@@ -31,10 +31,10 @@ def last_layer(folder: Path) -> str:
     """The table of a run's last hidden layer, which stands first in the file."""
     config = results.read_config(folder)
     rows = results.read_representation(folder, config)
-    return "\n".join(_table(rows, rows[0].layer, config)).strip()
+    return "\n".join(tabulate(*_table(rows, rows[0].layer, config))).strip()
 
 
-def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, Any]) -> list[str]:
+def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
     taught, table = summary.teachers_of(config), []
     # An untrained network is compared with the teacher of its seed's students.
     taught |= {(RANDOM, seed): teacher for (_, seed), teacher in taught.items()}
@@ -47,17 +47,15 @@ def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, 
             units = max(units, interval.n)
             cells.append(show(interval, scale, digits, " ± "))
         table.append([setting, *cells, str(units)])
-    return tabulate(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
+    return Grid(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
 
 
-def section(folder: Path, config: dict[str, Any]) -> list[str]:
+def section(folder: Path, config: dict[str, Any]) -> list[Section]:
     """The report's chapter; none where nobody has looked."""
     if not (folder / "representation.csv").is_file():
         return []
     rows = results.read_representation(folder, config)
-    lines = ["## Hidden signals", "", EXPLAINED, ""]
+    blocks: list[str | Grid] = [EXPLAINED]
     for layer in dict.fromkeys(row.layer for row in rows):
-        lines += [f"Layer {layer}:", "", *_table(rows, layer, config)]
-    if (folder / FIGURE).is_file():
-        lines += [f"![features]({FIGURE})", ""]
-    return lines
+        blocks += [f"Layer {layer}:", _table(rows, layer, config)]
+    return [Section("Hidden signals", blocks, FIGURE if (folder / FIGURE).is_file() else "")]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.markdown import show, tabulate
+from experiments.markdown import Grid, Section, show
 from kd_jax import learning
 from kd_jax.results import HistoryRow
 
@@ -19,7 +19,7 @@ EXPLAINED = (
     "number."
 )
 SOME = (
-    "\\* Not all seeds reached the level: the mean is of those that did, so too small, and without an "
+    "* Not all seeds reached the level: the mean is of those that did, so too small, and without an "
     "interval. Compare the means over the epochs instead."
 )
 
@@ -31,8 +31,8 @@ def level_of(history: Sequence[HistoryRow], config: dict[str, Any], reach: float
     return learning.default_level(learning.accuracy_curves(history), config)
 
 
-def section(history: Sequence[HistoryRow], config: dict[str, Any], reach: float | None) -> list[str]:
-    """Lines of Markdown; none where nothing was measured.  reach: as in `level_of`."""
+def section(history: Sequence[HistoryRow], config: dict[str, Any], reach: float | None) -> list[Section]:
+    """None where nothing was measured.  reach: as in `level_of`."""
     curves, level = learning.accuracy_curves(history), level_of(history, config, reach)
     if not curves or math.isnan(level):
         return []
@@ -50,5 +50,5 @@ def section(history: Sequence[HistoryRow], config: dict[str, Any], reach: float 
         rows.append([setting, f"{speed.reached} of {speed.seeds}", *times, *means, str(speed.area.n)])
     heads = ["setting", "seeds that reached it", "epochs", *(["updates"] if updates else [])]
     heads += ["mean over the epochs, %", "after the last epoch, %", "n"]
-    lines = ["## Learning speed", "", f"{MEASURED[split]} {given}. {EXPLAINED}", "", *tabulate(heads, rows)]
-    return lines + ([SOME, ""] if any("*" in row[2] for row in rows) else [])
+    note = [SOME] if any("*" in row[2] for row in rows) else []
+    return [Section("Learning speed", [f"{MEASURED[split]} {given}. {EXPLAINED}", Grid(heads, rows), *note])]

@@ -1,9 +1,27 @@
-"""What the reports share: an interval as text, and tables that Markdown shows as they are meant."""
+"""What the reports share: an interval as text, and sections that Markdown shows as they are meant."""
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from kd_jax.stats import Interval
+
+
+class Grid(NamedTuple):
+    """A table: its head, and rows of as many cells."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Section(NamedTuple):
+    """A part of a report before it is Markdown or HTML. blocks: paragraphs and tables; figure: the picture
+    that ends it, by its path within the run folder, or nothing."""
+
+    title: str
+    blocks: Sequence[str | Grid]
+    figure: str = ""
 
 
 def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: str | None = " ±") -> str:
@@ -17,6 +35,16 @@ def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: s
     )  # which says all there is to say
     joined = "" if half is None or math.isnan(width) else f"{half}{text}"
     return f"{scale * interval.mean:.{digits}f}{joined}"
+
+
+def lines_of(section: Section) -> list[str]:
+    """The section's lines, the last one empty."""
+    lines = [f"## {section.title}", ""]
+    for block in section.blocks:
+        lines += [plain(block), ""] if isinstance(block, str) else tabulate(*block)
+    if section.figure:
+        lines += [f"![{Path(section.figure).stem.replace('_', ' ')}]({section.figure})", ""]
+    return lines
 
 
 def tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

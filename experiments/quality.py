@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.markdown import show, tabulate
+from experiments.markdown import Grid, Section, show
 from kd_jax.summary import Values
 
 # Metric, its head, scale and decimals.
@@ -23,8 +23,8 @@ EXPLAINED = (
 OF_TEACHER = "Agreement (%) and KL(teacher ‖ student) (nats) are with the teacher that the student was given."
 
 
-def section(settings: Sequence[str], values: Values) -> list[str]:
-    """Lines of Markdown; none for a run of before these were measured."""
+def section(settings: Sequence[str], values: Values) -> list[Section]:
+    """None for a run of before these were measured."""
     shown = [column for column in COLUMNS if any(key[-1] == column[0] for key in values)]
     rows = []
     for name in settings:
@@ -39,4 +39,4 @@ def section(settings: Sequence[str], values: Values) -> list[str]:
     taught = any(metric == "kl_to_teacher" for metric, *_ in shown)
     note = f"{EXPLAINED} {OF_TEACHER}" if taught else EXPLAINED
     heads = ["setting", *(head for _, head, *_ in shown), "n"]
-    return ["## Beyond accuracy", "", note, "", *tabulate(heads, rows)]
+    return [Section("Beyond accuracy", [note, Grid(heads, rows)])]

@@ -243,7 +243,7 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     assert "test_tuned" not in answer and "as trained; 3 seeds." in answer and "test_tuned!" in table
     run = results.read_run(folder)
     sums = summary.summarise(run.results, run.config)
-    content = report.Content(run, summary.lookup(sums), sums["paired"], SETTINGS, (SOFT, "none"))
+    content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
     of_content, of_tuned = report._figures(content), report._figures(tuned)
     for kind in ("png", "svg"):
