@@ -40,6 +40,8 @@ FLOORS = {
     "assess": 3,
     "subliminal": 3,
     "learning": 3,
+    "curves": 3,
+    "examples": 3,
     "ensemble": 3,
     "plots": 3,
 }
@@ -59,6 +61,7 @@ SAME_FLOOR = {
     ("assess", "sweep"),
     ("ensemble", "sweep"),
     ("subliminal", "sweep"),
+    ("plots", "curves"),
     ("plots", "learning"),
 }
 

@@ -5,14 +5,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_jax import results
-from kd_jax.plots.curves import MOST_PANELS, point
+from kd_jax.curves import by_bias
+from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import DARK, PAGE, band, finish, look_of, not_shown, panels, sample, style
-from kd_jax.summary import Values, teachers_of
+from kd_jax.summary import Values
 
 _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
 
@@ -33,7 +33,11 @@ def bias_curve(
         for axes in grid.ravel()[len(settings) :]:
             axes.set_axis_off()
         for axes, name in zip(grid.ravel(), settings, strict=False):
-            for number, (part, points) in enumerate(_by_bias(curve, values, config, name)):
+            missing = set(next(s["missing"] for s in config["settings"] if s["name"] == name))
+            every = set(range(config["data"]["num_classes"]))
+            parts = {"missing": missing, "kept": every - missing, "all": every}
+            bands = by_bias(curve, values, config, name, parts)
+            for number, (part, points) in enumerate(bands.items()):
                 look = look_of(number) | {"linestyle": "-"}  # the other lines are those of corrections
                 band(axes, points, f"{part} classes", **look)
             beyond = _mark_chosen(axes, values, name)
@@ -64,35 +68,3 @@ def _mark_chosen(axes: Axes, values: Values, setting: str) -> str:
             label = f"bias chosen, {correction}"
             axes.axvline(chosen.mean, color=DARK, linestyle=line, linewidth=1.0, label=label)
     return f"chosen beyond this axis: {', '.join(beyond)}" if beyond else ""
-
-
-def _by_bias(
-    curve: Sequence[results.BiasRow], values: Values, config: dict[str, Any], setting: str
-) -> list[tuple[str, np.ndarray]]:
-    """(part, f64[points,4]: bias, mean, low, high in %) for the missing, the kept and all classes; a part's
-    accuracy weighs each class by its number of test examples."""
-    missing = set(next(s["missing"] for s in config["settings"] if s["name"] == setting))
-    every = set(range(config["data"]["num_classes"]))
-    totals = {k: getattr(values.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
-    accuracies: dict[float, dict[int, dict[int, float]]] = {}
-    for row in curve:
-        if row.setting == setting and not math.isnan(row.accuracy):
-            accuracies.setdefault(row.bias, {}).setdefault(row.seed, {})[row.class_] = row.accuracy
-
-    def share(by_class: dict[int, float], part: set[int]) -> float:
-        total = sum(totals[k] for k in part & by_class.keys())
-        return sum(totals[k] * by_class[k] for k in part & by_class.keys()) / total if total else math.nan
-
-    teachers = teachers_of(config)
-    return [
-        (
-            part,
-            np.array(
-                [
-                    point(bias, setting, {seed: share(c, members) for seed, c in by_seed.items()}, teachers)
-                    for bias, by_seed in sorted(accuracies.items())
-                ]
-            ),
-        )
-        for part, members in (("missing", missing), ("kept", every - missing), ("all", every))
-    ]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_jax import results
+from kd_jax.curves import confusion
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import (
     COLOURS,
@@ -108,7 +109,7 @@ def confusion_matrix(
     with style(**{"axes.grid": False, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}):
         figure, grid = panels(COLUMN + 0.6 if single else PAGE, 3.1, 1, len(corrections), sharey=True)
         for axes, correction in zip(grid[0], corrections, strict=True):
-            shares = _shares(rows, count, setting, correction)
+            shares = confusion(rows, count, setting, correction)
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
             axes.set(title="as trained" if correction == "none" else f"bias corrected, {correction}")
             axes.set_xlabel("called")
@@ -122,20 +123,6 @@ def confusion_matrix(
         marked = f" * {absence([own])}." if missing else ""
         finish(figure, f"Confusion on the test split: {setting}", sample(config) + marked)
     return figure
-
-
-def _shares(rows: Iterable[results.ResultRow], count: int, setting: str, correction: str) -> np.ndarray:
-    """f64[K,K], %: the mean over seeds of the row-normalised counts; a row without examples is 0."""
-    counts: dict[int, np.ndarray] = {}
-    for row in rows:
-        here = (row.setting, row.split, row.correction) == (setting, "test", correction)
-        if here and row.class_.isdigit() and row.metric.startswith("predicted_as_"):
-            called = int(row.metric.removeprefix("predicted_as_"))
-            counts.setdefault(row.seed, np.zeros((count, count)))[int(row.class_), called] = row.value
-    if not counts:
-        return np.zeros((count, count))
-    stacked = np.stack(list(counts.values()))
-    return 100 * (stacked / np.maximum(stacked.sum(-1, keepdims=True), 1)).mean(0)
 
 
 def _numbers(axes: Axes, shares: np.ndarray) -> None:

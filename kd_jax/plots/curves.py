@@ -1,14 +1,14 @@
 """Figures of training: accuracy against epoch."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_jax import results
+from kd_jax.curves import TITLES, by_epoch, most_worth
 from kd_jax.learning import judged_split
 from kd_jax.plots.style import (
     COLOURS,
@@ -25,17 +25,10 @@ from kd_jax.plots.style import (
     style,
     whole_ticks,
 )  # fmt: skip
-from kd_jax.summary import interval_of, teachers_of
 
 MOST_CURVES = len(COLOURS)
 MOST_BANDS = 4
 MOST_PANELS = 6
-_TITLES = {
-    "accuracy": "all classes",
-    "accuracy_missing": "classes missing from the training data",
-    "accuracy_missing_corrected": "the missing ones, bias corrected",
-    "accuracy_missing_probe": "the missing ones, by a linear probe",
-}
 
 
 def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any]) -> Figure:
@@ -44,15 +37,11 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
     missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
     those with missing classes first, then those with the best last mean."""
     split = judged_split(history)
-    curves = _curves(history, config, split)
+    curves = by_epoch(history, config, split)
     settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
-    metrics = [m for m in _TITLES if any((s, m) in curves for s in settings)] or ["accuracy"]
+    metrics = [m for m in TITLES if any((s, m) in curves for s in settings)] or ["accuracy"]
 
-    def rank(name: str) -> tuple[bool, float]:
-        return (name, "accuracy_missing") not in curves, -curves[name, "accuracy"][-1, 1]
-
-    best = sorted(settings, key=rank)[:MOST_CURVES]
-    coloured = [name for name in settings if name in best]
+    coloured = most_worth(curves, settings, MOST_CURVES)
     shaded = len(coloured) <= MOST_BANDS
     rows, columns = math.ceil(len(metrics) / 2), min(2, len(metrics))
     with style():
@@ -60,14 +49,14 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
         for axes in grid.ravel()[len(metrics) :]:
             axes.set_axis_off()
         for axes, metric in zip(grid.ravel(), metrics, strict=False):
-            for name in [s for s in settings if s not in best and (s, metric) in curves]:
+            for name in [s for s in settings if s not in coloured and (s, metric) in curves]:
                 epoch, mean, _, _ = curves[name, metric].T
-                label = f"{len(settings) - len(best)} other settings"
+                label = f"{len(settings) - len(coloured)} other settings"
                 axes.plot(epoch, mean, color=GREY, linewidth=0.6, label=label)
             for number, name in enumerate(coloured):
                 if (name, metric) in curves:
                     band(axes, curves[name, metric], name, shaded, **look_of(number))
-            axes.set_title(_TITLES[metric])
+            axes.set_title(TITLES[metric])
             _epochs(axes, split)
             if metric != "accuracy":
                 axes.set_ylim(-2, 102)
@@ -96,7 +85,7 @@ def learning_grid(
     """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
     most), the students without a teacher black in every panel; `level`, a fraction, as a line."""
     split = judged_split(history)
-    curves = _curves(history, config, split)
+    curves = by_epoch(history, config, split)
     settings = [s for s in config["settings"] if (s["name"], "accuracy") in curves]
     distilled = [s for s in settings if s.get("temperature") is not None]
     temperatures = sorted({s["temperature"] for s in distilled})[:MOST_PANELS]
@@ -124,28 +113,3 @@ def learning_grid(
         left_out = not_shown(len(distilled) - len(shown))
         finish(figure, "Learning curves, a panel a temperature", sample(config, "bands") + left_out)
     return figure
-
-
-def _curves(
-    history: Iterable[results.HistoryRow], config: dict[str, Any], split: str
-) -> dict[tuple[str, str], np.ndarray]:
-    """(setting, metric) -> f64[E,4]: epoch, mean, low, high in %, where defined."""
-    values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
-    for row in history:
-        shown = row.split == split and row.metric in _TITLES
-        if shown and not math.isnan(row.value):
-            by_epoch = values.setdefault((row.setting, row.metric), {})
-            by_epoch.setdefault(row.epoch, {})[row.seed] = row.value
-    teachers = teachers_of(config)
-    return {
-        key: np.array([point(epoch, key[0], by_epoch[epoch], teachers) for epoch in sorted(by_epoch)])
-        for key, by_epoch in values.items()
-    }
-
-
-def point(
-    at: float, setting: str, by_seed: dict[int, float], teachers: dict[Any, Any]
-) -> tuple[float, float, float, float]:
-    """(at, mean, low, high), the latter in %, of values that are fractions."""
-    interval = interval_of(setting, by_seed, teachers)
-    return at, 100 * interval.mean, 100 * interval.low, 100 * interval.high
