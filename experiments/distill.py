@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import augmentation, common, running, teachers, transfer
+from experiments import augmentation, common, misclassified, running, teachers, transfer
 from experiments.teachers import Teachers
 from kd_jax import assess, checkpoint, ensemble, losses, models, results, sweep, tidy
 from kd_jax.data import Dataset
@@ -294,7 +294,8 @@ def main(argv: Sequence[str]) -> None:
     )  # fmt: skip
     together = assess_together(config, assess.splits_of(evidence), variables_of(states), len(settings))
     if jax.process_index() == 0:
-        write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
+        rows = write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
+        misclassified.save(out, description, rows, outcome["examples"], tables[2])
     metadata = student_metadata(spec, model_options, config, description) | {
         "validation_split": common.split_hash(validation),
         "generation": teachers.generation(teacher),
@@ -358,8 +359,8 @@ def write_outcome(
     validation: Table | None,
     test: Table,
     together: dict[str, np.ndarray],
-) -> None:
-    """history.csv, results.csv and bias_curve.csv.
+) -> list[results.ResultRow]:
+    """Writes history.csv, results.csv and bias_curve.csv; returns the rows of results.csv.
 
     outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
     """
@@ -384,6 +385,7 @@ def write_outcome(
         if setting.missing
     ]
     results.write_bias_curve(out, itertools.chain.from_iterable(curves))
+    return rows
 
 
 def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:

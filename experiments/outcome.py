@@ -124,7 +124,19 @@ def facts(config: dict[str, Any]) -> list[tuple[str, str]]:
             ("teacher", ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int)))
         )
     found.append(("versions", ", ".join(f"{k} {v}" for k, v in config["versions"].items())))
+    if (spent := config.get("time")) and spent["training_seconds"]:
+        rate = spent["examples"] / spent["training_seconds"]
+        whole, training = (_duration(spent[name]) for name in ("run_seconds", "training_seconds"))
+        found.append(("time", f"{whole}, of which training {training}: {rate:,.0f} examples a second"))
     return found + [("continued", _in_short(entry)) for entry in config.get("continued", [])]
+
+
+def _duration(seconds: float) -> str:
+    """As 4.2 s, 3 min 20 s or 2 h 05 min."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _in_short(value: Any) -> str:

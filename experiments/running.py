@@ -33,6 +33,9 @@ NOT_PART_OF_THE_EXPERIMENT = frozenset(
 
 LOCK = ".lock"
 
+NO_TIME = {"run_seconds": 0.0, "training_seconds": 0.0, "examples": 0}
+_counted = [time.monotonic()]  # up to when config.json has counted this process's time
+
 # What process 0 found of the run folder.
 OPEN, COMPLETE, REFUSED = 0, 1, 2
 
@@ -65,7 +68,7 @@ def _claim(out: Path, config: dict) -> bool:
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
-            results.write_config(out, config)
+            results.write_config(out, config | {"time": NO_TIME})
             common.AT_END.callback(_forget, out, made)
             return False
     except OSError as error:
@@ -185,7 +188,9 @@ def train_runs(
         _announce(num_runs, first)
         if history:
             _to_tensorboard(out, description, history, num_runs, first)
+        since, trained = time.monotonic(), first
         for states, segment, epoch in segments:
+            seconds = time.monotonic() - since
             segment = flax.serialization.to_state_dict(segment)
             join = lambda before, new: np.concatenate([before, new], axis=1)  # noqa: E731
             history = jax.tree.map(join, history, segment) if history else segment
@@ -195,6 +200,8 @@ def train_runs(
             if jax.process_index() == 0:
                 for old in sorted(saved_in.glob("epoch_*"))[:-2]:
                     shutil.rmtree(old)
+                seen = num_runs * (epoch - trained) * config.num_updates * config.batch_size
+                _count_time(out, seconds, seen)
             shown.segment(epoch, history)
             _to_tensorboard(out, description, segment, num_runs, epoch)
             if request := processes.largest(requests[0] if requests else 0):
@@ -202,6 +209,7 @@ def train_runs(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
                 )
                 sys.exit(128 + request)
+            since, trained = time.monotonic(), epoch
     finite = sweep.gather(metrics.finite_runs(states.params), num_runs)
     if not finite.all():
         what = f"{np.sum(~finite)} of {num_runs} runs diverged: their weights are not finite"
@@ -268,6 +276,17 @@ def _record_continuation(out: Path, description: dict, epoch: int) -> None:
     last = continued[-1] if continued else config
     if any(last[name] != now[name] for name in now):
         results.write_config(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
+
+
+def _count_time(out: Path, training_seconds: float = 0.0, examples: int = 0) -> None:
+    """Adds to config.json the time since this was last done, and what of it was training. A run that an older
+    version began has none: it would be that of its end alone."""
+    config, now = results.read_config(out), time.monotonic()
+    more = {"run_seconds": now - _counted[0], "training_seconds": training_seconds, "examples": examples}
+    _counted[0] = now
+    if "time" in config:
+        spent = {name: config["time"][name] + number for name, number in more.items()}
+        results.write_config(out, config | {"time": spent})
 
 
 def _announce(num_runs: int, epoch: int) -> None:
@@ -352,7 +371,8 @@ def _to_tensorboard(out: Path, description: dict, history: dict, num_runs: int, 
 
 def _leftovers(out: Path) -> set[Path]:
     """What a killed process left: files half written under a name of their own, and its lock file."""
-    names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json|report\.md"
+    names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json|examples\.npz"
+    names += r"|report\.(md|html)"
     half_written = [path for path in out.glob(".*.tmp") if re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name)]
     return {*half_written, *out.glob(LOCK)}
 
@@ -363,6 +383,8 @@ def finish(out: Path, saying: str = "") -> None:
         return
     if saying:
         print(f"{out} {saying}")
+    else:
+        _count_time(out)
     print(report.build(out))
     if FLAGS.tensorboard:
         tensorboard.write(out)

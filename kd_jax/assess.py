@@ -18,6 +18,7 @@ from kd_jax.train import MIXTURES
 from kd_jax.types import HParams, Table, Variables
 
 NUM_MIXTURES = 10_000
+MOST_EXAMPLES = 24
 
 
 class Evidence(flax.struct.PyTreeNode):
@@ -112,7 +113,8 @@ def assess_runs(
         the mesh with its padding.
     Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
         "curve": i32[R,G,K], right test predictions per class under each bias of the grid,
-        "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R}}.
+        "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R},
+        "examples": {correction: what `first_examples` gives, leading axis R}}.
     """
     num_runs = hparams.alpha.shape[0]
     mesh = runs_mesh(num_runs)
@@ -157,6 +159,12 @@ def _assess(model, teacher_models, average_teachers, shared, run):
         predicted = jnp.argmax(bias.corrected(logits[split], missing, value), axis=-1)
         return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
 
+    def examples(value):
+        before, after = (
+            jnp.argmax(bias.corrected(logits["test"], missing, b), axis=-1) for b in (biases["none"], value)
+        )
+        return first_examples(before, after, splits["test"].labels, missing)
+
     def quality(split):
         teacher_logits = None
         if taught:
@@ -171,4 +179,23 @@ def _assess(model, teacher_models, average_teachers, shared, run):
         },
         "curve": bias.curve(logits["test"], evidence.test.labels, missing, grid),
         "quality": {split: quality(split) for split in splits},
+        "examples": {name: examples(value) for name, value in biases.items()},
     }
+
+
+def first_examples(
+    before: jax.Array, after: jax.Array, labels: jax.Array, missing: jax.Array
+) -> dict[str, jax.Array]:
+    """The first examples of missing classes that are wrong as trained.
+
+    Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; missing
+        bool[K].
+    Returns: "index" i32[48]: places of the first 24 that the correction makes right, then of the first 24
+        that stay wrong; N where there are no more. "before", "after" i32[48]: what these are called.
+    """
+    wrong = missing[labels] & (before != labels)
+    groups = (wrong & (after == labels), wrong & (after != labels))
+    size = {"size": MOST_EXAMPLES, "fill_value": labels.shape[0]}
+    index = jnp.concatenate([jnp.nonzero(group, **size)[0] for group in groups]).astype(jnp.int32)
+    last = jnp.minimum(index, labels.shape[0] - 1)
+    return {"index": index, "before": before[last], "after": after[last]}

@@ -17,8 +17,13 @@ config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": 
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
                 "question": the line that heads the report, "transfer": {"name", "fingerprint",
-                "examples"} of another data set whose images students were taught on, and "continued": a list
-                with an object (device, versions and the like) for each time that the run was continued.
+                "examples"} of another data set whose images students were taught on, "continued": a list
+                with an object (device, versions and the like) for each time that the run was continued, and
+                "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
+                within it, of its training, compilation included, and how many examples all its students (or
+                teachers) saw in it, epochs trained again counted again; over all processes that continued it,
+                without what one that was killed did after its last checkpoint. Runs of older versions do not
+                have it.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions; with --track also
                 accuracy and accuracy_missing followed by _corrected, under the bias that the known share of
@@ -54,6 +59,13 @@ representation.csv  setting (a setting's name, or "random": the students' networ
                 `representation`.
 bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
                 setting has missing classes.
+examples.npz    images u8[n,h,w,c], labels, before, after, index i32[n], setting, seed, correction: test
+                images of the classes that this setting misses, which its student of this seed gets wrong as
+                trained; their true class, what they are called as trained and under this correction, their
+                place in the test split. At most 24 that the correction makes right and 24 that stay wrong,
+                the first of each; of the setting and the correction that the report's answer speaks of, and
+                its first seed. Only of `distill`, where that setting misses classes; older runs do not have
+                it.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}]}. 95 % intervals; n counts independent units (see stats.py). A
@@ -97,6 +109,7 @@ _CONFIG = {
 _DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
     "name": str, "fingerprint": str, "class_names": list,
 }  # fmt: skip
+_TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
 _SETTING = {"name": str, "missing": list}
 _RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 
@@ -432,6 +445,8 @@ def _check_config(path: Path, config: Any) -> None:
     settings = _setting_names(config)
     if len(set(settings)) < len(settings):
         raise InputError(f"{path}: settings", "a name of its own for each", settings)
+    if "time" in config:
+        _check_keys(f"{path}: time", config["time"], _TIME)
     if not isinstance(config.get("continued", []), list):
         raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
     for run in config["runs"]:

@@ -93,6 +93,35 @@ def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average):
             np.testing.assert_array_equal(found["confusions"][split]["none"][run], matrix)
 
 
+def test_the_first_examples_of_the_missing_class_that_are_wrong():
+    found, students, _ = outcome(9)
+    images, labels = TABLES["test"].images, TABLES["test"].labels
+    rescued = 0
+    for run in range(9):
+        logits = logits_of(students, run, images)
+        shifted = logits + np.where(np.arange(K) == 3, found["biases"]["test_tuned"][run], 0)
+        before, after = logits.argmax(axis=1), shifted.argmax(axis=1)
+        wrong = (labels == 3) & (before != labels)
+        groups = [np.flatnonzero(wrong & (after == labels)), np.flatnonzero(wrong & (after != labels))]
+        own = jax.tree.map(lambda leaf, run=run: leaf[run], found["examples"]["test_tuned"])
+        for half, expected in zip(np.split(np.arange(2 * assess.MOST_EXAMPLES), 2), groups, strict=True):
+            index = own["index"][half]
+            np.testing.assert_array_equal(index[index < len(labels)], expected)
+            np.testing.assert_array_equal(own["before"][half][: len(expected)], before[expected])
+            np.testing.assert_array_equal(own["after"][half][: len(expected)], after[expected])
+        rescued += len(groups[0])
+    assert rescued and np.all(found["examples"]["none"]["index"][:, : assess.MOST_EXAMPLES] == len(labels))
+
+
+def test_of_more_examples_than_are_kept_the_first():
+    labels = jnp.zeros(100, jnp.int32).at[7].set(1)
+    after = jnp.where(jnp.arange(100) % 3 == 0, 0, 2).astype(jnp.int32)
+    own = assess.first_examples(jnp.full(100, 2), after, labels, jnp.array([True, False, False]))
+    rescued, lost = np.split(np.asarray(own["index"]), 2)
+    np.testing.assert_array_equal(rescued, 3 * np.arange(24))
+    np.testing.assert_array_equal(lost, [i for i in range(100) if i % 3 and i != 7][:24])
+
+
 def test_a_run_alone_is_as_among_others():
     whole, alone = outcome(9)[0], outcome(9, only=5)[0]
 
