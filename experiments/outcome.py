@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from experiments import ensembles, hidden_signals, learning, quality
 from experiments.markdown import Grid, Section, show
 from kd_jax import results, summary
+from kd_jax.stats import Interval
 
 MOST_PAIRS, MOST_CLASSES = 30, 20
 
@@ -45,12 +46,15 @@ def grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[l
             cells = [show(content.values.get((name, "test", correction, "all", "errors")), 1, 1, half=None)]
             for part in parts:
                 interval = content.values.get((name, "test", correction, part, "accuracy"))
-                if part.isdigit():
-                    cells.append(show(interval, digits=1, half=half) + " *"[int(part) in missing])
-                else:
-                    cells.append(show(interval, half=half or " ±"))
+                star = " *"[int(part) in missing] if part.isdigit() else ""
+                cells.append(show_part(interval, part, half) + star)
             n = content.values[name, "test", correction, "all", "accuracy"].n
             yield [name, correction, *cells, str(n)]
+
+
+def show_part(interval: Interval | None, part: str, half: str | None) -> str:
+    """The accuracy of a part as `grid` has it, but for the star."""
+    return show(interval, digits=1, half=half) if part.isdigit() else show(interval, half=half or " ±")
 
 
 def class_parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:

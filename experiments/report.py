@@ -1,8 +1,8 @@
 """Rebuild the report of finished runs from their files alone: report RUN [RUN...] [--reach=PERCENT]
 
-Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.md,
-summary.json and figures/*.png and .svg beside them; prints the table. Everything is read and drawn before
-anything is written, and the same files give the same report to the byte.
+Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.html,
+report.md, summary.json and figures/*.png and .svg beside them; prints the table. Everything is read and drawn
+before anything is written, and the same files give the same report to the byte.
 """
 
 import textwrap
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import common, learning, outcome
+from experiments import common, learning, outcome, page
 from experiments.markdown import Section, lines_of, plain, tabulate
 from experiments.outcome import Content
 from experiments.sentences import (
@@ -51,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def build(run_dir: str | Path) -> str:
-    """Writes report.md, summary.json and figures/*.png and .svg of a run folder; returns the terminal's text.
+    """Writes report.html, report.md, summary.json and figures/*.png and .svg of a run folder; returns the text
+    for the terminal.
 
     Errors: InputError as for `main`.
     """
@@ -75,6 +76,7 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     }
     files[folder / "summary.json"] = results.to_json(content.sums)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, sections, list(figures)).encode()
+    files[folder / "report.html"] = page.render(folder, content, sections)
     soon = learning.section(content.run.history, content.run.config, level) if level else []
     lines = [line for section in soon for line in lines_of(section)]
     return files, "\n".join([_terminal(content), "", *lines, f"Report: {folder / 'report.md'}"])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
+from kd_jax.stats import Interval
 from kd_jax.summary import Values, interval_of, teachers_of
 
 TITLES = {
@@ -30,7 +31,7 @@ def by_epoch(
             of_epoch.setdefault(row.epoch, {})[row.seed] = row.value
     teachers = teachers_of(config)
     return {
-        key: np.array([_point(epoch, key[0], of_epoch[epoch], teachers) for epoch in sorted(of_epoch)])
+        key: in_percent({e: interval_of(key[0], of_epoch[e], teachers) for e in sorted(of_epoch)})
         for key, of_epoch in values.items()
     }
 
@@ -52,8 +53,8 @@ def by_bias(
     config: dict[str, Any],
     setting: str,
     parts: Mapping[str, Collection[int]],
-) -> dict[str, np.ndarray]:
-    """Of each part, by name, f64[G,4]: bias, mean, low, high in %.
+) -> dict[str, dict[float, Interval]]:
+    """Of each part, by name, the accuracy (a fraction) by bias (nats).
 
     parts: sets of classes; a part's accuracy weighs each class by its number of test examples.
     """
@@ -73,12 +74,10 @@ def by_bias(
 
     teachers = teachers_of(config)
     return {
-        name: np.array(
-            [
-                _point(bias, setting, {seed: share(c, part) for seed, c in by_seed.items()}, teachers)
-                for bias, by_seed in sorted(right.items())
-            ]
-        )
+        name: {
+            bias: interval_of(setting, {seed: share(c, part) for seed, c in by_seed.items()}, teachers)
+            for bias, by_seed in sorted(right.items())
+        }
         for name, part in parts.items()
     }
 
@@ -99,9 +98,6 @@ def confusion(rows: Iterable[ResultRow], num_classes: int, setting: str, correct
     return 100 * (stacked / np.maximum(stacked.sum(-1, keepdims=True), 1)).mean(0)
 
 
-def _point(
-    at: float, setting: str, by_seed: dict[int, float], teachers: dict[Any, Any]
-) -> tuple[float, float, float, float]:
-    """(at, mean, low, high), the latter in %."""
-    interval = interval_of(setting, by_seed, teachers)
-    return at, 100 * interval.mean, 100 * interval.low, 100 * interval.high
+def in_percent(intervals: Mapping[float, Interval]) -> np.ndarray:
+    """f64[points,4]: place, mean, low, high, the latter three in %."""
+    return np.array([(at, *(100 * value for value in interval[:3])) for at, interval in intervals.items()])

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kd_jax import results
-from kd_jax.curves import by_bias
+from kd_jax.curves import by_bias, in_percent
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import DARK, PAGE, band, finish, look_of, not_shown, panels, sample, style
 from kd_jax.summary import Values
@@ -37,9 +37,9 @@ def bias_curve(
             every = set(range(config["data"]["num_classes"]))
             parts = {"missing": missing, "kept": every - missing, "all": every}
             bands = by_bias(curve, values, config, name, parts)
-            for number, (part, points) in enumerate(bands.items()):
+            for number, (part, intervals) in enumerate(bands.items()):
                 look = look_of(number) | {"linestyle": "-"}  # the other lines are those of corrections
-                band(axes, points, f"{part} classes", **look)
+                band(axes, in_percent(intervals), f"{part} classes", **look)
             beyond = _mark_chosen(axes, values, name)
             room = int(17 * width / columns)
             words = "added to the missing classes' logits (nats)" if columns < 3 else "bias (nats)"
