@@ -101,6 +101,11 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("quiet", False, "Print nothing but notes and errors, on stderr; write all files.")
 
+# They choose how the work is done, not what comes out: a run may be continued with other values.
+NOT_PART_OF_THE_EXPERIMENT = frozenset(
+    {"out", "data_dir", "checkpoint_every", "chunk", "tensorboard", "quiet"}
+)
+
 AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
 

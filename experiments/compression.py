@@ -8,7 +8,6 @@ Latency is that of the compiled forward pass, from uint8 images on the device to
 operation uses all cores of a CPU): the median of repeated calls, each waited for, so dispatch is part of it.
 """
 
-import json
 import math
 import platform
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, measures, running
+from experiments import common, measures, places
 from experiments.markdown import show, tabulate
 from kd_jax import checkpoint, costs, models, results, summary
 from kd_jax.stats import Interval
@@ -59,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("no run to report on", "compression RUN [RUN...]", "no folder")
     out = None if FLAGS["out"].value is None else common.require_folder("out", "runs/compression")
     if out is not None:
-        refuse_taken(out)
+        places.refuse_taken(out, "compression.json")
     if len({Path(folder).resolve() for folder in argv[1:]}) < len(argv[1:]):
         raise InputError("a run is named twice", "each once", " ".join(argv[1:]))
     candidates = [read(Path(folder)) for folder in argv[1:]]
@@ -77,21 +76,6 @@ def main(argv: Sequence[str]) -> None:
     print(text)
     if out is not None:
         write(out, content, text)
-
-
-def refuse_taken(out: Path) -> None:
-    """Refuses --out within a run or a data set, one that is no folder, and another command's report."""
-    running.refuse_inside(out)
-    if out.exists() and not out.is_dir():
-        raise InputError("--out cannot be written", "a folder", out)
-    before = out / "compression.json"
-    if before.is_file():
-        try:
-            command = json.loads(before.read_text())["command"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            command = "something else"
-        if command != common.command():
-            raise InputError("--out is taken", "a folder without another report", f"{before}, by {command}")
 
 
 def read(folder: Path) -> Candidate:

@@ -37,9 +37,9 @@ def save(
     first = next(run for run in description["runs"] if run["setting"] == best)
     own = {name: array[first["run"]] for name, array in found[correction].items()}
     there = own["index"] < len(test.labels)
-    index, before, after = (own[name][there] for name in ("index", "before", "after"))
-    images, labels = test.images[index], test.labels[index]
-    examples.write(out, Examples(images, labels, before, after, index, best, first["seed"], correction))
+    number, before, after = (own[name][there] for name in ("index", "before", "after"))
+    images, labels = np.asarray(test.images)[number], np.asarray(test.labels)[number]
+    examples.write(out, Examples(images, labels, before, after, number, best, first["seed"], correction))
 
 
 def pictures(found: Examples, class_names: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -52,7 +52,7 @@ def pictures(found: Examples, class_names: Sequence[str]) -> list[tuple[str, lis
             [
                 {
                     "source": _data_uri(found.images[i]),
-                    "index": int(found.index[i]),
+                    "number": int(found.number[i]),
                     "label": class_names[found.labels[i]],
                     "before": class_names[found.before[i]],
                     "after": class_names[found.after[i]],

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import misclassified, outcome, sentences
-from experiments.markdown import Section, show
+from experiments.markdown import Grid, Section, show
 from experiments.outcome import Content
 from kd_jax import curves, examples, learning, summary
 from kd_jax.stats import Interval
@@ -68,10 +69,20 @@ def fill(template: str, data: dict[str, Any], **variables: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["numeric_columns"] = _numeric_columns
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
     return environment.get_template(template).render(own | variables).encode()
+
+
+def _numeric_columns(table: Grid) -> list[Any]:
+    """Of each column the attribute that aligns it: numbers, or none, in all its cells stand to the right."""
+    from markupsafe import Markup
+
+    columns = zip(table.head, *table.rows, strict=True)
+    numeric = [all(re.match(r"[+\->]?\d|-?$", cell) for cell in column[1:]) for column in columns]
+    return [Markup(' class="number"') if found else "" for found in numeric]
 
 
 def _data_uri(path: Path) -> str:
@@ -97,7 +108,7 @@ def _row(correction: str, errors: str, *cells: str) -> dict[str, Any]:
 
 
 def learning_curves(content: Content) -> list[dict[str, Any]]:
-    """A panel a metric: what it is of, and its lines; the settings worth it have a colour (see kd_jax/plots/)."""
+    """A panel a metric: what it is of, and its lines; those that the figure colours have a colour."""
     from kd_jax.plots.curves import MOST_CURVES
 
     split = learning.judged_split(content.run.history)
@@ -206,7 +217,7 @@ def heat_maps(content: Content) -> list[dict[str, Any]]:
 
 def _heat_maps(content: Content, group: list[dict[str, Any]]) -> list[dict[str, Any]]:
     places = {(s.get("temperature"), s.get("alpha")): s["name"] for s in group}
-    taught = [place for place in places if None not in place]
+    taught = [(t, alpha) for t, alpha in places if t is not None and alpha is not None]
     temperatures, alphas = (sorted({place[axis] for place in taught}) for axis in (0, 1))
     if min(len(temperatures), len(alphas)) < 2:
         return []

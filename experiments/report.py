@@ -1,8 +1,10 @@
-"""Rebuild the report of finished runs from their files alone: report RUN [RUN...] [--reach=PERCENT]
+"""Rebuild the report of a finished run from its files, or compare several: report RUN [RUN... --out=FOLDER]
 
-Reads config.json, history.csv, results.csv and bias_curve.csv of each run folder and writes report.html,
-report.md, summary.json and figures/*.png and .svg beside them; prints the table. Everything is read and drawn
-before anything is written, and the same files give the same report to the byte.
+Reads config.json, history.csv, results.csv and bias_curve.csv of the run folder and writes report.html,
+report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an accuracy in
+%. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into theirs.
+Everything is read and drawn before anything is written, and the same files give the same report to the
+byte.
 """
 
 import textwrap
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import common, learning, outcome, page
+from experiments import common, comparison, learning, outcome, page
 from experiments.markdown import Section, lines_of, plain, tabulate
 from experiments.outcome import Content
 from experiments.sentences import (
@@ -28,6 +30,7 @@ from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 EXAMPLE = "report runs/quickstart --reach=90"
+flags.declare_key_flag("out")  # of common's flags --help lists this one
 flags.DEFINE_float(
     "reach",
     None,
@@ -44,15 +47,22 @@ MOST_SETTINGS, MOST_CLASSES = 12, 10
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no run folder or a damaged file; then nothing is written."""
     if not argv[1:]:
-        raise InputError("no run to report on", "report RUN [RUN...]", "no folder")
-    for files, text in [_render(Path(folder)) for folder in argv[1:]]:
-        _write(files)
-        print(text)
+        raise InputError(
+            "no run to report on", "report RUN, or of several report RUN RUN... --out=FOLDER", "no folder"
+        )
+    if len(argv) == 2:
+        if FLAGS["out"].value is not None:
+            expected = "several runs, to be compared there, or no --out"
+            raise InputError("--out is of a comparison", expected, argv[1])
+        print(build(argv[1]))
+        return
+    files, text = comparison.render(argv[1:], common.require_folder("out", "runs/comparison"))
+    _write(files)
+    print(text)
 
 
 def build(run_dir: str | Path) -> str:
-    """Writes report.html, report.md, summary.json and figures/*.png and .svg of a run folder; returns the text
-    for the terminal.
+    """Writes report.html, report.md, summary.json and figures/ of a run folder; returns the terminal's text.
 
     Errors: InputError as for `main`.
     """

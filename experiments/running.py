@@ -19,17 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, processes, progress, report, tensorboard
+from experiments import common, places, processes, progress, report, tensorboard
 from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
-
-# They choose how the work is done, not what comes out: a run may be continued with other values.
-NOT_PART_OF_THE_EXPERIMENT = frozenset(
-    {"out", "data_dir", "checkpoint_every", "chunk", "tensorboard", "quiet"}
-)
 
 LOCK = ".lock"
 
@@ -62,7 +57,7 @@ def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
 
 def _claim(out: Path, config: dict) -> bool:
     """Whether the folder already held this experiment."""
-    refuse_inside(out)
+    places.refuse_inside(out)
     try:
         if not out.exists() or (out.is_dir() and set(out.iterdir()) <= _leftovers(out)):
             made = not out.exists()
@@ -83,7 +78,7 @@ def _claim(out: Path, config: dict) -> bool:
         # A flag that is younger than the run has not changed where it has its default.
         for now in [config["flags"].get(name)]
         for then in [before["flags"].get(name, FLAGS[name].default if name in FLAGS else None)]
-        if name not in NOT_PART_OF_THE_EXPERIMENT and now != then
+        if name not in common.NOT_PART_OF_THE_EXPERIMENT and now != then
     ]
     if before["experiment"] != config["experiment"]:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
@@ -100,26 +95,6 @@ def _claim(out: Path, config: dict) -> bool:
         raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
     _lock(out)
     return True
-
-
-def refuse_inside(out: Path) -> None:
-    """Refuses a folder to write within another run, a checkpoint or a folder of images: what counts the files
-    there would find it changed."""
-    if os.path.isfile(out / "config.json"):  # a run's own folder, whatever lies around it
-        return
-    for parent in out.absolute().parents:
-        of_a_run = (parent / "config.json").exists() and (
-            (parent / "results.csv").exists() or (parent / "checkpoints").exists()
-        )
-        if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
-            expected = "a folder of its own: the other run counts its files and clears up"
-            raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
-        below = out.absolute().relative_to(parent).parts
-        splits = ("train", "val", "test")
-        of_data = all(any((parent / name).is_dir() for name in names) for names in (splits[:1], splits[1:]))
-        if of_data and below[0] in splits and len(below) > 1:
-            expected = "a folder elsewhere: each one there is a class"
-            raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
 
 
 def _forget(out: Path, made: bool) -> None:

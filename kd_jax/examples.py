@@ -18,14 +18,14 @@ NAME = "examples.npz"
 
 
 class Examples(NamedTuple):
-    """n images that one student gets wrong as trained. images: u8[n,h,w,c]; labels, before, after, index:
+    """n images that one student gets wrong as trained. images: u8[n,h,w,c]; labels, before, after, number:
     i32[n], true classes, classes called as trained and under the correction, places in the test split."""
 
     images: np.ndarray
     labels: np.ndarray
     before: np.ndarray
     after: np.ndarray
-    index: np.ndarray
+    number: np.ndarray
     setting: str
     seed: int
     correction: str
@@ -45,11 +45,11 @@ def read(folder: Path, num_classes: int) -> Examples | None:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in Examples._fields}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged", "the file as the experiment wrote it", error) from None
     words = {name: arrays[name] for name in ("setting", "correction")}
     numbers = {name: arrays[name] for name in ("labels", "before", "after")}
-    whole = {**numbers, **{name: arrays[name] for name in ("index", "seed")}}
+    whole = {**numbers, **{name: arrays[name] for name in ("number", "seed")}}
     count, images = arrays["labels"].size, arrays["images"]
     fits = (
         images.dtype == np.uint8

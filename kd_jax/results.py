@@ -59,7 +59,7 @@ representation.csv  setting (a setting's name, or "random": the students' networ
                 `representation`.
 bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
                 setting has missing classes.
-examples.npz    images u8[n,h,w,c], labels, before, after, index i32[n], setting, seed, correction: test
+examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], setting, seed, correction: test
                 images of the classes that this setting misses, which its student of this seed gets wrong as
                 trained; their true class, what they are called as trained and under this correction, their
                 place in the test split. At most 24 that the correction makes right and 24 that stay wrong,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, compression
+from experiments import common, compression, places
 from kd_jax import checkpoint, models, plots, results
 from kd_jax.results import ResultRow
 from kd_jax.stats import Interval
@@ -194,14 +194,16 @@ def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
         (tmp_path / "file", "--out cannot be written"),
     ):
         with pytest.raises(InputError, match=expected):
-            compression.refuse_taken(out)
-    compression.refuse_taken(tmp_path / "new")
-    compression.refuse_taken(tmp_path / "pictures" / "runs" / "new")  # beside the splits
+            places.refuse_taken(out, "compression.json")
+    places.refuse_taken(tmp_path / "new", "compression.json")
+    places.refuse_taken(tmp_path / "pictures" / "runs" / "new", "compression.json")  # beside the splits
     (tmp_path / "pictures" / "train" / "run").mkdir()
     (tmp_path / "pictures" / "train" / "run" / "config.json").touch()
-    compression.refuse_taken(tmp_path / "pictures" / "train" / "run")  # a run that is there already
+    places.refuse_taken(
+        tmp_path / "pictures" / "train" / "run", "compression.json"
+    )  # a run that is there already
     (tmp_path / "train").mkdir()
-    compression.refuse_taken(tmp_path / "train")  # a name like any other
+    places.refuse_taken(tmp_path / "train", "compression.json")  # a name like any other
     with pytest.raises(InputError, match="named twice"):
         compression.main(["compression", str(teacher), f"{teacher}/"])
     assert before == {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}

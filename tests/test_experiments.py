@@ -164,10 +164,11 @@ TEACHER_FILES = {
     "results.csv",
     "summary.json",
     "report.md",
+    "report.html",
     "figures",
     "teachers",
 }
-STUDENT_FILES = TEACHER_FILES - {"teachers"} | {"students", "bias_curve.csv"}
+STUDENT_FILES = TEACHER_FILES - {"teachers"} | {"students", "bias_curve.csv", "examples.npz"}
 
 
 class Run(NamedTuple):

@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     write_run(folder, SETTINGS, toy_rows(), toy_history(), curve(), **changes)
     examples.write(folder, some_examples())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "to_png", lambda figure: b"")  # the page has charts of its own
+        patch.setattr(plots, "render", lambda figure: {"png": b""})  # the page has charts of its own
         report.build(folder)
     return folder
 
@@ -293,7 +293,7 @@ DAMAGE = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-40]),
     "no archive": lambda path: path.write_bytes(b"oops"),
     "empty": lambda path: path.write_bytes(b""),
-    "pickled": lambda path: np.savez(path, **some_examples()._asdict() | {"index": np.array([{}] * 3)}),
+    "pickled": lambda path: np.savez(path, **some_examples()._asdict() | {"number": np.array([{}] * 3)}),
     "a part missing": lambda path: np.savez(path, images=some_examples().images),
     "other images": lambda path: np.savez(
         path, **some_examples()._replace(images=np.zeros((3, 4)))._asdict()
@@ -314,7 +314,7 @@ def test_damaged_examples_are_one_line(tmp_path, damage):
 
 
 def test_of_a_run_with_damaged_examples_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "to_png", lambda figure: b"")
+    monkeypatch.setattr(plots, "render", lambda figure: {"png": b""})
     folder = write_run(tmp_path, SETTINGS, toy_rows(), toy_history(), curve())
     (folder / examples.NAME).write_bytes(b"oops")
     with pytest.raises(InputError, match=r"examples\.npz is damaged"):

@@ -146,7 +146,8 @@ function learning(panels) {
     const box = document.querySelector(`[data-panel="${index}"]`);
     return chart(box, { lines: panel.lines, x: "epoch", whole: true, range, label: `${panel.title}, by epoch` });
   });
-  legend(document.getElementById("learning-legend"), panels[0].lines, charts);
+  const lines = new Map(panels.flatMap((panel) => panel.lines).map((line) => [line.name, line]));
+  legend(document.getElementById("learning-legend"), [...lines.values()], charts);
 }
 
 const DASHES = { test_tuned: "1 3", validation_tuned: "6 3 1 3", prior_matched: "5 4", teacher_matched: "none" };
