@@ -14,7 +14,7 @@ SETTINGS = [{"name": SOFT, "missing": [2]}]
 
 
 def write(folder, right, corrected, **changes):
-    """By seed s, right[s] of ten 2s are right as trained, corrected[s] after; of the other classes all are."""
+    """By seed, right[s] of ten 2s are right as trained, corrected[s] after; of other classes all are."""
     rows = []
     for seed, (before, after) in enumerate(zip(right, corrected, strict=True)):
         rows += rows_of(SOFT, seed, "none", [10, 10, before], (2,), 0.0)
