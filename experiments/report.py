@@ -89,7 +89,7 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     files[folder / "report.html"] = page.render(folder, content, sections)
     soon = learning.section(content.run.history, content.run.config, level) if level else []
     lines = [line for section in soon for line in lines_of(section)]
-    return files, "\n".join([_terminal(content), "", *lines, f"Report: {folder / 'report.md'}"])
+    return files, "\n".join([_terminal(content), "", *lines, f"Report: {folder / 'report.html'}"])
 
 
 def _figures(content: Content) -> dict[str, dict[str, bytes]]:

@@ -32,7 +32,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from kd_jax import checkpoint, data, models, plots
+from kd_jax import checkpoint, data, examples, models, plots
 from kd_jax.results import CORRECTIONS
 from kd_jax.types import InputError
 from tests import test_tfds
@@ -591,6 +591,29 @@ def test_bias_curve_shows_the_students(sweep, digits):
             assert float(row["accuracy"]) == np.mean(biased[members].argmax(axis=1) == int(row["class"]))
 
 
+def test_examples_are_images_that_a_student_gets_wrong(sweep, digits):
+    found = examples.read(sweep.folder, CLASSES)
+    assert (found.setting, found.seed, found.correction) == ("T=4 omit=3", 0, "teacher_matched")
+    logits = logits_of(arrays_of(sweep.folder / "students"), 6, digits.test_images)
+    key = (found.setting, 0, "test", found.correction, "missing", "bias")
+    biased = logits + results_of(sweep.folder)[key] * (np.arange(CLASSES) == 3)
+    before, after = logits.argmax(axis=1), biased.argmax(axis=1)
+    wrong = (digits.test_labels == 3) & (before != 3)
+    rescued, lost = np.flatnonzero(wrong & (after == 3)), np.flatnonzero(wrong & (after != 3))
+    np.testing.assert_array_equal(found.number, [*rescued[:24], *lost[:24]])
+    np.testing.assert_array_equal(found.images, digits.test_images[found.number])
+    np.testing.assert_array_equal(found.before, before[found.number])
+    np.testing.assert_array_equal(found.after, after[found.number])
+    assert len(found.number) and np.all(found.labels == 3)
+
+
+def test_the_time_is_counted(sweep):
+    config = config_of(sweep.folder)
+    updates = -(-config["data"]["train"] // 64)
+    assert config["time"]["examples"] == len(SETTINGS) * len(SEEDS) * EPOCHS * updates * 64
+    assert 0 < config["time"]["training_seconds"] < config["time"]["run_seconds"]
+
+
 def test_summary_is_students_t_over_the_seeds(sweep):
     results, summary = results_of(sweep.folder), json.loads((sweep.folder / "summary.json").read_text())
     entries = {
@@ -650,7 +673,7 @@ def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
     assert seen == {
         (name, c) for name, missing in SETTINGS.items() for c in (CORRECTIONS if missing else ["none"])
     } | {("teacher", "none")}
-    assert lines[-1] == f"Report: {sweep.folder / 'report.md'}"
+    assert lines[-1] == f"Report: {sweep.folder / 'report.html'}"
     for run in (teacher, sweep):
         assert not re.search(r"INFO|WARN|Warning|^[IWE]\d{4} ", done(run).out, re.MULTILINE)
 
@@ -1110,6 +1133,8 @@ def test_killed_and_resumed_is_the_same_to_the_bit(launch, home, sweep):
     outcome = launch("distill", *words, draw=False)
     assert outcome.status == 0 and outcome.err == "" and outcome.out.startswith("continuing after epoch 3\n")
     assert "\ntraining" not in outcome.out and "continued" not in config_of(folder)
+    # The segment in which it was killed is not counted, the same one that was trained again is.
+    assert config_of(folder)["time"]["examples"] == config_of(sweep.folder)["time"]["examples"]
     same_outcome(folder, sweep.folder, "students")
 
 

@@ -227,7 +227,7 @@ def test_the_terminal_table_by_hand(folder):
         " test_tuned!         1.0  96.67 ±0.00  90.00 ±0.00  100   100  90.0*",
         " teacher_matched     2.0  93.33 ±8.28  90.00 ±0.00 90.0   100  90.0*",
     ]
-    assert lines[-1] == f"Report: {folder / 'report.md'}"
+    assert lines[-1] == f"Report: {folder / 'report.html'}"
 
 
 def test_a_question_of_ones_own_heads_the_report(tmp_path):
