@@ -52,7 +52,7 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
     runs = _read(words)
     pairs = list(_pairs(runs))
     title, sections, learnt = f"Comparison of {', '.join(runs)}", _sections(runs, pairs), _curves(runs)
-    answers = [(name, sentences.answer(content)) for name, content in runs.items()]
+    answers = [(f"{n}: {name}", sentences.answer(run)) for n, (name, run) in enumerate(runs.items(), 1)]
     told = Section("Answers", [f"{name}: {answer}" for name, answer in answers])
     lines = [f"# {plain(title)}", "", *(line for one in (told, *sections) for line in lines_of(one))]
     html = page.fill(
@@ -139,8 +139,7 @@ def _entry(pair: Pair) -> dict[str, Any]:
 
 
 def _sections(runs: Runs, pairs: Sequence[Pair]) -> list[Section]:
-    names = {name: name for name in runs}
-    paired: list[str | Grid] = [EXPLAINED, _differences_table(pairs, names)]
+    paired: list[str | Grid] = [EXPLAINED, _differences_table(runs, pairs)]
     return [
         Section("Paired differences", paired if pairs else [UNPAIRED]),
         Section("Settings", [SIDE_BY_SIDE, _settings_table(runs)]),
@@ -149,32 +148,33 @@ def _sections(runs: Runs, pairs: Sequence[Pair]) -> list[Section]:
 
 
 def _terminal(answers: Sequence[tuple[str, str]], runs: Runs, pairs: Sequence[Pair]) -> str:
-    """The answers and both tables, in which the runs have numbers."""
+    """The answers and both tables, that of the settings with a line a run, for it must fit."""
     lines = []
-    for number, (name, answer) in enumerate(answers, 1):
-        lines += [f"{number}: {name}", *textwrap.wrap(answer, WIDTH), ""]
-    names = {name: str(number) for number, name in enumerate(runs, 1)}
-    differences = [*aligned(_differences_table(pairs, names)), "", *textwrap.wrap(EXPLAINED, WIDTH)]
+    for name, answer in answers:
+        lines += [name, *textwrap.wrap(answer, WIDTH), ""]
+    differences = [*aligned(_differences_table(runs, pairs)), "", *textwrap.wrap(EXPLAINED, WIDTH)]
     lines += [*(differences if pairs else [UNPAIRED]), ""]
     rows = [
-        [*key, names[name], *cells]
+        [*key, str(number), *of_run[name]]
         for key, of_run in _by_setting(runs).items()
-        for name, cells in of_run.items()
+        for number, name in enumerate(runs, 1)
+        if name in of_run
     ]
     table = aligned(Grid(["setting", "correction", "run", "all", "missing", "n"], rows))
     return "\n".join([*lines, *table, "", SIDE_BY_SIDE, ""])
 
 
-def _differences_table(pairs: Sequence[Pair], names: dict[str, str]) -> Grid:
-    """names: what the runs are called in it."""
+def _differences_table(runs: Runs, pairs: Sequence[Pair]) -> Grid:
+    """The runs by their numbers, from 1."""
+    numbers = {name: str(number) for number, name in enumerate(runs, 1)}
     heads = ["difference", "settings", "correction", "classes", "points", "95 % interval", "p", "n"]
     rows = []
     for (a, of_a), (b, of_b), correction, class_, difference in pairs:
         points, low, high = (f"{100 * value:+.2f}" for value in difference[:3])
         known = not math.isnan(difference.low)
-        numbers = [points, *([f"{low} to {high}", f"{difference.p:.2g}"] if known else ["-", "-"])]
+        cells = [points, *([f"{low} to {high}", f"{difference.p:.2g}"] if known else ["-", "-"])]
         settings = of_a if of_a == of_b else f"{of_b} - {of_a}"
-        rows.append([f"{names[b]} - {names[a]}", settings, correction, class_, *numbers, str(difference.n)])
+        rows.append([f"{numbers[b]} - {numbers[a]}", settings, correction, class_, *cells, str(difference.n)])
     return Grid(heads, rows)
 
 
@@ -189,7 +189,7 @@ def _by_setting(runs: Runs) -> dict[tuple[str, str], dict[str, list[str]]]:
 
 
 def _settings_table(runs: Runs) -> Grid:
-    heads = [f"{name}: {part}" for name in runs for part in ("all", "missing", "n")]
+    heads = [f"{number}: {part}" for number in range(1, len(runs) + 1) for part in ("all", "missing", "n")]
     rows = [
         [*key, *(cell for name in runs for cell in of_run.get(name, ["-"] * 3))]
         for key, of_run in _by_setting(runs).items()

@@ -48,7 +48,7 @@ def test_the_differences_by_hand(a, b, tmp_path):
     assert rows[0] == ["difference", "settings", "correction", "classes", "points", "95 % interval", "p", "n"]
     # Of the 2s, seeds 0 to 2, which both have: 1, 2 and 3 of ten more: mean 20, sd 10 points, half width
     # 4.302653 * 10 / sqrt(3) = 24.84; with t = 3.4641 and 2 degrees of freedom p = 1 - t / sqrt(2 + t^2).
-    assert rows[2] == ["b - a", SOFT, "none", "missing", "+20.00", "-4.84 to +44.84", "0.074", "3"]
+    assert rows[2] == ["2 - 1", SOFT, "none", "missing", "+20.00", "-4.84 to +44.84", "0.074", "3"]
     # Of all 30, a third of it; corrected 0, 1 and 2 of ten.
     assert rows[1][3:6] == ["all", "+6.67", "-1.61 to +14.95"]
     assert rows[4][2:6] == ["teacher_matched", "missing", "+10.00", "-14.84 to +34.84"] and len(rows) == 5
@@ -65,7 +65,7 @@ def test_settings_stand_side_by_side_and_what_differs_is_listed(a, b, tmp_path):
     assert head == [
         "setting",
         "correction",
-        *(f"{run}: {part}" for run in "ab" for part in ("all", "missing", "n")),
+        *(f"{run}: {part}" for run in (1, 2) for part in ("all", "missing", "n")),
     ]
     # Of b's four seeds 3, 6, 9 and 1 of ten: mean 47.5, sd 35.0, t quantile 3.182: half width 55.7.
     assert first[2:] == ["80.00 ± 16.6", "40.00 ± 49.7", "3", "82.50 ± 18.6", "47.50 ± 55.7", "4"]
@@ -133,4 +133,4 @@ def test_what_cannot_be_compared_is_refused(a, b, tmp_path):
 def test_runs_of_one_name_have_their_paths(a, tmp_path):
     other = write(tmp_path / "there" / "a", (1, 2), (3, 4))
     files, _ = comparison.render([str(a), str(other)], out := tmp_path / "out")
-    assert f"{other} - {a}" in files[out / "report.md"].decode()
+    assert f"\n\n2: {other}: Having never" in files[out / "report.md"].decode()
