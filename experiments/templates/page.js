@@ -104,6 +104,7 @@ function chart(box, spec) {
     });
   }
 
+  draw();
   new ResizeObserver(draw).observe(box);
   return {
     hide: (names) => { hidden = names; draw(); },
