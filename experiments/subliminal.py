@@ -36,6 +36,9 @@ flags.DEFINE_string(
     "uniform_noise",
     f"Images that students are taught on, comma list: {', '.join(NOISES)}, own, or a data set's name.",
 )
+flags.DEFINE_bool(
+    "repeat_noise", False, "Draw the same noise in every epoch, as a stored set of it would be."
+)
 flags.DEFINE_string("losses", "soft", "soft (KL at T) or logits (half their squared distance), comma list.")
 flags.DEFINE_string("outputs", "auxiliary,all", "What the loss sees, comma list of auxiliary, classes, all.")
 flags.DEFINE_string(
@@ -243,6 +246,7 @@ def train_students(
         loss_fn=losses.LOSSES[structure.loss],
         teacher_models=(config.model,),
         noise=NOISES.get(structure.transfer),
+        repeat_noise=FLAGS.repeat_noise,
         labelled=False,
     )
     table = table.replace(teacher_variables=(teachers,))

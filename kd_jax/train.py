@@ -40,6 +40,7 @@ class Config:
         `hparams.teacher` names.
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
+    repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
     track: whether the history tells what the missing classes come to (tracking.py); needs a validation split.
     labelled: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
     """
@@ -59,6 +60,7 @@ class Config:
     average_teachers: bool = False
     freeze_backbone: bool = False
     noise: Noise | None = None
+    repeat_noise: bool = False
     labelled: bool = True
     track: bool = False
 
@@ -229,7 +231,8 @@ def batch_images(
     """The raw batch u8[B,h,w,c]: the examples `index`, or noise.  key: the run's own."""
     if config.noise is None:
         return table.images[index]
-    noise_key = jax.random.fold_in(jax.random.fold_in(key, NOISE), step)
+    number = step % config.num_updates if config.repeat_noise else step
+    noise_key = jax.random.fold_in(jax.random.fold_in(key, NOISE), number)
     return config.noise(noise_key, (config.batch_size, *config.image_shape))
 
 

@@ -153,6 +153,12 @@ def test_a_step_hears_the_teacher_on_noise_that_its_key_draws():
         assert int(counts.agree) == np.sum(student[:, :K].argmax(-1) == answers) == counts.correct.sum()
         sums.append(kl)
     assert sums[0] != sums[1]
+    repeated = jax.jit(partial(train_step, dataclasses.replace(CONFIG, repeat_noise=True)))
+    for step in (0, 1):
+        for epoch in (0, 3):
+            number = jnp.int32(step + epoch * CONFIG.num_updates)
+            _, counts = repeated(table, run, state, index, number)
+            assert float(counts.loss_sum) == pytest.approx(sums[step], rel=1e-4)
 
 
 def test_a_run_among_others_is_the_run_alone():
