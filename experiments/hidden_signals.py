@@ -1,4 +1,5 @@
-"""The report's chapter on what the students' features hold, where `representation` has looked."""
+"""The report's chapter on hidden signals: through which channel a missing class comes, when, and what the
+students' features hold, where `representation` has looked."""
 
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,23 @@ EXPLAINED = (
     f"{RANDOM!r}: the same networks before training."
 )
 
+CHANNEL = (
+    "What comes back of the missing classes, test accuracy in % of their examples: as trained, and under the "
+    "corrections that need no label of theirs."
+)
+WHEN = (
+    "When: accuracy in % of the missing classes' validation examples after an epoch, as classified, with the "
+    "bias that their known share sets, and as a linear probe reads them off the last hidden layer (fitted on "
+    "half of the validation images with their labels, judged on the other half)."
+)
+VARIED = ("left", "signal", "initial")  # what a setting says of the channel
+LABEL_FREE = ("teacher_matched", "prior_matched")
+TRACKED = (
+    ("accuracy_missing", "classified"),
+    ("accuracy_missing_corrected", "corrected"),
+    ("accuracy_missing_probe", "by a probe"),
+)
+
 
 def last_layer(folder: Path) -> str:
     """The table of a run's last hidden layer, which stands first in the file."""
@@ -50,12 +68,53 @@ def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, 
     return Grid(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
 
 
-def section(folder: Path, config: dict[str, Any]) -> list[Section]:
-    """The report's chapter; none where nobody has looked."""
-    if not (folder / "representation.csv").is_file():
+def section(folder: Path, run: results.Run, values: summary.Values) -> list[Section]:
+    """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
+    blocks = _channel(run.config, values) + _tracked(run)
+    figure = ""
+    if (folder / "representation.csv").is_file():
+        rows = results.read_representation(folder, run.config)
+        blocks.append(EXPLAINED)
+        for layer in dict.fromkeys(row.layer for row in rows):
+            blocks += [f"Layer {layer}:", _table(rows, layer, run.config)]
+        figure = FIGURE if (folder / FIGURE).is_file() else ""
+    return [Section("Hidden signals", blocks, figure)] if blocks else []
+
+
+def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]:
+    """What comes back of the missing classes through each channel, where settings differ in one."""
+    settings = [setting for setting in config["settings"] if setting["missing"]]
+    varied = any(setting.get(name) for setting in settings for name in VARIED)
+    if not varied and len({tuple(setting["missing"]) for setting in settings}) < 3:
         return []
-    rows = results.read_representation(folder, config)
-    blocks: list[str | Grid] = [EXPLAINED]
-    for layer in dict.fromkeys(row.layer for row in rows):
-        blocks += [f"Layer {layer}:", _table(rows, layer, config)]
-    return [Section("Hidden signals", blocks, FIGURE if (folder / FIGURE).is_file() else "")]
+    rows = []
+    for setting in settings:
+        name = setting["name"]
+        found = [values.get((name, "test", c, "missing", "accuracy")) for c in ("none", *LABEL_FREE)]
+        cost = values.get((name, "test", LABEL_FREE[-1], "all", "accuracy"))
+        cells = [show(interval, half=" ± ") for interval in (*found, cost)]
+        rows.append([name, *cells, str(found[0].n if found[0] else 0)])
+    heads = ["setting", "as trained", *LABEL_FREE, f"all classes, {LABEL_FREE[-1]}", "n"]
+    return [CHANNEL, Grid(heads, rows)]
+
+
+def _tracked(run: results.Run) -> list[str | Grid]:
+    """When the missing classes come back, where --track measured it."""
+    values: dict[tuple[str, str, int], dict[int, float]] = {}
+    for row in run.history:
+        if row.split == "validation" and row.metric in dict(TRACKED):
+            values.setdefault((row.setting, row.metric, row.epoch), {})[row.seed] = row.value
+    epochs = sorted({epoch for _, metric, epoch in values if metric == TRACKED[-1][0]})
+    if not epochs:
+        return []
+    shown = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1]})
+    taught, rows = summary.teachers_of(run.config), []
+    for setting in dict.fromkeys(name for name, *_ in values):
+        found = [
+            summary.interval_of(setting, values.get((setting, metric, epoch), {}), taught)
+            for metric, _ in TRACKED
+            for epoch in shown
+        ]
+        rows.append([setting, *(show(interval, half=" ± ") for interval in found), str(found[0].n)])
+    heads = [f"{words}, epoch {epoch}" for _, words in TRACKED for epoch in shown]
+    return [WHEN, Grid(["setting", *heads, "n"], rows)]

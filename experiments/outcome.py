@@ -75,7 +75,7 @@ def sections(folder: Path, content: Content, reach: float | None) -> list[Sectio
         *ensembles.teachers_section(content.run, content.values),
         *_differences(content),
         *learning.section(content.run.history, content.run.config, reach),
-        *hidden_signals.section(folder, content.run.config),
+        *hidden_signals.section(folder, content.run, content.values),
     ]
 
 

@@ -16,8 +16,8 @@ FLAGS = flags.FLAGS
 RECIPES = Path(__file__).resolve().parent / "recipes"
 
 GROUPS = {
-    "Data": "data_set data_dir image_size skip_unreadable validation_fraction transfer transfers repeat_noise "
-    "classes",
+    "Data": "data_set data_dir image_size skip_unreadable validation_fraction transfer transfers "
+    "repeat_noise classes",
     "Model": "model auxiliary init freeze_backbone normalize dropout input_dropout max_norm precision",
     "Teachers": "teacher teacher_setting teacher_seeds",
     "Missing classes": "omit keep left",
