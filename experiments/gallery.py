@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.markdown import plain, show, tabulate
-from experiments.studies import TABLES, Ours, Row, Table
+from experiments.rows import Ours, Row, Table
+from experiments.studies import TABLES
 from kd_jax import results, summary
 
 STUDIES = {

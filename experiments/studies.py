@@ -4,62 +4,9 @@
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-FIXED_BIAS = 3.5  # the paper's for the 3s, tuned on its test set, which others then took over as it is
-FIXED = f"fixed {FIXED_BIAS:+}"
-LABEL_FREE = ("teacher_matched", "prior_matched")
-EACH = (*LABEL_FREE, "validation_tuned", "test_tuned")
-HEARD = (
-    ("all of it", ""),
-    ("without the class that is missing", " missing_removed"),
-    ("the likeliest class alone", " top1"),
-    ("the two likeliest", " top2"),
-    ("the others' values, shuffled", " shuffled"),
-)
-
-
-class Ours(NamedTuple):
-    """One figure of ours: which interval of which run. Errors are counts, accuracies are shown in %."""
-
-    run: str
-    setting: str
-    correction: str = "none"
-    class_: str = "all"
-    metric: str = "errors"
-
-
-class Row(NamedTuple):
-    """label, then the cells as text or as an `Ours` that is looked up."""
-
-    label: str
-    cells: tuple[str | Ours, ...]
-
-
-class Table(NamedTuple):
-    """A table of the README: its columns after the label, and its rows."""
-
-    columns: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-def _omitted(label: str, run: str, setting: str, class_: str, corrections: Sequence[str]) -> Row:
-    """Accuracy of all and of the class that is missing, then of that class under each of these corrections,
-    last of all classes, `prior_matched`; `corrections` is empty where nothing is missing."""
-    cell = lambda correction, of: Ours(run, setting, correction, of, "accuracy")  # noqa: E731
-    corrected = [cell(correction, class_) for correction in corrections]
-    corrected += [cell("prior_matched", "all")] if corrections else []
-    return Row(label, (cell("none", "all"), cell("none", class_), *corrected))
-
-
-def _omission(class_: str, plural: str, corrections: Sequence[str], rows: Sequence[tuple]) -> Table:
-    """rows: (label, run, setting, whether the class is missing there)."""
-    columns = [f"the {plural}, `{correction}`" for correction in corrections]
-    filled = []
-    for label, run, setting, missing in rows:
-        row = _omitted(label, run, setting, class_, corrections if missing else ())
-        filled.append(Row(label, (*row.cells, *[""] * (len(columns) + 3 - len(row.cells)))))
-    return Table(("all classes", f"the {plural}", *columns, "all classes, `prior_matched`"), tuple(filled))
+from experiments import hidden_studies
+from experiments.rows import EACH, FIXED, FIXED_BIAS, Ours, Row, Table, omission
 
 
 def _missing_class(noun: str, soft: str, hard: str, setting: str) -> Table:
@@ -71,12 +18,7 @@ def _missing_class(noun: str, soft: str, hard: str, setting: str) -> Table:
     )
     seen = [(f"student, {label}", run, name, False) for label, run, name in ways]
     unseen = [(f"{label}, never saw a {noun}", run, f"{name} omit=3", True) for label, run, name in ways]
-    return _omission("3", f"{noun}s", EACH, [("teacher", soft, "teacher", False), *seen, *unseen])
-
-
-def _ablations(run: str, setting: str) -> list[tuple[str, str, str, bool]]:
-    """Rows of `_omission`: what students of this setting, who never saw a class 3, hear of their teachers."""
-    return [(label, run, f"{setting} omit=3{signal}", True) for label, signal in HEARD]
+    return omission("3", f"{noun}s", EACH, [("teacher", soft, "teacher", False), *seen, *unseen])
 
 
 def _architecture(label: str, theirs: str, run: str, setting: str, metric: str = "accuracy") -> Row:
@@ -106,8 +48,8 @@ def _general(label: str, setting: str, theirs: str = "", threes: str = "", corre
 PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
 GENERAL, COMPRESSED = "generalisation_students", "compression_reduced_students"
 
-TABLES = {
-    "quickstart": _omission(
+TABLES: dict[str, Table] = {
+    "quickstart": omission(
         "3",
         "3s",
         ("teacher_matched", "prior_matched"),
@@ -228,4 +170,4 @@ TABLES = {
             ),
         ),
     ),
-}
+} | hidden_studies.TABLES

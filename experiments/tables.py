@@ -1,8 +1,9 @@
 """Rewrite the README's tables and the gallery from experiments/results/; --add=RUN first copies a run there.
 
-With the copies goes fixed_bias.json, in the format of summary.json: the test accuracy of each class and their
-mean where FIXED_BIAS is added to the missing classes' logits, whatever the run (correction FIXED). It is
-what bias_curve.csv, too large to commit, says at that bias.
+Of summary.json the test split is copied, without what is rarely asked of a single class. With the copies
+goes fixed_bias.json, in the format of summary.json: the test accuracy of each class and their mean where
+FIXED_BIAS is added to the missing classes' logits, whatever the run (correction FIXED). It is what
+bias_curve.csv, too large to commit, says at that bias.
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import Any
 from absl import flags
 
 from experiments import common, gallery, hidden_signals, performance
-from experiments.studies import FIXED, FIXED_BIAS, TABLES, Ours, Table
+from experiments.rows import FIXED, FIXED_BIAS, Ours, Table
+from experiments.studies import TABLES
 from kd_jax import results, summary
 from kd_jax.types import InputError
 
@@ -55,14 +57,24 @@ def outcome(folder: Path) -> dict[str, bytes]:
     config = results.read_config(folder)
     files = {name: (folder / name).read_bytes() for name in SMALL if (folder / name).is_file()}
     try:
-        summary.lookup(json.loads(files.get("summary.json", b'{"results": []}')))
+        sums = json.loads(files.get("summary.json", b'{"results": []}'))
+        summary.lookup(sums)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
+    if "summary.json" in files:
+        files["summary.json"] = results.to_json(sums | {"results": list(filter(worth, sums["results"]))})
     if (folder / "bias_curve.csv").is_file():
         rows = [row for row in results.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:
             files[FIXED_FILE] = results.to_json(at_fixed_bias(rows, config))
     return files
+
+
+def worth(entry: dict[str, Any]) -> bool:
+    """Whether an entry of summary.json is committed: of the test split, and of a single class its
+    accuracy and errors alone."""
+    of_class = entry["class"].isdigit() and entry["metric"] not in ("accuracy", "errors")
+    return entry["split"] == "test" and entry["metric"] != "total" and not of_class
 
 
 def write(name: str, files: dict[str, bytes]) -> None:

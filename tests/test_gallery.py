@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments import gallery, studies, tables
+from experiments import gallery, rows, tables
 from kd_jax import results
 from tests.test_results import LABELS, SOFT, make_config
 
@@ -87,13 +87,13 @@ def test_what_a_recipe_without_a_table_shows(folders):
 
 
 def test_the_part_of_a_table_that_is_of_one_run():
-    of = lambda run: studies.Ours(run, "labels")  # noqa: E731
-    rows = (
-        studies.Row("one", ("1", "", of("a"), of("b"))),
-        studies.Row("two", ("", "2", of("b"), "")),
-        studies.Row("three", ("3", "", of("a"), "")),
+    of = lambda run: rows.Ours(run, "labels")  # noqa: E731
+    three = (
+        rows.Row("one", ("1", "", of("a"), of("b"))),
+        rows.Row("two", ("", "2", of("b"), "")),
+        rows.Row("three", ("3", "", of("a"), "")),
     )
-    table = studies.Table(("paper", "others", "ours", "ours, too"), rows)
-    kept = (studies.Row("one", ("1", of("a"))), studies.Row("three", ("3", of("a"))))
-    assert gallery.part_of(table, "a") == studies.Table(("paper", "ours"), kept)
+    table = rows.Table(("paper", "others", "ours", "ours, too"), three)
+    kept = (rows.Row("one", ("1", of("a"))), rows.Row("three", ("3", of("a"))))
+    assert gallery.part_of(table, "a") == rows.Table(("paper", "ours"), kept)
     assert gallery.part_of(table, "c") is None

@@ -6,7 +6,7 @@ import re
 import pytest
 from absl import flags
 
-from experiments import studies, tables
+from experiments import rows, studies, tables
 from kd_jax import results
 from kd_jax.results import BiasRow
 from kd_jax.types import InputError
@@ -56,7 +56,7 @@ def test_every_flag_in_the_readme_is_defined():
 
 # How the tables are made, on results of our own.
 
-OURS = studies.Ours("toy", SOFT, class_="all", metric="accuracy")
+OURS = rows.Ours("toy", SOFT, class_="all", metric="accuracy")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def write_summary(folder, **numbers):
 
 def test_a_table_has_a_head_for_every_cell(committed):
     write_summary(committed / "toy", mean=0.9, low=0.885, high=0.915, n=5)
-    table = studies.Table(("paper", "ours"), (studies.Row("a student", ("89", OURS)),))
+    table = rows.Table(("paper", "ours"), (rows.Row("a student", ("89", OURS)),))
     assert tables.render(table).splitlines() == [
         "| | paper | ours |",
         "|---|---|---|",
@@ -99,12 +99,12 @@ def write_curve(folder, *others):
     """Students of two teachers, by hand: at +3.5, classes 0 to 2 of the three seeds; class 1 is undefined."""
     results.write_config(folder, make_config(num_teachers=2))
     at = {0: (0.9, 0.4), 1: (0.7, 0.3), 2: (0.7, 0.6)}
-    rows = [
+    curve = [
         BiasRow(SOFT, seed, 3.5, class_, accuracy)
         for seed, (first, last) in at.items()
         for class_, accuracy in enumerate((first, float("nan"), last))
     ]
-    results.write_bias_curve(folder, [*rows, *others])
+    results.write_bias_curve(folder, [*curve, *others])
 
 
 def test_the_fixed_bias_by_hand(tmp_path, committed):
@@ -113,7 +113,7 @@ def test_the_fixed_bias_by_hand(tmp_path, committed):
     # Teacher 0 taught seeds 0 and 2, teacher 1 seed 1: class 2 is 0.5 and 0.3, mean 0.4, sd 0.1 sqrt(2), t
     # quantile 12.706: half width 1.2706. The mean of the classes is 0.65, 0.5, 0.65; of the teachers, 0.65
     # and 0.5.
-    fixed = OURS._replace(correction=studies.FIXED)
+    fixed = OURS._replace(correction=rows.FIXED)
     assert tables.show(fixed._replace(class_="2")) == "40.00 ± 127.06 (2)"
     assert tables.show(fixed._replace(metric="macro_accuracy")) == "57.50 ± 95.30 (2)"
     assert {path.name for path in (committed / "toy").iterdir()} == {"config.json", "fixed_bias.json"}
@@ -125,6 +125,29 @@ def test_a_run_without_that_bias_has_no_such_file(tmp_path, committed):
     results.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, 2, 1.0)])
     tables.write("toy", tables.outcome(tmp_path / "toy"))
     assert [path.name for path in (committed / "toy").iterdir()] == ["config.json"]
+
+
+def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, committed):
+    results.write_config(tmp_path / "toy", make_config())
+    key = {"setting": SOFT, "correction": "none", "mean": 0.5, "low": None, "high": None, "n": 1}
+    entries = [
+        key | {"split": split, "class": part, "metric": metric}
+        for split in ("validation", "test")
+        for part in ("all", "3")
+        for metric in ("accuracy", "errors", "precision", "total")
+    ]
+    content = {"format": 1, "results": entries, "paired": []}
+    results.write_file(tmp_path / "toy" / "summary.json", json.dumps(content).encode())
+    tables.write("toy", tables.outcome(tmp_path / "toy"))
+    added = json.loads((committed / "toy" / "summary.json").read_text())
+    assert added | {"results": []} == content | {"results": []}
+    assert [(entry["class"], entry["metric"]) for entry in added["results"]] == [
+        ("all", "accuracy"),
+        ("all", "errors"),
+        ("all", "precision"),
+        ("3", "accuracy"),
+        ("3", "errors"),
+    ]
 
 
 def test_a_damaged_run_is_not_added(tmp_path, committed):
