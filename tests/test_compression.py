@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import common, compression, places
+from experiments import compression, places
 from kd_jax import checkpoint, models, plots, results
 from kd_jax.results import ResultRow
 from kd_jax.stats import Interval
@@ -157,8 +157,6 @@ def test_what_cannot_be_reported_on(students, teacher, tmp_path, monkeypatch):
     assert "damaged checkpoint" in refused(students)
     results.write_results(teacher, rows_of("teacher", {"errors": [3.0]}))
     assert "test accuracies of 'teacher'" in refused(teacher)
-    monkeypatch.setattr(common.FLAGS["seeds"], "present", 1)
-    assert "--seeds" in refused(teacher)
 
 
 def test_the_figure_shows_each_model_in_three_panels():
