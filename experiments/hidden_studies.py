@@ -29,6 +29,15 @@ def _left(number: int) -> Row:
     return Row(str(number), tuple(cells))
 
 
+def _initial(label: str, signal: str) -> Row:
+    cells = (
+        Ours("hidden_initial", f"T=20 omit=3{signal}{initial}", correction, "3", "accuracy")
+        for correction in ("none", "prior_matched")
+        for initial in ("", " initial=teacher")
+    )
+    return Row(label, tuple(cells))
+
+
 def _omitted(classes: str) -> Row:
     name = f"T=20 omit={classes}"
     ours = [Ours("hidden_classes", name, c, "missing", "accuracy") for c in ("none", *LABEL_FREE)]
@@ -72,6 +81,11 @@ AXES = (
     ("", "3", "", "auxiliary", "all auxiliary=3"),
     ("", "10", "", "auxiliary", "all auxiliary=10"),
     ("", "30", "", "auxiliary", "all auxiliary=30"),
+    ("classes", "2", "84", "classes", "all classes=2"),
+    ("", "4", "", "classes", "all classes=4"),
+    ("", "6", "", "classes", "all classes=6"),
+    ("", "8", "", "classes", "all classes=8"),
+    ("", "10", "54", "classes", "all classes=10"),
 )
 """What is varied, its value, others' figure; the run, of a recipe subliminal_..., and its setting."""
 
@@ -88,6 +102,10 @@ TABLES = {
                 _omitted, (*map(str, range(10)), *("+".join(map(str, range(count))) for count in range(2, 9)))
             )
         ),
+    ),
+    "hidden_initial": Table(
+        ("the 3s, drawn", "the teacher's", "`prior_matched`, drawn", "the teacher's"),
+        tuple(itertools.starmap(_initial, HEARD)),
     ),
     "transfer": Table(
         ("theirs", "ours"),
