@@ -1098,6 +1098,7 @@ def test_folders_with_odd_names(launch, home, distil, toy):
 def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
     for name, run in (("train_teacher", teacher), ("distill", sweep)):
         rewritten = {
+            run.folder / "report.html",
             run.folder / "report.md",
             run.folder / "summary.json",
             *(run.folder / "figures").iterdir(),
@@ -1550,6 +1551,8 @@ def test_another_command_that_continues_is_recorded(launch, teacher, stopped):
     after = config_of(folder)
     command = f"{before['command']} --chunk=1"
     kept = {name: before[name] for name in ("versions", "device")}
+    spent = before.pop("time"), after.pop("time")
+    assert all(spent[1][name] > number > 0 for name, number in spent[0].items())
     assert after == before | {"continued": [kept | {"command": command, "epoch": 2}]}
     same_outcome(folder, teacher.folder, "teachers")
 
