@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.markdown import Grid, Section, show, tabulate
-from kd_jax import results, summary
+from kd_jax import curves, results, summary
 from kd_jax.results import RANDOM
+from kd_jax.stats import Interval
 
 FIGURE = "figures/features.png"
 SHOWN = (
@@ -70,7 +71,7 @@ def _table(rows: list[results.RepresentationRow], layer: str, config: dict[str, 
 
 def section(folder: Path, run: results.Run, values: summary.Values) -> list[Section]:
     """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
-    blocks = _channel(run.config, values) + _tracked(run)
+    blocks = _channel(run.config, values) + _tracked(run, values)
     figure = ""
     if (folder / "representation.csv").is_file():
         rows = results.read_representation(folder, run.config)
@@ -98,23 +99,19 @@ def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]
     return [CHANNEL, Grid(heads, rows)]
 
 
-def _tracked(run: results.Run) -> list[str | Grid]:
+def _tracked(run: results.Run, values: summary.Values) -> list[str | Grid]:
     """When the missing classes come back, where --track measured it."""
-    values: dict[tuple[str, str, int], dict[int, float]] = {}
-    for row in run.history:
-        if row.split == "validation" and row.metric in dict(TRACKED):
-            values.setdefault((row.setting, row.metric, row.epoch), {})[row.seed] = row.value
-    epochs = sorted({epoch for _, metric, epoch in values if metric == TRACKED[-1][0]})
-    if not epochs:
-        return []
-    shown = sorted({epochs[0], epochs[len(epochs) // 2], epochs[-1]})
-    taught, rows = summary.teachers_of(run.config), []
-    for setting in dict.fromkeys(name for name, *_ in values):
-        found = [
-            summary.interval_of(setting, values.get((setting, metric, epoch), {}), taught)
-            for metric, _ in TRACKED
-            for epoch in shown
-        ]
-        rows.append([setting, *(show(interval, half=" ± ") for interval in found), str(found[0].n)])
-    heads = [f"{words}, epoch {epoch}" for _, words in TRACKED for epoch in shown]
-    return [WHEN, Grid(["setting", *heads, "n"], rows)]
+    found = curves.by_epoch(run.history, run.config, "validation")
+    rows: list[list[str]] = []
+    heads: list[str] = []
+    for setting in dict.fromkeys(name for name, metric in found if metric == TRACKED[-1][0]):
+        n = values[setting, "test", "none", "missing", "accuracy"].n
+        cells, heads = [], []
+        for metric, words in TRACKED:
+            points = found[setting, metric]
+            for place in sorted({0, len(points) // 2, len(points) - 1}):
+                epoch, mean, low, high = points[place]
+                heads.append(f"{words}, epoch {epoch:.0f}")
+                cells.append(show(Interval(mean, low, high, n), 1, half=" ± "))
+        rows.append([setting, *cells, str(n)])
+    return [WHEN, Grid(["setting", *heads, "n"], rows)] if rows else []
