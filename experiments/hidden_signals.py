@@ -104,9 +104,11 @@ def _tracked(run: results.Run, values: summary.Values) -> list[str | Grid]:
     found = curves.by_epoch(run.history, run.config, "validation")
     rows: list[list[str]] = []
     heads: list[str] = []
-    for setting in dict.fromkeys(name for name, metric in found if metric == TRACKED[-1][0]):
-        n = values[setting, "test", "none", "missing", "accuracy"].n
-        cells, heads = [], []
+    for setting in dict.fromkeys(name for name, _ in found):
+        judged = values.get((setting, "test", "none", "missing", "accuracy"))
+        if judged is None or not all((setting, metric) in found for metric, _ in TRACKED):
+            continue
+        n, cells, heads = judged.n, [], []
         for metric, words in TRACKED:
             points = found[setting, metric]
             for place in sorted({0, len(points) // 2, len(points) - 1}):

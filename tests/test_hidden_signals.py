@@ -62,3 +62,5 @@ def test_when_it_comes_back(chapter):
     assert table.rows == [[FULL, *(f"{cell} ± 0.00" for cell in cells), "3"]]
     # Without the probe, which only --track has, the learning curves say it all.
     assert chapter(SETTINGS[:1], [row for row in history if "probe" not in row.metric]) == []
+    # A history of which somebody has cut lines is no crash.
+    assert chapter(SETTINGS[:1], [row for row in history if row.metric != "accuracy_missing"]) == []
