@@ -1,6 +1,6 @@
 """Kill a sweep at random moments, start it again until it is done, and compare with the undisturbed one.
 
-    .venv/bin/python -m tests.faults.kill_and_resume --times=20 [--processes=2]
+    .venv/bin/python -m tests.faults.killed --times=20 [--processes=2]
 
 Each time a fresh folder, one or two SIGKILLs at moments drawn uniformly from the undisturbed run's length,
 then the same command until it ends by itself. history.csv, results.csv, bias_curve.csv, summary.json and all

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import kill_and_resume
+from tests.faults import killed
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_outcome_is_the_same_to_the_bit():
-    command = [sys.executable, "-P", "-m", "tests.faults.kill_and_resume", "--times=3", "--seed=1"]
+    command = [sys.executable, "-P", "-m", "tests.faults.killed", "--times=3", "--seed=1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -31,8 +31,6 @@ def test_a_difference_is_found(tmp_path, monkeypatch):
             (folder / name).write_text("same")
     (folders[1] / "results.csv").write_text("sane")
     (folders[1] / "more").write_text("")
-    monkeypatch.setattr(
-        kill_and_resume.checkpoint, "load", lambda path: (weights[path.parent == folders[1]], {})
-    )
-    assert kill_and_resume.differences(*folders) == ["results.csv", "students/layer/kernel", "more"]
-    assert kill_and_resume.differences(folders[0], folders[0]) == []
+    monkeypatch.setattr(killed.checkpoint, "load", lambda path: (weights[path.parent == folders[1]], {}))
+    assert killed.differences(*folders) == ["results.csv", "students/layer/kernel", "more"]
+    assert killed.differences(folders[0], folders[0]) == []
