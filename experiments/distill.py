@@ -299,6 +299,7 @@ def main(argv: Sequence[str]) -> None:
     metadata = student_metadata(spec, model_options, config, description) | {
         "validation_split": common.split_hash(validation),
         "generation": teachers.generation(teacher),
+        "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
     }
     checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
     running.finish(out)
@@ -367,31 +368,41 @@ def write_outcome(
     names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     missing = [setting.missing for setting, _ in runs]
     results.write_history(out, tidy.history_rows(history, names, seeds, missing))
+    ends = tidy.diverged_at(history)
     rows = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
         unseen = None if teacher.description["saw_validation"] else validation
         committees = teachers.committees(teacher, seeds)
         rows = running.teacher_rows(teacher.models, teacher.variables, committees, unseen, test)
-    rows += student_rows(runs, outcome)
+    rows += student_rows(runs, outcome, ends)
     for split, matrices in together.items():
         for number, matrix in enumerate(matrices):
-            setting, seed = runs[number * len(runs) // len(matrices)]
+            first = number * FLAGS.seeds
+            if ends[first : first + FLAGS.seeds].any():
+                continue
+            setting, seed = runs[first]
             rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.missing)
     results.write_results(out, rows)
     labels = np.asarray(test.labels)
     curves = [
         tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)
         for run, (setting, seed) in enumerate(runs)
-        if setting.missing
+        if setting.missing and not ends[run]
     ]
     results.write_bias_curve(out, itertools.chain.from_iterable(curves))
     return rows
 
 
-def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict) -> list:
-    """The students' rows of results.csv; settings without a missing class have no corrections."""
+def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray) -> list:
+    """The students' rows of results.csv; settings without a missing class have no corrections.
+
+    ends: as of `tidy.diverged_at`.
+    """
     rows = []
     for run, (setting, seed) in enumerate(runs):
+        if ends[run]:
+            rows.append(tidy.diverged_row(setting.name, seed, ends[run]))
+            continue
         for split, confusions in outcome["confusions"].items():
             for correction, matrices in confusions.items():
                 if setting.missing or correction == "none":

@@ -34,7 +34,11 @@ def save(
     if not next(setting["missing"] for setting in settings if setting["name"] == best):
         return
     correction = summary.preferred_correction(best, values)
-    first = next(run for run in description["runs"] if run["setting"] == best)
+    lost = {(row.setting, row.seed) for row in rows if row.metric == results.DIVERGED}
+    of_best = [run for run in description["runs"] if run["setting"] == best]
+    first = next((run for run in of_best if (best, run["seed"]) not in lost), None)
+    if first is None:
+        return
     own = {name: array[first["run"]] for name, array in found[correction].items()}
     there = own["index"] < len(test.labels)
     number, before, after = (own[name][there] for name in ("index", "before", "after"))

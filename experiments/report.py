@@ -131,7 +131,7 @@ def _terminal(content: Content) -> str:
     last = None
     for name, correction, errors, *cells, n in outcome.grid(content, parts, half=None):
         if full and name != last:
-            lines.append(f"{name}  (n = {n})"[:WIDTH])
+            lines.append(f"{name}  (n = {n}{_lost(content, name)})"[:WIDTH])
         last = name
         label = f"{name if len(name) < longest else name[: longest - 2] + '…':{longest}}" if longest else " "
         label += f"{correction}{'!' * (correction == 'test_tuned')}"
@@ -150,6 +150,11 @@ def _terminal(content: Content) -> str:
     if full and "±" in "".join(lines):
         notes += " The interval of each class is in report.md."
     return "\n".join([*textwrap.wrap(answer(content), WIDTH), "", *lines, "", *textwrap.wrap(notes, WIDTH)])
+
+
+def _lost(content: Content, setting: str) -> str:
+    lost = sum(entry["setting"] == setting for entry in content.sums["diverged"])
+    return f"; {lost} diverged" if lost else ""
 
 
 def _classes(what: str, names: Sequence[str], shown: Sequence[int]) -> list[str]:

@@ -130,6 +130,8 @@ def students_of(
         fresh = models.init_variables(model, jax.random.fold_in(key, INIT), dataset.train_images.shape[1:])
         yield Student(RANDOM, seed, None, asked, fresh)
     for run in config["runs"]:
+        if run["run"] in metadata.get("diverged", []):
+            continue
         own = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
         yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, own)
 

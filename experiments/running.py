@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -185,10 +185,9 @@ def train_runs(
                 )
                 sys.exit(128 + request)
             since, trained = time.monotonic(), epoch
-    finite = sweep.gather(metrics.finite_runs(states.params), num_runs)
-    if not finite.all():
-        what = f"{np.sum(~finite)} of {num_runs} runs diverged: their weights are not finite"
-        common.tell(f"note: {what}, and their figures in the report mean nothing")
+    if lost := np.count_nonzero(tidy.diverged_at(history)):
+        what = f"{lost} of {num_runs} runs diverged, their numbers not finite any more"
+        common.tell(f"note: {what}: they stay as they were before, and are left out of all means")
     return states, history
 
 
@@ -375,13 +374,15 @@ def teacher_rows(
     validation: Table | None,
     test: Table,
     missing: Sequence[int] = (),
+    lost: Mapping[int, int] | None = None,
 ) -> list:
     """results.csv's rows of groups of teachers, and of each committee that has several members.
 
     variables: of each group, leading axis M; committees: numbers of teachers, counted through all groups;
-    missing: classes they never saw.
+    missing: classes they never saw; lost: numbers of those that diverged, and the epoch.
     """
-    rows = []
+    lost = lost or {}
+    rows = [tidy.diverged_row(results.TEACHER, seed, epoch) for seed, epoch in lost.items()]
     for split, table in (("validation", validation), ("test", test)):
         if table is None:
             continue
@@ -389,12 +390,14 @@ def teacher_rows(
         logits = jnp.concatenate([models.predict_stacked(*group, table.images) for group in groups])
         sums = jax.jit(jax.vmap(metrics.quality, (0, None)))(logits, table.labels)
         for seed, predicted in enumerate(jnp.argmax(logits, axis=-1)):
+            if seed in lost:
+                continue
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
             rows += tidy.result_rows(results.TEACHER, seed, split, "none", confusion, missing, None)
             own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
             rows += tidy.quality_rows(results.TEACHER, seed, split, own)
         for number, members in enumerate(committees):
-            if len(members) > 1:
+            if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))
                 rows += tidy.ensemble_rows(results.TEACHER, number, split, confusion, missing)
     return rows

@@ -1,6 +1,7 @@
 """What a report says in words, however it is rendered: the question, the answer, what its intervals cover."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ def question(config: dict[str, Any]) -> str:
 
 def answer(content: Content) -> str:
     (name, correction), values, config = content.head, content.values, content.run.config
+    if len(content.sums["diverged"]) == len(config["runs"]):
+        return f"There is no answer: all {len(config['runs'])} runs diverged."
     missing = next(setting["missing"] for setting in content.settings if setting["name"] == name)
 
     def share(setting: str, correction: str, class_: str) -> str:
@@ -110,6 +113,7 @@ def about_intervals(content: Content) -> str:
     text = f"Means over {summary.units_of(config)}; ± is half the width of the 95 % Student t interval."
     if len(seeds) == 1:
         text = "One seed, so no interval."
+    text = " ".join([about_diverged(content), text]).strip()
     if len(teachers) > 1:
         text += " The intervals cover the luck of the teacher as well."
         if len(teachers) < len(seeds):
@@ -118,6 +122,18 @@ def about_intervals(content: Content) -> str:
     elif config["teacher"] is not None:
         text += " There is one teacher (or one ensemble) for all seeds: its luck is not covered."
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
+
+
+def about_diverged(content: Content) -> str:
+    """A sentence that counts the runs which are in no mean, else nothing."""
+    num_runs = len(content.run.config["runs"])
+    by_setting = Counter(entry["setting"] for entry in content.sums["diverged"])
+    if not by_setting:
+        return ""
+    names = ", ".join(f"{name} ({count})" for name, count in by_setting.items())
+    lost = by_setting.total()
+    verb = "is" if lost == 1 else "are"
+    return f"{lost} of {num_runs} runs diverged and {verb} left out of all means: {names}."
 
 
 def about_validation(config: dict[str, Any]) -> str:

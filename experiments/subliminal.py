@@ -318,8 +318,9 @@ def main(argv: Sequence[str]) -> None:
         variables, history = train_teachers(config, table, teacher, f"teachers_{number}", out, description)
         histories.append(([teacher], history))
         untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1))
-        rows += rows_of(config, [teacher], variables, test)
-        rows += rows_of(config, [reference], variables_of(untrained), test)
+        lost = tidy.diverged_at(history)
+        rows += rows_of(config, [teacher], variables, test, lost)
+        rows += rows_of(config, [reference], variables_of(untrained), test, np.zeros_like(lost))
         for structure in of_them:
             own = [s for s in settings if s.structure == structure and s.outputs is not None]
             name = f"students_{structures.index(structure)}"
@@ -327,20 +328,30 @@ def main(argv: Sequence[str]) -> None:
                 configs[structure], images[structure], own, variables, name, out, description
             )
             histories.append((own, history))
-            rows += rows_of(config, own, students, test)
+            # What such a teacher says is no teacher's answer: its students are left out with it.
+            stopped = np.maximum(tidy.diverged_at(history), np.tile(lost, len(own)))
+            rows += rows_of(config, own, students, test, stopped)
     write_history(out, histories, runs)
     results.write_results(out, rows)
     running.finish(out)
 
 
-def rows_of(config: Config, settings: Sequence[Setting], variables: Variables, test: Table) -> list:
-    """results.csv's rows of these settings' models.  variables: leading axis R, setting-major."""
+def rows_of(
+    config: Config, settings: Sequence[Setting], variables: Variables, test: Table, ends: np.ndarray
+) -> list:
+    """results.csv's rows of these settings' models.
+
+    variables: leading axis R, setting-major; ends: the epoch in which each diverged, or 0, i64[R].
+    """
     runs = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
     matrices = subliminal.confusions(
         config.model, config.num_classes, variables, test.images, test.labels, len(runs)
     )
     rows = []
-    for (setting, seed), matrix in zip(runs, matrices, strict=True):
+    for (setting, seed), matrix, end in zip(runs, matrices, ends, strict=True):
+        if end:
+            rows.append(tidy.diverged_row(setting.name, seed, end))
+            continue
         rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.missing, None)
     return rows
 

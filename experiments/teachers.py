@@ -117,9 +117,10 @@ def _load_group(
             "saw_validation": judged and metadata.get("validation_split") != common.split_hash(validation),
             "flags": metadata["flags"],
         }
+        numbers = np.arange(_size(variables))
         if folder.name == "students":
-            chosen, of_students = _choose_students(path, setting, metadata, dataset.num_classes)
-            variables = jax.tree.map(lambda leaf: leaf[chosen], variables)
+            numbers, of_students = _choose_students(path, setting, metadata, dataset.num_classes)
+            variables = jax.tree.map(lambda leaf: leaf[numbers], variables)
             # What a teacher's teacher was trained on reaches it through its targets.
             learnt = (of_students["teacher"] or {}).get("saw_validation", False)
             about |= of_students | {"saw_validation": judged and (about["saw_validation"] or bool(learnt))}
@@ -128,8 +129,7 @@ def _load_group(
             if len(about["class_mask"]) != dataset.num_classes:
                 raise ValueError(f"a class mask of {len(about['class_mask'])} classes")
         _check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
-        if not np.all(metrics.finite_runs(variables)):
-            common.tell(f"note: {path}: not all weights are finite: a teacher diverged")
+        _refuse_diverged(path, variables, np.isin(numbers, metadata.get("diverged", [])))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -137,6 +137,15 @@ def _load_group(
         expected = f"{folder / 'manifest.json'} as it was written"
         raise InputError("damaged teacher", expected, repr(error)) from None
     return model, variables, about
+
+
+def _refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:
+    """Refuses teachers of which one is not what its training was to make of it.  stopped: of M, bool[M]."""
+    lost = np.flatnonzero(stopped | ~np.asarray(jax.vmap(metrics.all_finite)(variables)))
+    if len(lost):
+        expected = "one whose training stayed finite, as a lower learning rate makes it"
+        given = f"of {len(stopped)}, number {', '.join(map(str, lost))} did not"
+        raise InputError(f"--teacher={path} diverged", expected, given)
 
 
 def _check_data(folder: Path, metadata: dict, dataset: Dataset) -> None:

@@ -30,8 +30,8 @@ Scalars = dict[str, dict[int, dict[str, float]]]
 
 def write(run_dir: Path) -> None:
     """Makes the folder anew from the files of a finished run and its summary.json."""
-    config = results.read_config(run_dir)
-    scalars = of_history(results.read_history(run_dir, config), config)
+    config, history, *_ = results.read_run(run_dir)
+    scalars = of_history(history, config)
     values = summary.lookup(json.loads((run_dir / "summary.json").read_text()))
     tested = of_test(values, config)
     tags = sorted({tag for found in tested.values() for tag in found if tag.startswith("test/")})

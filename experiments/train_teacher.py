@@ -97,13 +97,16 @@ def main(argv: Sequence[str]) -> None:
         partial(sweep.init_states, given=initial and initial.variables),
     )
     variables = sweep.gather(variables_of(states), len(seeds))
-    rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing)
+    ends = tidy.diverged_at(history)
+    lost = {seed: int(ends[seed]) for seed in seeds if ends[seed]}
+    rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing, lost)
     if jax.process_index() == 0:
         names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
         results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
         results.write_results(out, rows)
     metadata = teacher_metadata(spec, model_options, config, description, rows) | {
         "class_mask": hparams.class_mask.tolist(),
+        "diverged": list(lost),
         "validation_split": common.split_hash(validation),
     }
     checkpoint.save(out / "teachers", variables, metadata)

@@ -98,7 +98,6 @@ def calibration_bins(logits: jax.Array, labels: jax.Array) -> dict[str, jax.Arra
     }
 
 
-def finite_runs(params) -> jax.Array:
-    """Which of R stacked runs hold finite numbers only.  params: a tree with leading axis R -> bool[R]."""
-    finite = [jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))) for x in jax.tree.leaves(params)]
-    return jnp.all(jnp.stack(finite), axis=0)
+def all_finite(tree) -> jax.Array:
+    """Whether a tree of arrays holds finite numbers only.  -> bool[]."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))

@@ -35,6 +35,7 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 accuracy is agreement. Split validation is measured at
                 the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
                 two losses are not comparable.
+                A run that diverged has no row from the epoch on in which it did.
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
@@ -52,7 +53,11 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
                 (correction none): of a setting, its students of all seeds together, under the first seed; of
                 "teacher", the teachers that a student hears, where they are several, under that student's
-                teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0.
+                teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0;
+                none where one of them diverged.
+                A run that diverged, one that an epoch left with a number that is not finite, has one row
+                alone: diverged (split test, correction none, class all), the epoch. It stays as it was before
+                that epoch, in students/ or teachers/ too, and is left out of every mean.
 representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
                 layer, measure (probe, neighbours: recall, a fraction; cka, silhouette; centroid_distance, in
                 root mean square distances from the centre), class (missing | kept), value. Written by
@@ -64,17 +69,18 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 trained; their true class, what they are called as trained and under this correction, their
                 place in the test split. At most 24 that the correction makes right and 24 that stay wrong,
                 the first of each; of the setting and the correction that the report's answer speaks of, and
-                its first seed. Only of `distill`, where that setting misses classes; older runs do not have
-                it.
+                its first seed that did not diverge. Only of `distill`, where that setting misses classes;
+                older runs do not have it.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
-                "low", "high", "p", "n"}]}. 95 % intervals; n counts independent units (see stats.py). A
-                pair is a minus b over the same seeds, both under that correction; where a and b are the same
-                setting, it is that correction minus none. What is undefined is null, and so are the ends of
-                the interval over teachers of several folders, which differ by more than their seed.
+                "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
+                counts independent units (see stats.py). A pair is a minus b over the same seeds, both under
+                that correction; where a and b are the same setting, it is that correction minus none. What is
+                undefined is null, and so are the ends of the interval over teachers of several folders, which
+                differ by more than their seed.
 
-A value that is undefined (the accuracy of a class without examples, the nll of a run that diverged) is an
-empty cell, and nan in Python; only the loss of a run that diverged may be inf, every other number is finite.
+A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; only
+the loss of a run may be inf, every other number is finite.
 Numbers are written with repr, so they read back as the same float64.
 """
 
@@ -92,10 +98,12 @@ from kd_jax.types import InputError
 
 FORMAT = 1
 TEACHER = "teacher"
+DIVERGED = "diverged"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
 METRICS = (
     "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
+    DIVERGED,
 )  # fmt: skip
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
@@ -160,7 +168,7 @@ class BiasRow(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A whole run folder, read and checked."""
+    """A whole run folder, read and checked.  history: of the runs that did not diverge."""
 
     config: dict[str, Any]
     history: list[HistoryRow]
@@ -256,7 +264,9 @@ def read_run(folder: Path) -> Run:
     results = read_results(folder, config)
     corrected = any(row.correction != "none" for row in results)
     curve = read_bias_curve(folder, config) if corrected else []
-    return Run(config, read_history(folder, config), results, curve)
+    lost = {(row.setting, row.seed) for row in results if row.metric == DIVERGED}
+    history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
+    return Run(config, history, results, curve)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_jax import stats
-from kd_jax.results import CORRECTIONS, FORMAT, TEACHER, ResultRow
+from kd_jax.results import CORRECTIONS, DIVERGED, FORMAT, TEACHER, ResultRow
 
 LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
 """Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""
@@ -64,8 +64,12 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
     miss the same): every two settings under the same correction, and each correction against none within a
     setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
     Pairs that share fewer than two seeds are left out.
+    diverged: the runs that are in no mean.
     """
-    groups = group(row for row in rows if not row.metric.startswith("predicted_as_"))
+    rows = list(rows)
+    groups = group(
+        row for row in rows if not row.metric.startswith("predicted_as_") and row.metric != DIVERGED
+    )
     teachers = teachers_of(config)
     # Teachers of several folders are no sample of anything: their mean has no interval.
     mixed = "members" in (config["teacher"] or {})
@@ -84,7 +88,12 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
         for metric in ("accuracy", "errors")
         for entry in _pair(a, b, correction, class_, metric, groups, teachers)
     ]
-    return {"format": FORMAT, "results": results, "paired": paired}
+    diverged = [
+        {"setting": row.setting, "seed": row.seed, "epoch": int(row.value)}
+        for row in rows
+        if row.metric == DIVERGED
+    ]
+    return {"format": FORMAT, "results": results, "paired": paired, "diverged": diverged}
 
 
 def lookup(summary: dict[str, Any]) -> Values:

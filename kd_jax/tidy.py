@@ -6,16 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.results import BiasRow, HistoryRow, ResultRow
+from kd_jax.results import DIVERGED, BiasRow, HistoryRow, ResultRow
 
 TRACKED = ("corrected", "probe")
 ENSEMBLE_METRICS = ("accuracy", "errors")
 
 
+def diverged_at(history: dict) -> np.ndarray:
+    """The epoch in which each run diverged, i64[R]: the first whose training loss is nan; 0: it did not."""
+    lost = np.isnan(history["train"]["loss_sum"])
+    return np.where(lost.any(axis=1), lost.argmax(axis=1) + 1, 0)
+
+
+def diverged_row(setting: str, seed: int, epoch: int) -> ResultRow:
+    """The only row that results.csv has of a run that diverged."""
+    return ResultRow(setting, seed, "test", "none", "all", DIVERGED, int(epoch))
+
+
 def history_rows(
     history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
 ) -> list:
-    """history.csv's rows. names, seeds, missing: of each run."""
+    """history.csv's rows, of a run that diverged those before. names, seeds, missing: of each run."""
+    ends = diverged_at(history)
+    return [row for row in _measured(history, names, seeds, missing) if not 0 < ends[row.run] <= row.epoch]
+
+
+def _measured(
+    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+) -> list:
     rows = []
     for split, counts in history.items():
         if split in TRACKED:

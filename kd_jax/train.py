@@ -107,7 +107,7 @@ def init_state(config: Config, key: jax.Array, given: Variables | None = None) -
         variables = unflatten_dict(flatten_dict(variables) | flatten_dict(given))
     params = variables.pop("params")
     opt_state = config.optimizer.direction.init(trained_part(config, params))
-    return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32))
+    return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
 
 def trained_part(config: Config, params: dict) -> dict:
@@ -272,7 +272,10 @@ def train_step(
 def train_epoch(
     config: Config, table: Table, hparams: HParams, state: TrainState
 ) -> tuple[TrainState, Counts]:
-    """U updates in a fresh order of the kept examples; the counts are of the batches as they were met."""
+    """U updates in a fresh order of the kept examples; the counts are of the batches as they were met.
+
+    A run that diverges stays as it was before that epoch, and its loss is nan from then on.
+    """
     order_key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
     mask = example_mask(table.labels, hparams.class_mask)
     if hparams.left is not None:
@@ -287,8 +290,15 @@ def train_epoch(
 
     start = (state, metrics.zero_counts(config.num_classes))
     batches = order.reshape(config.num_updates, config.batch_size)
-    (state, counts), _ = jax.lax.scan(body, start, (batches, steps))
-    return state.replace(epoch=state.epoch + 1), counts
+    (after, counts), _ = jax.lax.scan(body, start, (batches, steps))
+    diverged = state.diverged | ~metrics.all_finite((after.params, after.model_state, after.opt_state))
+    keep = lambda old, new: jnp.where(diverged, old, new)  # noqa: E731
+    params, model_state, opt_state = (
+        jax.tree.map(keep, getattr(state, name), getattr(after, name))
+        for name in ("params", "model_state", "opt_state")
+    )
+    counts = counts.replace(loss_sum=jnp.where(diverged, jnp.nan, counts.loss_sum))
+    return TrainState(params, model_state, opt_state, state.key, state.epoch + 1, diverged), counts
 
 
 def evaluate(

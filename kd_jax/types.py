@@ -72,6 +72,7 @@ class TrainState(flax.struct.PyTreeNode):
     key: the run's typed PRNG key. It is never consumed: every draw folds a purpose and a counter into it,
         so a run resumed at any epoch draws the same numbers.
     epoch: i32[], the number of finished epochs.
+    diverged: bool[], whether an epoch left a number that is not finite; the others are as before that epoch.
     """
 
     params: Any
@@ -79,6 +80,7 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     key: jax.Array
     epoch: jax.Array
+    diverged: jax.Array
 
 
 class Batch(flax.struct.PyTreeNode):

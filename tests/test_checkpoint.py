@@ -72,7 +72,7 @@ def fresh_state(name: str, seed: int) -> TrainState:
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None] + seed, random_params())
     opt_state = jax.tree.map(lambda leaf: leaf + seed, optim.OPTIMIZERS[name].direction.init(params))
     keys = jax.random.wrap_key_data(jnp.asarray([[seed, 2**32 - 1]], jnp.uint32))
-    return TrainState(params, {}, opt_state, keys, jnp.asarray([seed], jnp.int32))
+    return TrainState(params, {}, opt_state, keys, jnp.asarray([seed], jnp.int32), jnp.zeros(1, bool))
 
 
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)

@@ -1047,15 +1047,35 @@ def test_flags_that_are_to_work(distil, words):
     assert all(np.isfinite(leaf).all() for leaf in arrays_of(run.folder / "students").values())
 
 
-def test_a_run_that_diverges_leaves_the_others_alone(distil):
-    run = distil("--learning_rates=0.05,1e30", "--omit=1", draw=True)
+def test_a_run_that_diverges_is_left_out_and_leaves_the_others_alone(distil):
+    run = distil("--learning_rates=0.05,1e30", "--omit=1", "--tensorboard", draw=True)
     assert run.outcome.status == 0
     assert run.outcome.err.startswith("note: 2 of 4 runs diverged")
+    said = " ".join(run.outcome.out.split())
+    assert "2 of 4 runs diverged and are left out of all means: T=4 lr=1e+30 omit=1 (2)." in said
     calm = distil("--learning_rates=0.05,0.06", "--omit=1")
     done(calm)
     results, undisturbed = results_of(run.folder), results_of(calm.folder)
     same = {key: value for key, value in results.items() if "lr=0.05" in key[0]}
     assert same and all(undisturbed[key] == value for key, value in same.items())
+    bad = {key: value for key, value in results.items() if "lr=1e+30" in key[0]}
+    row = ("test", "none", "all", "diverged")
+    assert bad == {("T=4 lr=1e+30 omit=1", seed, *row): 1 for seed in range(2)}
+    kept, beside = (arrays_of(folder.folder / "students") for folder in (run, calm))
+    for name, leaf in kept.items():
+        assert np.isfinite(leaf).all()
+        np.testing.assert_array_equal(leaf[:2], beside[name][:2])
+    for name in ("history.csv", "bias_curve.csv"):
+        assert {row["setting"] for row in read_csv(run.folder / name)} == {"T=4 lr=0.05 omit=1"}
+    refused = distil(f"--teacher={run.folder}", "--teacher_setting=T=4 lr=1e+30 omit=1").outcome
+    assert refused.status == 2 and "diverged" in refused.err and refused.err.count("\n") == 1
+    assert distil(f"--teacher={run.folder}", "--teacher_setting=T=4 lr=0.05 omit=1").outcome.status == 0
+
+
+def test_where_all_diverge_the_report_says_so(distil):
+    run = distil("--learning_rates=1e30", draw=True)
+    assert run.outcome.status == 0 and "There is no answer: all 4 runs diverged." in run.outcome.out
+    assert "There is no answer" in (run.folder / "report.html").read_text()
 
 
 def test_quietly_and_for_tensorboard(launch, distil):

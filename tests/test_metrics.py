@@ -100,7 +100,7 @@ def test_prediction_and_evaluation_see_each_example_once(num, batch_size):
 
 def test_a_run_with_one_number_that_is_not_finite_is_named():
     params = {"a": jnp.ones((3, 2, 2)).at[1, 0, 1].set(jnp.nan), "b": jnp.ones(3).at[2].set(jnp.inf)}
-    assert metrics.finite_runs(params).tolist() == [True, False, False]
+    assert jax.vmap(metrics.all_finite)(params).tolist() == [True, False, False]
 
 
 # --- how good the probabilities are ----------------------------------------------------------------------

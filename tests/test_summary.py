@@ -34,6 +34,14 @@ def test_summary_by_hand():
     )  # fmt: skip
 
 
+def test_a_run_that_diverged_is_counted_and_in_no_mean():
+    rows = [*accuracies(LABELS, [0.7, 0.8]), ResultRow(LABELS, 2, "test", "none", "all", "diverged", 4)]
+    content = summary_of(rows)
+    (entry,) = content["results"]
+    assert (entry["mean"], entry["n"]) == (pytest.approx(0.75), 2)
+    assert content["diverged"] == [{"setting": LABELS, "seed": 2, "epoch": 4}]
+
+
 def test_summary_counts_teachers_where_seeds_share_them():
     # Teacher 0 taught the seeds 0 and 2, teacher 1 the seed 1: the units are (0.7 + 0.9) / 2 and 0.4.
     (entry,) = summary_of(accuracies(LABELS, [0.7, 0.4, 0.9]), num_teachers=2)["results"]

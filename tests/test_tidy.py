@@ -51,6 +51,17 @@ def test_macro_means_are_over_the_classes_that_have_examples():
     assert everywhere != pytest.approx(f1)
 
 
+def test_a_run_that_diverged_has_the_epochs_before_and_one_row():
+    loss = np.array([[2.0, 1.0, 0.5], [2.0, np.nan, np.nan], [np.nan] * 3])
+    ones = np.ones((3, 3, K), np.int32)
+    counts = {"correct": ones, "total": ones, "loss_sum": loss, "agree": np.zeros((3, 3), np.int32)}
+    history = {"train": counts, "validation": counts | {"loss_sum": np.ones((3, 3))}}
+    assert tidy.diverged_at(history).tolist() == [0, 2, 1]
+    rows = tidy.history_rows(history, ["a", "b", "b"], [0, 0, 1], [()] * 3)
+    assert {(row.run, row.epoch) for row in rows} == {(0, 1), (0, 2), (0, 3), (1, 1)}
+    assert tidy.diverged_row("b", 0, 2) == ("b", 0, "test", "none", "all", "diverged", 2)
+
+
 def test_all_right():
     rows = rows_of(np.arange(K), np.arange(K), ())
     assert {rows["all", f"macro_{metric}"] for metric in ("precision", "accuracy", "f1")} == {1.0}

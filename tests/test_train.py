@@ -259,6 +259,30 @@ def test_an_update_by_hand():
     np.testing.assert_array_equal(states.epoch, [2, 2, 2])
 
 
+def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on():
+    """Updates of 1 in the first epoch, of 3e38 after it. At rate 100, w = -300 and then -inf; at rate 0.001,
+    -0.003, then three of -3e35 more an epoch."""
+    config = config_of(mean_logit, schedule=lambda step: jnp.where(step < U, 1.0, 3e38))
+    states, history = fit_all(config, TABLE, TABLE, stacked(hparams(100.0), hparams(0.001)), [0, 1], 3)
+    np.testing.assert_allclose(states.params["w"], [-300, -1.8e36], rtol=1e-6)
+    np.testing.assert_array_equal(states.diverged, [True, False])
+    np.testing.assert_array_equal(states.epoch, [3, 3])
+    np.testing.assert_array_equal(states.model_state["batch_stats"]["steps"], [U, 3 * U])
+    lost = np.isnan(history["train"].loss_sum)
+    np.testing.assert_array_equal(lost, [[False, True, True], [False] * 3])
+    assert np.isfinite(history["validation"].loss_sum[0]).all()  # of the state that it keeps
+
+
+@pytest.mark.parametrize("part", ["params", "model_state", "opt_state"])
+def test_a_number_anywhere_in_the_state_that_is_not_finite_is_a_divergence(part):
+    config = config_of(mean_logit, optimizer=optim.Optimizer(optax.trace(0.9), decoupled=False))
+    state = init_state(config, jax.random.key(0))
+    assert not quick(partial(train_epoch, config, TABLE, hparams(0.01)))(state)[0].diverged
+    poisoned = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), getattr(state, part))
+    after, _ = quick(partial(train_epoch, config, TABLE, hparams(0.01)))(state.replace(**{part: poisoned}))
+    assert after.diverged
+
+
 def test_targets_of_each_kind():
     """paired: the run's own teacher; average: the mean of both teachers' probabilities at T; or no logits."""
     index = jnp.asarray([3, 0, 7], jnp.int32)
