@@ -34,8 +34,9 @@ def train_beside(model: str, optimizer: str, chunk: int | None, rates: tuple[flo
     table, parts = Table(images, labels), []
     segments = sweep.run_segments(config, table, None, hparams, states, EPOCHS, length, chunk)
     for after, history, _ in segments:
-        parts.append(history)
-    history = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
+        parts.append((after, history))
+    after = parts[-1][0]
+    history = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *(told for _, told in parts))
     kept = sweep.gather(after.replace(key=jax.random.key_data(after.key)), 2 * SEEDS)
     return kept, history
 
