@@ -38,6 +38,15 @@ def _initial(label: str, signal: str) -> Row:
     return Row(label, tuple(cells))
 
 
+def _auxiliary(label: str, outputs: str) -> Row:
+    cells = (
+        Ours("hidden_auxiliary", f"{outputs} share={share} omit=3", "none", of, "accuracy")
+        for of in ("all", "3")
+        for share in ("all", "none")
+    )
+    return Row(label, tuple(cells))
+
+
 def _omitted(classes: str) -> Row:
     name = f"T=20 omit={classes}"
     ours = [Ours("hidden_classes", name, c, "missing", "accuracy") for c in ("none", *LABEL_FREE)]
@@ -84,6 +93,9 @@ AXES = (
     ("width", "64", "", "width", "all model=mlp-64-64"),
     ("", "128", "", "width", "all model=mlp-128-128"),
     ("", "256", "", "width", "all model=mlp-256-256"),
+    ("hidden layers", "1", "", "depth", "all model=mlp-256"),
+    ("", "2", "", "depth", "all model=mlp-256-256"),
+    ("", "3", "", "depth", "all model=mlp-256-256-256"),
     ("classes", "2", "84", "classes", "all classes=2"),
     ("", "4", "", "classes", "all classes=4"),
     ("", "6", "", "classes", "all classes=6"),
@@ -94,6 +106,20 @@ AXES = (
 
 TABLES = {
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),
+    "hidden_cifar10": omission("3", "cats", LABEL_FREE, _ablations("hidden_cifar10", "T=4")),
+    "hidden_auxiliary": Table(
+        ("all classes, its teacher's", "another's", "the 3s, its teacher's", "another's"),
+        tuple(
+            itertools.starmap(
+                _auxiliary,
+                (
+                    ("3 auxiliary outputs", "auxiliary"),
+                    ("the 10 of the classes", "classes"),
+                    ("all 13", "all"),
+                ),
+            )
+        ),
+    ),
     "hidden_left": Table(
         ("the 3s, labels", "the 3s, distilled", "`prior_matched`, labels", "`prior_matched`, distilled"),
         tuple(map(_left, (0, 1, 2, 5, 10, 100))),
@@ -118,6 +144,7 @@ TABLES = {
                 ("teacher", "98.39", "transfer_blobs", "teacher"),
                 ("Gaussian noise", "87.58", "transfer_gaussian", "T=20"),
                 ("Gaussian noise, blurred and darkened to blobs", "", "transfer_blobs", "T=20"),
+                ("pictures of clothes (theirs: USPS digits)", "93.99", "transfer_fashion", "T=20"),
             )
         ),
     ),
