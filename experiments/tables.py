@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common, gallery, hidden_signals, performance
+from experiments import common, gallery, hidden_signals, performance, reliability
 from experiments.rows import FIXED, FIXED_BIAS, Ours, Table
 from experiments.studies import TABLES
 from kd_jax import results, summary
@@ -104,6 +104,7 @@ def fill(text: str) -> str:
     """The README with each block between `<!-- table NAME -->` and `<!-- end NAME -->` made anew."""
     blocks: dict[str, Callable[[], str]] = {name: partial(render, table) for name, table in TABLES.items()}
     blocks |= performance.blocks_of(RESULTS / "benchmark")
+    blocks["reliability"] = partial(reliability.table, RESULTS / "reliability")
     blocks |= {f"features_{run}": partial(hidden_signals.last_layer, RESULTS / run) for run in PROBED}
     if unknown := sorted(set(re.findall(r"<!-- table (\w+) -->", text)) - set(blocks)):
         expected = f"results in {RESULTS} for each block that README.md has"
