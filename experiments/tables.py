@@ -27,7 +27,7 @@ EXAMPLE = "tables --add=runs/quickstart"
 flags.DEFINE_multi_string("add", [], "Run folder whose small files are copied to experiments/results/.")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PROBED = ("mnist_cnn_students",)  # whose last hidden layer the README shows
+PROBED = ("mnist_cnn_students", "cifar10_reduced_soft")  # whose last hidden layer the README shows
 RESULTS = REPOSITORY / "experiments" / "results"
 README = REPOSITORY / "README.md"
 RECIPES, GALLERY = REPOSITORY / "experiments" / "recipes", RESULTS / "README.md"
