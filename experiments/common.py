@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -106,6 +106,8 @@ NOT_PART_OF_THE_EXPERIMENT = frozenset(
     {"out", "data_dir", "checkpoint_every", "chunk", "tensorboard", "quiet"}
 )
 
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
+
 AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
 
@@ -146,8 +148,11 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", num_cores())
+    requests: list[int] = []
     try:
         processes.join(several)
+        if not processes.several():
+            _hear(requests)
         with AT_END:
             if FLAGS.quiet:
                 nowhere = AT_END.enter_context(open(os.devnull, "w"))  # noqa: SIM115
@@ -171,16 +176,33 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
         expected = "files and folders that this user may use, and room on the disk"
         _refuse(str(InputError("a file cannot be read or written", expected, error)))
     except Exception as error:
-        if not processes.several():
-            raise
-        processes.leave(1, processes.reason(error))
-    except KeyboardInterrupt:
-        line = "interrupted; the same command continues from the last checkpoint"
         if processes.several():
-            processes.leave(130, line)
-        progress.clear()
-        print(line, file=sys.stderr)
-        sys.exit(130)
+            processes.leave(1, processes.reason(error))
+        if requests:
+            _say_interrupted(requests[0])
+        raise
+    except KeyboardInterrupt:
+        if processes.several():
+            processes.leave(130, INTERRUPTED)
+        _say_interrupted((requests or [signal.SIGINT])[0])
+
+
+def _hear(requests: list[int]) -> None:
+    """Lets SIGTERM and SIGINT raise, so that AT_END and `finally` give back what is theirs; and notes them,
+    for what was interrupted may make another error of it, as a module that is being imported does."""
+
+    def end(number, frame):
+        requests.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _say_interrupted(number: int) -> NoReturn:
+    progress.clear()
+    print(INTERRUPTED, file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def compilation_cache() -> Path:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import flax.serialization
 import jax
@@ -111,8 +111,8 @@ def _forget(out: Path, made: bool) -> None:
 
 
 def _lock(out: Path) -> None:
-    """Two processes in one folder would overwrite each other. The kernel drops the lock when this one dies:
-    none is left behind. The file's content only says who holds it."""
+    """Two processes in one folder would overwrite each other. The kernel drops the lock when this one dies.
+    The file's content only says who holds it."""
     file = open(out / LOCK, "a+")  # noqa: SIM115
     common.AT_END.enter_context(file)
     try:
@@ -123,9 +123,21 @@ def _lock(out: Path) -> None:
         raise InputError(f"--out={out} is in use", expected, f"one that process {holder} writes") from None
     except OSError:  # a file system without locks
         return
+    if not _is_at(out / LOCK, file):  # whose holder ended meanwhile, and took it away
+        _lock(out)
+        return
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
+    common.AT_END.callback((out / LOCK).unlink, missing_ok=True)  # while it is held, so no one else's
+
+
+def _is_at(path: Path, file: IO) -> bool:
+    """Whether an open file is still the one that its path names."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def train_runs(
