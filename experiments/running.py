@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, places, processes, progress, report, tensorboard
-from kd_jax import checkpoint, ensemble, metrics, models, results, sweep, tidy
+from kd_jax import checkpoint, ensemble, metrics, models, results, sums, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -49,6 +49,8 @@ def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
         return verdict == COMPLETE
     try:
         complete = _claim(out, config) and (out / outcome).exists()
+        if not complete:
+            results.unseal(out)
     except InputError:
         processes.agree(REFUSED)
         raise
@@ -358,7 +360,7 @@ def _to_tensorboard(out: Path, description: dict, history: dict, num_runs: int, 
 def _leftovers(out: Path) -> set[Path]:
     """What a killed process left: files half written under a name of their own, and its lock file."""
     names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json|examples\.npz"
-    names += r"|report\.(md|html)"
+    names += rf"|report\.(md|html)|{sums.NAME}"
     half_written = [path for path in out.glob(".*.tmp") if re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name)]
     return {*half_written, *out.glob(LOCK)}
 
@@ -371,6 +373,8 @@ def finish(out: Path, saying: str = "") -> None:
         print(f"{out} {saying}")
     else:
         _count_time(out)
+    if not (out / sums.NAME).exists():
+        results.seal(out)
     print(report.build(out))
     if FLAGS.tensorboard:
         tensorboard.write(out)

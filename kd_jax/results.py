@@ -71,6 +71,10 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 the first of each; of the setting and the correction that the report's answer speaks of, and
                 its first seed that did not diverge. Only of `distill`, where that setting misses classes;
                 older runs do not have it.
+SHA256SUMS      the sha256 of config.json, history.csv, results.csv, bias_curve.csv, examples.npz and
+                representation.csv, once the run is complete, as `sha256sum --check` reads it. What is not as it
+                says is refused; the line of a file that was changed on purpose is to be removed. Older runs do
+                not have it.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
@@ -93,7 +97,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kd_jax import nearest
+from kd_jax import nearest, sums
 from kd_jax.types import InputError
 
 FORMAT = 1
@@ -105,6 +109,8 @@ METRICS = (
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
     DIVERGED,
 )  # fmt: skip
+MEASURED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "examples.npz")
+"""What a report is made from."""
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
 TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
@@ -221,8 +227,27 @@ def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
 
 
 def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
-    """representation.csv."""
-    write_file(Path(folder) / "representation.csv", _to_csv(RepresentationRow, rows))
+    """representation.csv; where the run has sums, with its own."""
+    folder, name = Path(folder), "representation.csv"
+    unseal(folder, [name])  # first: killed in between, the file has no sum rather than another's
+    write_file(folder / name, _to_csv(RepresentationRow, rows))
+    if (folder / sums.NAME).exists():
+        seal(folder, [name])
+
+
+def seal(folder: Path, names: Iterable[str] = MEASURED) -> None:
+    """SHA256SUMS says from now on what these files of a run are; those that are not there it leaves out."""
+    write_file(folder / sums.NAME, sums.render(sums.read(folder) | sums.of(folder, names)))
+
+
+def unseal(folder: Path, names: Iterable[str] = (*MEASURED, "representation.csv")) -> None:
+    """SHA256SUMS says nothing of these files any more: they are about to change."""
+    before = sums.read(folder)
+    left = {name: digest for name, digest in before.items() if name not in names}
+    if left:
+        write_file(folder / sums.NAME, sums.render(left))
+    elif before:
+        (folder / sums.NAME).unlink()
 
 
 def _columns(row_type: type) -> list[str]:
@@ -337,15 +362,26 @@ def _class_indices(config: dict[str, Any]) -> list[str]:
     return [str(index) for index in range(config["data"]["num_classes"])]
 
 
+def read_file(path: Path) -> bytes | None:
+    """The content of a run folder's file; None where it is not there.
+
+    Errors: InputError where SHA256SUMS says that it was something else.
+    """
+    content = path.read_bytes() if path.is_file() else None
+    sums.check(path, content)
+    return content
+
+
 def _read_text(path: Path) -> str:
-    if not path.is_file():
+    content = read_file(path)
+    if content is None:
         given = "no such file" if path.parent.is_dir() else f"no such folder{nearest.path(path.parent)}"
         expected = f"a file {path.name} in it"
         if (path.parent / "checkpoints").is_dir():
             expected += "; the run is unfinished, the command in its config.json continues it"
         raise InputError(f"{path.parent} is not a whole run folder", expected, given)
     try:
-        return path.read_bytes().decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text", "UTF-8", f"byte {error.start} is not") from None
 

@@ -159,6 +159,7 @@ SEEDS, EPOCHS, CLASSES = range(2), 3, 10
 TRAINING = ["--model=mlp-16", "--epochs=3", "--batch_size=64", "--seeds=2", "--checkpoint_every=1"]
 SETTINGS = {"labels": (), "T=4": (), "labels omit=3": (3,), "T=4 omit=3": (3,)}
 TEACHER_FILES = {
+    "SHA256SUMS",
     "config.json",
     "history.csv",
     "results.csv",

@@ -27,6 +27,7 @@ FLOORS = {
     "tfds": 1,
     "folders": 1,
     "stats": 1,
+    "sums": 1,
     "tracking": 1,
     "train": 2,
     "pretrained": 2,
