@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import re
@@ -18,7 +19,8 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
 from experiments import processes, progress, usage
 from kd_jax import data, models, nearest, optim, results, train
@@ -128,6 +130,19 @@ def tell(line: str) -> None:
         print(line, file=sys.stderr)
 
 
+class _Told(logging.Handler):
+    """What the library warns of, as a note."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(f"note: {' '.join(record.getMessage().split())}")
+
+
+def _tell_of_warnings() -> None:
+    library = logging.getLogger("kd_jax")
+    library.setLevel(logging.WARNING)
+    library.handlers, library.propagate = [_Told()], False  # else absl's level for all others would hold
+
+
 def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
     try:
         return usage.parse(argv, example)
@@ -139,7 +154,8 @@ def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(main, several: bool, argv: Sequence[str]) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax reports every step of every save
+    _tell_of_warnings()
     cache = compilation_cache()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew

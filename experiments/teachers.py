@@ -99,9 +99,9 @@ def _load_group(
     """(module, variables with leading axis M, description) of one folder."""
     parent = Path(os.path.expanduser(path))
     folder = parent / "teachers"
-    if not (folder / "manifest.json").is_file():
+    if not folder.is_dir():
         folder = parent / "students"
-    if not (folder / "manifest.json").is_file():
+    if not folder.is_dir():
         expected = "a run folder of train_teacher or distill that is complete, as runs/quickstart_teacher"
         raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest.path(path)))
     try:

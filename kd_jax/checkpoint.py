@@ -6,9 +6,11 @@ folder appears whole or not at all: it is written under a temporary name and ren
 executed.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,8 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     Of several processes all must call it: each writes what it holds, process 0 the rest.
     tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG
         keys are stored as their data.
-    Returns: the sha256 of the manifest, which stands for the whole checkpoint.
+    Returns: the sha256 of the manifest, which stands for the whole checkpoint. Errors: OSError, as where the
+        disk is full; then there is no folder `path`.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -65,17 +68,33 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     if path.exists():
         raise InputError("checkpoint folder is taken", "a path that does not exist", path)
     temporary = path.with_name(f".{path.name}.incomplete")
+    arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, tree))
+    _require_room(path, arrays)
     if first := jax.process_index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     _everyone(f"{path} begun")
-    arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, tree))
-    ocp.save(temporary / "arrays", arrays)
+    try:
+        ocp.save(temporary / "arrays", arrays)
+    except ValueError as error:  # what TensorStore makes of an error of the disk
+        if not (code := re.search(r"\[os_error_code='(\d+)'\]", str(error))):
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
     if first:
         _seal_folder(temporary, metadata)
         os.replace(temporary, path)
     _everyone(f"{path} written")
     return read_manifest(path)[1]
+
+
+def _require_room(path: Path, arrays: dict) -> None:
+    """OSError where the arrays, uncompressed, and what Orbax says of them (about 50 KB, and below 1 KB each)
+    do not fit: where the disk becomes full on the way, its threads fill the screen with tracebacks."""
+    leaves = jax.tree.leaves(arrays)
+    needed = sum(leaf.nbytes for leaf in leaves) + 2**17 + 2**10 * len(leaves)
+    there = next(parent for parent in path.parents if parent.exists())
+    if shutil.disk_usage(there).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _seal_folder(folder: Path, metadata: dict) -> None:

@@ -72,9 +72,9 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 its first seed that did not diverge. Only of `distill`, where that setting misses classes;
                 older runs do not have it.
 SHA256SUMS      the sha256 of config.json, history.csv, results.csv, bias_curve.csv, examples.npz and
-                representation.csv, once the run is complete, as `sha256sum --check` reads it. What is not as it
-                says is refused; the line of a file that was changed on purpose is to be removed. Older runs do
-                not have it.
+                representation.csv, once the run is complete, as `sha256sum --check` reads it. What is not as
+                it says is refused; the line of a file that was changed on purpose is to be removed. Older
+                runs do not have it.
 summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
@@ -89,10 +89,12 @@ Numbers are written with repr, so they read back as the same float64.
 """
 
 import csv
+import glob
 import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,6 +199,21 @@ def write_file(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        for left in filter(_is_abandoned, path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+            left.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether a file that is half written has lost the process that its name names."""
+    pid = path.suffixes[-2].removeprefix(".")
+    try:
+        if re.fullmatch(r"[1-9]\d{0,8}", pid):
+            os.kill(int(pid), 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
 
 
 def to_json(content: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """SHA256SUMS of a run folder: what its files were when they were written, as `sha256sum --check` reads it.
 
-A digit of a csv that changed on the disk would be a wrong figure that reads well. A folder without the file, of
-an older version or a copy of some files, is read as it is.
+A digit of a csv that changed on the disk would be a wrong figure that reads well. A folder without the file,
+of an older version or a copy of some files, is read as it is.
 """
 
 import hashlib

@@ -1,8 +1,10 @@
 """Checkpoints: back to the bit, and nothing damaged, half written or planted is ever loaded."""
 
+import errno
 import hashlib
 import json
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -270,6 +272,33 @@ for path in sys.argv[1:]:
     else:
         print("loaded")
 """
+
+
+def test_a_disk_that_takes_no_more_is_an_error_of_the_disk(tmp_path):
+    """TensorStore would have it a ValueError. A file may not grow beyond a limit here, as on a full disk."""
+    tree = {"x": np.random.RandomState(0).randint(0, 256, 2**20, np.uint8)}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*checkpoint") as error:
+            checkpoint.save(tmp_path / "checkpoint", tree, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno == errno.EFBIG and not (tmp_path / "checkpoint").exists()
+    checkpoint.save(tmp_path / "checkpoint", tree, {})
+    assert np.array_equal(checkpoint.load(tmp_path / "checkpoint")[0]["x"], tree["x"])
+
+
+def test_without_room_nothing_is_begun(tmp_path, monkeypatch):
+    tree = {"x": np.zeros(2**20, np.uint8)}
+    for free, fits in ((2**20, False), (2**21, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if fits:
+            checkpoint.save(tmp_path / "of/a/run", tree, {})
+        else:
+            with pytest.raises(OSError, match=r"No space left on device.*of/a/run"):
+                checkpoint.save(tmp_path / "of/a/run", tree, {})
+            assert not list(tmp_path.iterdir())
 
 
 def test_a_planted_pickle_is_not_executed(saved, tmp_path):

@@ -1203,7 +1203,17 @@ def bad(home, teacher, sweep, toy) -> dict[str, str]:
         return sorted(found, key=lambda path: path.stat().st_size)
 
     places = {"teacher": teacher.folder, "sweep": sweep.folder, "toy": toy.folder, "home": home}
-    names = ("flipped", "cut", "lost", "extra", "unfinished", "garbled", "emptied", "other_format")
+    names = (
+        "flipped",
+        "cut",
+        "lost",
+        "extra",
+        "unfinished",
+        "garbled",
+        "unsealed",
+        "emptied",
+        "other_format",
+    )
     for name in names:
         places[name] = copy_of(teacher.folder, home / "bad" / name)
     places["copied"] = copy_of(teacher.folder, home / "bad" / "copied")
@@ -1231,6 +1241,7 @@ def bad(home, teacher, sweep, toy) -> dict[str, str]:
     (places["extra"] / "teachers" / "arrays" / "stowaway").touch()
     shutil.rmtree(places["unfinished"] / "teachers")
     (places["garbled"] / "teachers" / "manifest.json").write_text("{")
+    (places["unsealed"] / "teachers" / "manifest.json").unlink()
     manifest = json.loads((places["emptied"] / "teachers" / "manifest.json").read_text())
     (places["emptied"] / "teachers" / "manifest.json").write_text(json.dumps(manifest | {"metadata": {}}))
     (places["other_format"] / "teachers" / "manifest.json").write_text(json.dumps(manifest | {"format": 99}))
@@ -1386,6 +1397,7 @@ BAD_INPUT = {
     ),
     "teacher with a file too many": (["--teacher={extra}"], "damaged checkpoint.*stowaway"),
     "teacher with a garbled manifest": (["--teacher={garbled}"], "damaged checkpoint.*manifest.json"),
+    "teacher without a manifest": (["--teacher={unsealed}"], "a manifest.json; given .*unsealed/teachers"),
     "teacher with an empty manifest": (["--teacher={emptied}"], "damaged .*manifest.json"),
     "teacher of another format": (["--teacher={other_format}"], "format 1; given 99"),
     "out is another run": (["--out={sweep}"], r"holds another run.*--model=mlp-8 \(there mlp-16\)"),

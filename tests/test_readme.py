@@ -10,7 +10,7 @@ from experiments import rows, studies, tables
 from kd_jax import results
 from kd_jax.results import BiasRow
 from kd_jax.types import InputError
-from tests.test_results import SOFT, make_config
+from tests.test_results import LABELS, SOFT, accuracies, make_config
 
 
 def test_every_table_is_what_the_committed_results_say():
@@ -148,6 +148,16 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, co
         ("3", "accuracy"),
         ("3", "errors"),
     ]
+
+
+def test_a_summary_that_changed_is_made_anew(tmp_path, committed):
+    folder = tmp_path / "toy"
+    results.write_config(folder, make_config())
+    results.write_results(folder, accuracies(LABELS, [0.5, 0.5, 0.5]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
+    results.write_file(folder / "summary.json", b'{"results": []}')
+    tables.write("toy", tables.outcome(folder))
+    added = json.loads((committed / "toy" / "summary.json").read_text())
+    assert {(entry["setting"], entry["mean"]) for entry in added["results"]} == {(LABELS, 0.5), (SOFT, 0.5)}
 
 
 def test_a_damaged_run_is_not_added(tmp_path, committed):

@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -215,3 +217,14 @@ def test_the_bias_curve_may_be_absent_where_nothing_was_corrected(folder):
     results.write_results(folder, accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
     (folder / "bias_curve.csv").unlink()
     assert results.read_run(folder).bias_curve == []
+
+
+def test_what_a_killed_process_left_half_written_goes_when_the_file_is_written(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()  # its number is nobody's now
+    left, of_another = (tmp_path / f".{name}.{ended.pid}.tmp" for name in ("report[1].md", "config.json"))
+    living = tmp_path / f".report[1].md.{os.getppid()}.tmp"
+    for path in (left, of_another, living):
+        path.touch()
+    results.write_file(tmp_path / "report[1].md", b"whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"report[1].md", of_another.name, living.name}
