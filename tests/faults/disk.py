@@ -121,7 +121,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 def closed_caches(folder: Path) -> Tried:
     """Neither the cache of decoded data nor that of compiled programs may be written."""
     (folder / "caches").mkdir()
-    caches = {name: str(folder / "caches" / name) for name in ("KD_JAX_CACHE", "JAX_COMPILATION_CACHE_DIR")}
+    caches = {"XDG_CACHE_HOME": str(folder / "caches"), "KD_JAX_CACHE": "", "JAX_COMPILATION_CACHE_DIR": ""}
     with Children(folder, **caches) as children, not_writable(folder / "caches"):
         ended = children("train_teacher", *COMMANDS["train_teacher"])
     wrong = [f"status {ended.status}: {ended.err.strip()[-400:]}"] if ended.status or ended.err else []
