@@ -1605,6 +1605,24 @@ def test_one_process_at_a_time(launch, stopped):
     assert not (folder / ".lock").exists()
 
 
+def test_the_user_is_told_of_a_damaged_cache(launch, tmp_path):
+    for split, number in itertools.product(("train", "val"), range(4)):
+        place = tmp_path / "images" / split / str(number % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), 60 * number, np.uint8)).save(place / f"{number}.png")
+    words = [f"--data_set={tmp_path / 'images'}", "--model=mlp-8", "--omit=2", f"--out={tmp_path / 'run'}"]
+    before = set(Path(os.environ["KD_JAX_CACHE"]).glob("*"))
+    refused = launch("train_teacher", *words)  # for its --omit, once the images are there
+    (cached,) = set(Path(os.environ["KD_JAX_CACHE"]).glob("*")) - before
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-30])
+    told = launch("train_teacher", *words)
+    assert re.fullmatch("error: --omit .*\n", refused.err) and told.err.endswith(refused.err)
+    note = f"note: the cached arrays in {cached} are damaged and are made anew: "
+    assert told.err.startswith(note) and told.err.count("\n") == 2
+    assert cached.read_bytes() == whole and launch("train_teacher", *words) == refused
+
+
 def test_a_second_ctrl_c_stops_at_once(home, teacher, tmp_path):
     """One segment of a million epochs, which would take hours."""
     words = [*teacher.words, "--epochs=1000000", "--checkpoint_every=1000000", f"--out={tmp_path / 'run'}"]

@@ -65,8 +65,9 @@ class Children:
     def __call__(self, name: str, *words: object, **where: Any) -> Ended:
         """Runs experiments.`name` with these flags until it ends or stops.
 
-        where: step=n, signal="SIGKILL" or "SIGSTOP": sent at the n-th step (from 1); after=seconds: SIGKILL
-        then; draw=True: figures are rendered, else their files are empty.
+        where: step=n (from 1) or words of a step, signal="SIGKILL" or "SIGSTOP": sent just before the n-th
+        or the first that has these words; after=seconds: SIGKILL then; draw=True: figures are rendered, else their
+        files are empty.
         """
         return self._ask({"name": name, "words": list(map(str, words)), **where})
 
@@ -122,14 +123,16 @@ def run(request: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if not request.get("draw"):
         plots.render = lambda figure: {"png": b"", "svg": b""}
-    steps = 0
+    steps, wanted = 0, request.get("step")
 
     def hear(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal steps
+        nonlocal steps, wanted
         if event in STEPS or (event == "open" and opens_to_write(arguments)):
             steps += 1
-            os.write(log, f"{event} {arguments[event == 'os.rename']}\n".encode())
-            if steps == request.get("step"):
+            said = f"{event} {arguments[event == 'os.rename']}"
+            os.write(log, f"{said}\n".encode())
+            if steps == wanted or (isinstance(wanted, str) and wanted in said):
+                wanted = None
                 os.kill(os.getpid(), signal.Signals[request["signal"]])
 
     sys.addaudithook(hear)

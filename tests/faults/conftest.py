@@ -11,7 +11,7 @@ from tests.faults.killed import Whole
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory) -> Iterator[Whole]:
     with Children(tmp_path_factory.mktemp("faults")) as children:
-        yield Whole(children, ["train_teacher"])
+        yield Whole(children, ["train_teacher"], times=1)
 
 
 @pytest.fixture

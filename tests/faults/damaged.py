@@ -138,7 +138,7 @@ def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) ->
             for _ in range(times):
                 whole.clear()
                 shutil.copytree(whole.folder / "half_way", newest.parents[1])
-                saved = [newest.with_name("epoch_000001"), newest] if both else [newest]
+                saved = sorted(newest.parent.glob("epoch_*")) if both else [newest]
                 hows = [_damage(path, kind, draw) for path in saved]
                 ended = whole.children(name, *COMMANDS[name])
                 if both:

@@ -122,6 +122,7 @@ def closed_caches(folder: Path) -> Tried:
     """Neither the cache of decoded data nor that of compiled programs may be written."""
     (folder / "caches").mkdir()
     caches = {"XDG_CACHE_HOME": str(folder / "caches"), "KD_JAX_CACHE": "", "JAX_COMPILATION_CACHE_DIR": ""}
+    caches["MPLCONFIGDIR"] = str(folder)  # of which nothing is asked here
     with Children(folder, **caches) as children, not_writable(folder / "caches"):
         ended = children("train_teacher", *COMMANDS["train_teacher"])
     wrong = [f"status {ended.status}: {ended.err.strip()[-400:]}"] if ended.status or ended.err else []

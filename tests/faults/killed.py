@@ -28,6 +28,7 @@ COMMANDS = {
     "distill": [*RUN, "--teacher=teacher", "--omit=3"],
     "report": ["run"],
 }
+WHOLE = {"train_teacher": "teacher", "distill": "whole"}
 OUTCOME = ("history.csv", "results.csv", "bias_curve.csv", "examples.npz", "summary.json")
 REPORTS = ("report.md", "report.html")
 PROMISE = "the same command, run again, ends with the undisturbed run's outcome to the bit"
@@ -72,24 +73,26 @@ def _of_arrays(one: Path, other: Path) -> list[str]:
 class Whole:
     """The undisturbed runs in a folder, the seconds that they took and their steps."""
 
-    def __init__(self, children: Children, names: Iterable[str] = COMMANDS):
+    def __init__(self, children: Children, names: Iterable[str] = COMMANDS, times: int = 2):
+        """times: how often each is run, the last one to be told of; the first fills the caches."""
         self.children, self.folder = children, children.folder
         self.seconds: dict[str, float] = {}
         self.steps: dict[str, list[str]] = {}
         for name in names:
             if name != "report":
-                for _ in range(2):  # the first fills the caches
+                for _ in range(times):
                     self.clear()
                     ended = children(name, *COMMANDS[name])
                     assert (ended.status, ended.err) == (0, ""), ended
-                shutil.copytree(self.folder / "run", self.of(name))
+                shutil.copytree(self.folder / "run", self.folder / WHOLE[name])
             else:
                 ended = children(name, *COMMANDS[name])
             self.seconds[name], self.steps[name] = ended.seconds, ended.steps
 
     def of(self, name: str) -> Path:
         """The finished run of a command."""
-        return self.folder / {"train_teacher": "teacher", "distill": "whole", "report": "whole"}[name]
+        students = self.folder / WHOLE["distill"]
+        return students if name != "train_teacher" and students.exists() else self.folder / "teacher"
 
     def clear(self) -> None:
         shutil.rmtree(self.folder / "run", ignore_errors=True)
@@ -108,7 +111,7 @@ class Whole:
         return differences(self.of(name), self.folder / "run")
 
 
-def at_steps(whole: Whole, name: str, steps: Iterable[int]) -> Tried:
+def at_steps(whole: Whole, name: str, steps: Iterable[int | str]) -> Tried:
     """Killed just before each of these steps, each time in a fresh folder."""
     failures, times = [], 0
     for step in steps:
@@ -117,7 +120,7 @@ def at_steps(whole: Whole, name: str, steps: Iterable[int]) -> Tried:
         assert ended.status in (0, -signal.SIGKILL), ended
         times += 1
         if wrong := whole.wrong(name):
-            failures.append(f"before step {step}, {ended.steps[-1]}: {', '.join(wrong)}")
+            failures.append(f"before {ended.steps[-1]} ({step}): {', '.join(wrong)}")
     what = f"`{name}` killed just before it opens, renames or removes a file or a folder"
     return Tried(what, times, times - len(failures), PROMISE, tuple(failures))
 

@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from kd_jax.types import InputError
 from tests.faults import damaged
 
@@ -19,11 +17,6 @@ def test_a_damaged_teacher_is_refused(whole):
 
 def test_a_damaged_run_is_refused(whole):
     all_held(damaged.run_rows(whole.folder / "teacher", random.Random(1), 4))
-
-
-@pytest.mark.slow
-def test_a_damaged_cache_is_made_anew_and_the_user_is_told(tmp_path):
-    all_held(damaged.cache_rows(tmp_path, random.Random(1), 1))
 
 
 def test_what_does_not_hold_is_counted(tmp_path):

@@ -19,7 +19,6 @@ def test_a_full_disk_keeps_its_checkpoints_and_the_run_goes_on(fresh, tmp_path):
     assert (tried.times, tried.held) == (1, 1), tried.failures
 
 
-def test_what_may_not_be_written_is_left_as_it_is(fresh, monkeypatch):
-    monkeypatch.setattr(fresh, "of", lambda name: fresh.folder / "teacher")
+def test_what_may_not_be_written_is_left_as_it_is(fresh):
     tried = disk.closed(fresh, "report", [0])
     assert (tried.times, tried.held) == (1, 1), tried.failures

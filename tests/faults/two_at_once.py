@@ -30,7 +30,7 @@ def claimed(whole: Whole, name: str) -> int:
     return whole.steps[name].index(next(step for step in whole.steps[name] if "flock" in step)) + 2
 
 
-def held(whole: Whole, name: str, steps: Iterable[int], goes_on: bool) -> Tried:
+def held(whole: Whole, name: str, steps: Iterable[int | str], goes_on: bool) -> Tried:
     """goes_on: whether the first goes on, else it is killed, and its lock is a dead process's."""
     failures, times = [], 0
     for step in steps:
