@@ -66,8 +66,8 @@ class Children:
         """Runs experiments.`name` with these flags until it ends or stops.
 
         where: step=n (from 1) or words of a step, signal="SIGKILL" or "SIGSTOP": sent just before the n-th
-        or the first that has these words; after=seconds: SIGKILL then; draw=True: figures are rendered, else their
-        files are empty.
+        or the first that has these words; after=seconds: SIGKILL then; draw=True: figures are rendered, else
+        their files are empty.
         """
         return self._ask({"name": name, "words": list(map(str, words)), **where})
 

@@ -1,4 +1,4 @@
-"""A second command is refused while the first is within a checkpoint, and takes over when it is killed there."""
+"""A second command is refused while the first is within a checkpoint, and takes over when that is killed."""
 
 import pytest
 
