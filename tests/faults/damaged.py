@@ -116,49 +116,38 @@ def report_rows(whole: Whole, draw: random.Random) -> list[Tried]:
     return [Tried(what, count, count - len(failures), "written again, to the bit as it was", tuple(failures))]
 
 
-def half_way(whole: Whole, name: str) -> Path:
-    """A run that was killed after its second checkpoint: the newest one."""
-    for step in range(len(whole.steps[name]) // 3, len(whole.steps[name]), 12):
-        whole.clear()
-        whole.children(name, *COMMANDS[name], step=step, signal="SIGKILL")
-        saved = sorted((whole.folder / "run/checkpoints").glob("epoch_*"))
-        if len(saved) == 2:
-            shutil.copytree(whole.folder / "run", whole.folder / "half_way")
-            return saved[-1]
-    raise AssertionError("it never had two checkpoints")
-
-
 def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) -> list[Tried]:
-    """The newest of two checkpoints damaged, then both.  times: of each kind of damage."""
-    newest = half_way(whole, name)
-    rows = []
-    for both in (False, True):
-        failures, count = [], 0
-        for kind in KINDS:
-            for _ in range(times):
-                whole.clear()
-                shutil.copytree(whole.folder / "half_way", newest.parents[1])
-                saved = sorted(newest.parent.glob("epoch_*")) if both else [newest]
-                hows = [_damage(path, kind, draw) for path in saved]
-                ended = whole.children(name, *COMMANDS[name])
-                if both:
-                    wrong = [] if ended.status == 2 and hows[0] in ended.err else [str(ended)]
-                else:
-                    passed_over = f"{newest.name} is passed over for the one before it" in ended.err
-                    wrong = (
-                        [] if ended.status == 0 and passed_over and hows[-1] in ended.err else [str(ended)]
-                    )
-                    wrong = wrong or differences(whole.of(name), newest.parents[1])
-                count += 1
-                failures += [f"{kind} {hows}: {', '.join(wrong)}"] if wrong else []
-        which = "all checkpoints" if both else "the newest checkpoint"
-        what = f"a file of {which} of a run half-way: changed, cut off or missing"
-        promise = (
-            "refused, the file named" if both else "the one before is used, with a line; then as undisturbed"
-        )
+    """Of a run half-way, the newer of its two checkpoints damaged, then both.  times: each kind of damage."""
+    run, kept, rows = whole.folder / "run", whole.folder / "half_way", []
+    whole.clear()
+    whole.children(name, *COMMANDS[name], step="epoch_000003.incomplete/manifest.json", signal="SIGKILL")
+    run.rename(kept)
+    for first, which, promise in (
+        (1, "the newest checkpoint", "the one before is used, with a line that says so; then as undisturbed"),
+        (0, "all checkpoints", "refused, a file named"),
+    ):
+        failures = []
+        for kind in KINDS * times:
+            whole.clear()
+            shutil.copytree(kept, run)
+            saved = sorted(run.glob("checkpoints/epoch_*"))[first:]
+            names = [_damage(checkpoint, kind, draw) for checkpoint in saved]
+            wrong = _wrong_answer(whole, name, names[0], passed_over=len(saved) == 1)
+            failures += [f"{kind} {names}: {', '.join(wrong)}"] if wrong else []
+        what = f"a file of {which} of a run of `{name}` half-way: changed, cut off or missing"
+        count = len(KINDS) * times
         rows.append(Tried(what, count, count - len(failures), promise, tuple(failures)))
-    shutil.rmtree(whole.folder / "half_way")
+    shutil.rmtree(kept)
     return rows
+
+
+def _wrong_answer(whole: Whole, name: str, named: str, passed_over: bool) -> list[str]:
+    """What is wrong with how the run goes on, where `named` is the name of a damaged file."""
+    ended = whole.children(name, *COMMANDS[name])
+    if not passed_over:
+        return [] if ended.status == 2 and named in ended.err else [str(ended)]
+    told = "epoch_000002 is passed over for the one before it" in ended.err and named in ended.err
+    return differences(whole.of(name), whole.folder / "run") if ended.status == 0 and told else [str(ended)]
 
 
 def _damage(folder: Path, kind: str, draw: random.Random) -> str:
@@ -175,31 +164,26 @@ def cache_rows(folder: Path, draw: random.Random, times: int) -> list[Tried]:
     """The decoded images of a folder of images, by an entry point: what it prints and what it trains on."""
     pixels = np.random.RandomState(0)
     for split, number in (("train", 20), ("val", 6)):
-        for label in range(20 * number):
-            place = folder / "images" / split / str(label % 2)
+        for image in range(number):
+            place = folder / "images" / split / str(image % 2)
             place.mkdir(parents=True, exist_ok=True)
-            image = pixels.randint(0, 256, (4, 4), np.uint8)
-            if label < number:
-                Image.fromarray(image).save(place / f"{label}.png")
-    cache, failures = folder / "cache", []
-    words = ["--data_set=images", "--batch_size=4", *RUN]
-    with Children(folder, KD_JAX_CACHE=str(cache)) as children:
-        whole = Whole.__new__(Whole)
-        whole.children, whole.folder = children, folder
-        whole.clear()
+            Image.fromarray(pixels.randint(0, 256, (4, 4), np.uint8)).save(place / f"{image}.png")
+    words, failures = ["--data_set=images", "--batch_size=4", *RUN], []
+    run, undisturbed = folder / "run", folder / "undisturbed"
+    with Children(folder, KD_JAX_CACHE=str(folder / "cache")) as children:
         assert children("train_teacher", *words).status == 0
-        (folder / "run").rename(folder / "undisturbed")
-        (file,) = cache.iterdir()
+        run.rename(undisturbed)
+        (file,) = (folder / "cache").iterdir()
         sound = file.read_bytes()
         for number in range(times):
-            whole.clear()
             for how in damages(file, KINDS[number % 2], draw, 1):
                 ended = children("train_teacher", *words)
-                told = "are damaged and are made anew" in ended.err and file.name in ended.err
+                told = f"{file} are damaged and are made anew" in ended.err
                 wrong = [] if ended.status == 0 and told else [str(ended)]
-                wrong = wrong or differences(folder / "undisturbed", folder / "run")
+                wrong = wrong or differences(undisturbed, run)
                 wrong += [] if file.read_bytes() == sound else ["the cache is not as it was"]
                 failures += [f"{how}: {', '.join(wrong)}"] if wrong else []
+            shutil.rmtree(run)
     what = "the cache of decoded images: one byte changed, or cut off"
     return [Tried(what, times, times - len(failures), "made anew, with a line that says so", tuple(failures))]
 
