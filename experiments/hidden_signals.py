@@ -73,7 +73,7 @@ def section(folder: Path, run: results.Run, values: summary.Values) -> list[Sect
     """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
     blocks = _channel(run.config, values) + _tracked(run, values)
     figure = ""
-    if (folder / "representation.csv").is_file():
+    if results.read_file(folder / "representation.csv") is not None:
         rows = results.read_representation(folder, run.config)
         blocks.append(EXPLAINED)
         for layer in dict.fromkeys(row.layer for row in rows):

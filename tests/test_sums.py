@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from experiments import hidden_signals
 from kd_jax import examples, results, sums
 from kd_jax.results import BiasRow, HistoryRow, RepresentationRow
 from kd_jax.types import InputError
@@ -61,6 +62,12 @@ def test_what_changed_is_refused_by_name_and_so_is_what_is_gone(folder, name):
     text = (folder / "SHA256SUMS").read_text()
     (folder / "SHA256SUMS").write_text(re.sub(rf"\w+  {re.escape(name)}\n", "", text))
     read(folder)
+
+
+def test_a_chapter_whose_file_is_gone_is_not_left_out_in_silence(folder):
+    (folder / "representation.csv").unlink()
+    with pytest.raises(InputError, match=r"representation\.csv is not as it was written.*no such file"):
+        hidden_signals.section(folder, results.read_run(folder), {})
 
 
 def test_a_folder_without_sums_is_read_as_it_is(folder):
