@@ -41,10 +41,10 @@ def read(folder: Path, num_classes: int) -> Examples | None:
     """None where the run has no such file. Errors: InputError that names the file when it is damaged."""
     path = Path(folder) / NAME
     content = results.read_file(path)
-    if content is None:
+    if content is None and not path.exists():
         return None
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        with np.load(io.BytesIO(content or b""), allow_pickle=False) as file:
             arrays = {name: file[name] for name in Examples._fields}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged", "the file as the experiment wrote it", error) from None
