@@ -190,4 +190,4 @@ def campaign() -> list[Tried]:
             rows.append(
                 at_steps(whole, name, range(1 + draw.randrange(every), len(whole.steps[name]), every))
             )
-        return [*rows, two_processes(whole, draw, 4)]
+        return [*rows, two_processes(whole, draw, 3)]
