@@ -113,6 +113,7 @@ METRICS = (
 )  # fmt: skip
 MEASURED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "examples.npz")
 """What a report is made from."""
+FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
 TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
@@ -127,6 +128,8 @@ _DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
 }  # fmt: skip
 _TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
 _SETTING = {"name": str, "missing": list}
+_NUMBERS = ("temperature", "alpha", "left", "learning_rate", "weight_decay", "perturb")
+"""Of a setting, where it has them; else null. All other values that make it are words or numbers too."""
 _RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 
 
@@ -316,23 +319,57 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "config.json"
     text = _read_text(path)
     try:
-        config = json.loads(text)
+        config = json.loads(text, parse_int=_json_int, parse_float=_json_float, parse_constant=_json_float)
+        to_json({"config": config})
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}", "JSON", error.msg) from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise InputError(f"{path}", "JSON of a sensible size", error) from None
+    # A number beyond 64 bits, nan, half a surrogate pair, a thousand brackets.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}", "JSON of sensible numbers, text and depth", error) from None
     _check_config(path, config)
     return config
 
 
+def _json_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number out of range, {text[:20]}")
+    return value
+
+
+def _json_int(text: str) -> int:
+    if abs(_json_float(text)) >= 2**63:
+        raise ValueError(f"a number out of range, {text[:20]}")
+    return int(text)
+
+
 def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
-    """Errors: InputError that names the line."""
+    """Errors: InputError that names the line; also where an epoch is lacking, of those that config.json's
+    flags say, or of one seed of a setting and not of another."""
     parsers = _parsers(config) | {
         "split": _one_of(("train", "validation")),
         "metric": _one_of(HISTORY_METRICS),
         "value": _or_empty(_number),
     }
-    return _read_csv(Path(folder) / "history.csv", HistoryRow, parsers)
+    path = Path(folder) / "history.csv"
+    rows: list[HistoryRow] = _read_csv(path, HistoryRow, parsers)
+    if isinstance(epochs := config["flags"].get("epochs"), int):
+        found: dict[tuple[str, int], set[int]] = {}
+        for row in rows:
+            found.setdefault((row.setting, row.seed), set()).add(row.epoch)
+        trained = {setting for setting, _ in found}  # what is never trained has no history
+        runs = [(run["setting"], run["seed"]) for run in config["runs"] if run["setting"] in trained]
+        lacking = [run for run in runs if not _counts_to(epochs, found.get(run, {0}))]
+        if lacking or not rows:
+            expected = f"epochs 1 to {epochs} of each run"
+            given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
+            raise InputError(f"{path} is incomplete", expected, given)
+    return rows
+
+
+def _counts_to(last: int, found: set[int]) -> bool:
+    """Whether they are 1 to last, which may be any number."""
+    return len(found) == last == max(found) and min(found) == 1
 
 
 def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
@@ -421,12 +458,23 @@ def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any
             if len(cells) != len(columns):
                 raise InputError(where, f"{len(columns)} columns", len(cells))
             row = row_type._make(_parse(where, zip(columns, cells, strict=True), parsers))
+            if expected := _out_of_range(getattr(row, "metric", columns[-1]), row[-1]):
+                raise InputError(f"{where}, column {columns[-1]}", expected, repr(cells[-1]))
             if row[:-1] in rows:
                 raise InputError(where, f"each {', '.join(columns[:-1])} once", f"{row[:-1]} again")
             rows[row[:-1]] = row
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}", "comma-separated values", error) from None
     return list(rows.values())
+
+
+def _out_of_range(metric: str, value: float) -> str:
+    """What was expected of a measured value that cannot be; else nothing."""
+    fraction = "accuracy" in metric or metric in FRACTIONS
+    if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
+        return "a fraction from 0 to 1"
+    count = metric.endswith(("errors", "total")) or metric.startswith("predicted_as_")
+    return "a count" if count and not (value >= 0 and value == int(value)) else ""
 
 
 def _parse(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> Iterator[Any]:
@@ -452,7 +500,7 @@ def _parsers(config: dict[str, Any]) -> dict[str, Parser]:
 
 
 def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # of thousands, int() raises
         raise ValueError("a whole number, 0 or more")
     return int(text)
 
@@ -500,8 +548,11 @@ def _check_config(path: Path, config: Any) -> None:
     names = data["class_names"]
     if len(names) != data["num_classes"] or not all(isinstance(name, str) for name in names):
         raise InputError(f"{path}: data: class_names", f"{data['num_classes']} names", names)
+    if not config["settings"] or not config["runs"]:
+        raise InputError(f"{path}: settings and runs", "one or more of each", "none")
     for setting in config["settings"]:
         _check_keys(f"{path}: a setting", setting, _SETTING)
+        _check_values(f"{path}: setting {setting['name']!r}", setting)
         if not set(map(repr, setting["missing"])) <= set(map(repr, range(data["num_classes"]))):
             where, expected = f"{path}: setting {setting['name']!r}: missing", f"indices below {len(names)}"
             raise InputError(where, expected, setting["missing"])
@@ -510,12 +561,31 @@ def _check_config(path: Path, config: Any) -> None:
         raise InputError(f"{path}: settings", "a name of its own for each", settings)
     if "time" in config:
         _check_keys(f"{path}: time", config["time"], _TIME)
+    _check_keys(f"{path}: transfer", config.get("transfer") or {"examples": 1}, {"examples": int})
+    teacher = config["teacher"] or {}
+    for about in (teacher, *_members(path, teacher)):
+        _check_keys(f"{path}: teacher", {"num_teachers": 1} | about, {"num_teachers": int})
     if not isinstance(config.get("continued", []), list):
         raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
     for run in config["runs"]:
         _check_keys(f"{path}: a run", run, _RUN)
         if run["setting"] not in settings:
             raise InputError(f"{path}: a run's setting", " | ".join(settings), repr(run["setting"]))
+
+
+def _check_values(where: str, setting: dict[str, Any]) -> None:
+    for name, value in setting.items():
+        number = isinstance(value, int | float | None)
+        if not number and (name in _NUMBERS or not (isinstance(value, str) or name == "missing")):
+            expected = "a number or null" if name in _NUMBERS else "a word or a number"
+            raise InputError(f"{where}: {name}", expected, repr(value))
+
+
+def _members(path: Path, teacher: dict[str, Any]) -> list[dict[str, Any]]:
+    members = teacher.get("members", [])
+    if not isinstance(members, list) or not all(isinstance(about, dict) for about in members):
+        raise InputError(f"{path}: teacher: members", "a list of objects", repr(members))
+    return members
 
 
 def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def a(tmp_path):
 @pytest.fixture
 def b(tmp_path):
     return write(
-        tmp_path / "b", (3, 6, 9, 1), (8, 9, 10, 1), flags={"omit": "none,2", "epochs": 7, "out": "b"}
+        tmp_path / "b", (3, 6, 9, 1), (8, 9, 10, 1), flags={"omit": "none,2", "jitter": 7, "out": "b"}
     )
 
 
@@ -69,7 +69,7 @@ def test_settings_stand_side_by_side_and_what_differs_is_listed(a, b, tmp_path):
     ]
     # Of b's four seeds 3, 6, 9 and 1 of ten: mean 47.5, sd 35.0, t quantile 3.182: half width 55.7.
     assert first[2:] == ["80.00 ± 16.6", "40.00 ± 49.7", "3", "82.50 ± 18.6", "47.50 ± 55.7", "4"]
-    assert table(told, "What differs") == [["", "a", "b"], ["--epochs", "-", "7"]]
+    assert table(told, "What differs") == [["", "a", "b"], ["--jitter", "-", "7"]]
     assert told.count("Having never seen class 2") == 2 and text.count("Having never seen class 2") == 2
     page = files[out / "report.html"].decode()
     assert "Comparison of a, b" in page and '"a: T=20' in page and "b: T=20" in page

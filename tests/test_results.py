@@ -67,10 +67,11 @@ def folder(tmp_path):
 
 def test_round_trip_is_exact(tmp_path):
     awkward = [0.1 + 0.2, 1e-300, 1 / 3, 97.0, -0.0]
+    fractions = [value if value <= 1 else 0.97 for value in awkward]
     config = make_config(seeds=5)
     history = [HistoryRow(seed, LABELS, seed, 1, "train", "loss", v) for seed, v in enumerate(awkward)]
     history.append(HistoryRow(0, LABELS, 0, 2, "validation", "loss", math.inf))
-    rows = accuracies(LABELS, awkward) + accuracies(SOFT, awkward) + accuracies("teacher", [0.5])
+    rows = accuracies(LABELS, fractions) + accuracies(SOFT, fractions) + accuracies("teacher", [0.5])
     rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "missing", "bias", 2.5)]
     curve = [BiasRow(SOFT, 0, bias, 1, 0.75) for bias in awkward]
     results.write_config(tmp_path, config)
@@ -152,6 +153,18 @@ DAMAGES = {  # file, its new content or an edit of the old, what the message mus
     "no number": ("results.csv", ("0.8", "0.8x"), ["line 3, column value", "a number", "'0.8x'"]),
     "nan": ("results.csv", ("0.8", "nan"), ["line 3, column value", "a number"]),
     "infinite": ("results.csv", ("0.8", "1e999"), ["line 3, column value", "a finite number"]),
+    "a share above 1": ("results.csv", ("0.8", "1.5"), ["line 3, column value", "from 0 to 1", "'1.5'"]),
+    "a share below 0": ("results.csv", ("0.8", "-0.1"), ["line 3, column value", "from 0 to 1", "'-0.1'"]),
+    "half an error": ("results.csv", ("errors,3.0", "errors,3.5"), ["line 8, column value", "a count"]),
+    "a huge seed": ("results.csv", (f"{LABELS},1,", f"{LABELS},{'9' * 5000},"), ["column seed", "whole"]),
+    "curve above 1": ("bias_curve.csv", ("0.25", "1.25"), ["line 2, column accuracy", "from 0 to 1"]),
+    "config of nan": ("config.json", ('"train": 60', '"train": NaN'), ["config.json", "out of range, NaN"]),
+    "config of half a letter": ("config.json", ('"device": "cpu"', r'"device": "\ud800"'), ["config.json"]),
+    "config beyond 64 bits": ("config.json", ('"train": 60', f'"train": 1{30 * "0"}'), ["of range"]),
+    "alpha no number": ("config.json", ('"alpha": 0.0', '"alpha": "0"'), ["alpha", "a number or null"]),
+    "setting of objects": ("config.json", ('"alpha": 0.0', '"x": {}'), [f"{LABELS!r}: x", "a word or"]),
+    "teachers no number": ("config.json", ('"num_teachers": 1', '"num_teachers": "1"'), ["num_teachers"]),
+    "members no list": ("config.json", ('"num_teachers": 1', '"members": {}'), ["members", "a list of"]),
     "underscore": ("results.csv", ("0.8", "1_0"), ["line 3, column value", "a number"]),
     "space": ("results.csv", ("0.8", " 0.8"), ["line 3, column value", "a number"]),
     "seed not whole": ("results.csv", (f"{LABELS},1,", f"{LABELS},1.0,"), ["line 3, column seed", "whole"]),
@@ -191,6 +204,20 @@ def test_what_is_damaged_is_refused_by_name(folder, damage):
         results.read_run(folder)
     message = str(error.value)
     assert all(word in message for word in [*words, "expected", "given"]), message
+
+
+@pytest.mark.parametrize("kept", [slice(0), slice(3), slice(2, None), slice(2)])
+def test_a_history_that_lacks_epochs_is_refused(folder, kept):
+    """Cut off at the end of a line, it is still one of whole lines."""
+    config = make_config(seeds=2)
+    config["flags"]["epochs"] = 2
+    measured = [(seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
+    rows = [HistoryRow(seed, LABELS, seed, epoch, "train", "loss", 0.5) for seed, epoch in measured]
+    results.write_history(folder, rows)
+    assert results.read_history(folder, config) == rows
+    results.write_history(folder, rows[kept])
+    with pytest.raises(InputError, match=r"history\.csv is incomplete: expected epochs 1 to 2 of each run"):
+        results.read_history(folder, config)
 
 
 def test_no_folder(tmp_path):

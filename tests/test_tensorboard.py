@@ -51,7 +51,10 @@ def history_of(*epochs):
 def run(tmp_path):
     """A finished run folder, as far as it is read here."""
     results.write_config(tmp_path, config_of(teachers=3))
-    results.write_history(tmp_path, [row for row in history_of(1, 2) if math.isfinite(row.value)])
+    results.write_history(
+        tmp_path,
+        [row if math.isfinite(row.value) else row._replace(value=math.nan) for row in history_of(1, 2)],
+    )
     entry = {"setting": SOFT, "split": "test", "correction": "none", "class": "all", "metric": "accuracy"}
     one = {"low": None, "high": None, "n": 1}
     tested = [
