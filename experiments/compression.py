@@ -99,6 +99,7 @@ def read(folder: Path) -> Candidate:
         num_classes, options = metadata["data"]["num_classes"], metadata["model_options"]
         model = models.build(metadata["model"], num_classes, **options)
         height, width, channels = metadata["image_shape"]
+        require_own(path, metadata, config)
     except (
         AttributeError,
         KeyError,
@@ -113,6 +114,24 @@ def read(folder: Path) -> Candidate:
     return Candidate(
         folder.resolve().name, settings, metadata["model"], model, first, (height, width, channels)
     )
+
+
+def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
+    both = set(metadata["flags"]) & set(config["flags"]) - common.NOT_PART_OF_THE_EXPERIMENT
+    differing = [
+        f"--{name}={metadata['flags'][name]}"
+        for name in sorted(both)
+        if metadata["flags"][name] != config["flags"][name]
+    ]
+    if metadata["data"] != config["data"]:
+        differing.append(f"data {metadata['data']['name']} {str(metadata['data']['fingerprint'])[:12]}")
+    if differing:
+        raise InputError(
+            f"{path} is of another run",
+            f"that of the command in {path.parent / 'config.json'}",
+            ", ".join(differing),
+        )
 
 
 def measure(candidate: Candidate) -> list[dict[str, Any]]:

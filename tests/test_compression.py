@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def save_models(path, spec, num_models, **changes):
         "model": spec,
         "model_options": options,
         "image_shape": list(SHAPE),
-        "data": {"num_classes": 3},
+        "data": make_config()["data"],
+        "flags": make_config()["flags"] | {"out": "elsewhere", "younger": 1},
     }
     checkpoint.save(path, variables, metadata | changes)
 
@@ -155,6 +157,12 @@ def test_what_cannot_be_reported_on(students, teacher, tmp_path, monkeypatch):
     assert "no checkpoint here" in refused(teacher, students)
     save_models(students / "students", "mlp-5", 6, model_options={"droput": 0.5})
     assert "damaged checkpoint" in refused(students)
+    shutil.rmtree(students / "students")
+    save_models(students / "students", "mlp-5", 6, flags={"seeds": 4, "omit": "none,2"})
+    assert "students is of another run" in (said := refused(students)) and "given --seeds=4" in said
+    shutil.rmtree(students / "students")
+    save_models(students / "students", "mlp-5", 6, data=make_config()["data"] | {"fingerprint": "ef56"})
+    assert "given data toy ef56" in refused(students)
     results.write_results(teacher, rows_of("teacher", {"errors": [3.0]}))
     assert "test accuracies of 'teacher'" in refused(teacher)
 
