@@ -60,12 +60,14 @@ def outcome(folder: Path) -> dict[str, bytes]:
     try:
         sums = json.loads(files.get("summary.json", b'{"results": []}'))
         summary.lookup(sums)
-    except (ValueError, KeyError, TypeError) as error:
+        shown = list(filter(worth, sums["results"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
         sums = summary.summarise(results.read_results(folder, config), config)
+        shown = list(filter(worth, sums["results"]))
     if "summary.json" in files:
-        files["summary.json"] = results.to_json(sums | {"results": list(filter(worth, sums["results"]))})
+        files["summary.json"] = results.to_json(sums | {"results": shown})
     if (folder / "bias_curve.csv").is_file():
         rows = [row for row in results.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:

@@ -117,7 +117,8 @@ def read_manifest(path: str | os.PathLike) -> tuple[dict, str]:
         text = file.read_bytes()
         manifest = json.loads(text)
         version, metadata, seal = manifest["format"], manifest["metadata"], manifest.pop("sha256", None)
-        sound = isinstance(manifest["files"], dict) and isinstance(metadata, dict) and seal == _seal(manifest)
+        sound = isinstance(metadata, dict) and seal == _seal(manifest)
+        sound = sound and all(isinstance(digest, str) for digest in manifest["files"].values())
     except FileNotFoundError:
         raise InputError("no checkpoint here", "a folder with a manifest.json", path) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -155,9 +156,14 @@ def load(path: str | os.PathLike) -> tuple[dict, dict]:
     path = Path(path).absolute()
     metadata, _ = read_manifest(path)
     verify(path)
-    shapes = ocp.metadata(path / "arrays").metadata
-    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-    return ocp.load(path / "arrays", template), metadata
+    try:
+        shapes = ocp.metadata(path / "arrays").metadata
+        template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        arrays = ocp.load(path / "arrays", template)
+    except Exception as error:  # Orbax does not say what it may raise
+        expected = f"arrays in {path} that Orbax can read"
+        raise InputError("damaged checkpoint", expected, repr(error)) from None
+    return arrays, metadata
 
 
 def rebuild(template: Any, arrays: dict) -> Any:

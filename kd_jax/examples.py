@@ -4,14 +4,12 @@ The file, examples.npz, is documented in results.py; it is read without executin
 """
 
 import io
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from kd_jax import results
+from kd_jax import cache, results
 from kd_jax.types import InputError
 
 NAME = "examples.npz"
@@ -40,13 +38,11 @@ def write(folder: Path, examples: Examples) -> None:
 def read(folder: Path, num_classes: int) -> Examples | None:
     """None where the run has no such file. Errors: InputError that names the file when it is damaged."""
     path = Path(folder) / NAME
-    content = results.read_file(path)
-    if content is None and not path.exists():
+    if results.read_file(path) is None and not path.exists():
         return None
     try:
-        with np.load(io.BytesIO(content or b""), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in Examples._fields}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = cache.read_npz(path, Examples._fields)
+    except (InputError, OSError) as error:
         raise InputError(f"{path} is damaged", "the file as the experiment wrote it", error) from None
     words = {name: arrays[name] for name in ("setting", "correction")}
     numbers = {name: arrays[name] for name in ("labels", "before", "after")}
