@@ -154,7 +154,8 @@ def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
 
 
 def _guarded(main, several: bool, argv: Sequence[str]) -> None:
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax reports every step of every save
+    # Orbax reports every step of every save, and what it cannot load in pages beside its exception.
+    absl_logging.set_verbosity(absl_logging.FATAL)
     _tell_of_warnings()
     cache = compilation_cache()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -264,7 +265,9 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
         raise InputError(f"malformed --{name}", expected, repr(text)) from None
     with np.errstate(over="ignore", under="ignore"):
         singles = [float(np.float32(value)) for value in values]  # what the runs will compute with
-    if not all(0 <= value <= high and (value or not positive) and np.isfinite(value) for value in singles):
+    tiny = float(np.finfo(np.float32).tiny)  # what is smaller, devices take for 0
+    fitting = [tiny <= value <= high or (value == 0 and not positive) for value in singles]
+    if not (all(fitting) and np.isfinite(singles).all()):
         raise InputError(f"--{name} out of range", expected, text)
     if len(set(singles)) < len(values):
         raise InputError(f"--{name} names a value twice", "each value once", text)

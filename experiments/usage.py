@@ -107,6 +107,8 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
         raise InputError("--flagfile cannot be read", "a file of flags, one a line", error) from None
     except flags.Error as error:
         raise _flag_error(str(error).removeprefix("ERROR:: ")) from None
+    except ValueError as error:  # as of --noquiet=1, or a flag file's name with a zero byte
+        raise InputError("malformed flags", "flags as --help lists them", error) from None
     own = listed()
     ours = [found for name, found in FLAGS.flags_by_module_dict().items() if name.startswith("experiments.")]
     others = [f"--{flag.name}" for found in ours for flag in found if flag.present and flag.name not in own]

@@ -1416,6 +1416,7 @@ BAD_INPUT = {
     "temperature nan": (["--temperatures=nan"], "> 0"),
     "temperature inf": (["--temperatures=inf"], "> 0"),
     "temperature too small for a float32": (["--temperatures=1e-60"], "float32 numbers > 0"),
+    "temperature that devices take for 0": (["--temperatures=1e-40"], "float32 numbers > 0"),
     "temperature twice": (["--temperatures=4,4.0"], "names a value twice"),
     "temperature twice in float32": (["--temperatures=4,4.0000001"], "names a value twice"),
     "temperatures with a hole": (["--temperatures=1,,2"], "malformed --temperatures: .*given '1,,2'"),

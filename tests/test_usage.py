@@ -109,6 +109,8 @@ def test_help_fits_the_terminal(monkeypatch, columns):
         (["--signals=top1,shufled"], "(did you mean shuffled?)"),
         (["--data_set=Digits"], "nearest: digits"),
         (["--flagfile=quickstrat.flags"], "(did you mean experiments/recipes/quickstart.flags?)"),
+        (["--noquiet=1"], "--noquiet=1 does not take an argument"),
+        (["--flagfile=a\0b"], "embedded null byte"),
         (["--model=mpl-800-800"], "given mpl-800-800 (did you mean mlp-800-800?)"),
     ],
 )
