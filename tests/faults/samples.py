@@ -1,0 +1,163 @@
+"""Small run folders and data sets as the entry points write them, without a training: the weights are those
+that the networks began with, the figures are of made-up confusions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from kd_jax import checkpoint, data, examples, models, results, tidy
+from kd_jax.examples import Examples
+from kd_jax.results import HistoryRow, RepresentationRow, ResultRow
+
+OPTIONS = {"input_dropout": 0.0, "dropout": 0.0, "precision": "float32", "normalize": None}
+EPOCHS = 3
+
+
+def setting(name: str, missing: Sequence[int] = (), temperature: float | None = None) -> dict[str, Any]:
+    """As config.json has it."""
+    numbers = {"temperature": temperature, "alpha": float(temperature is not None)}
+    return {"name": name, "missing": list(missing)} | numbers | {"learning_rate": 1e-2, "weight_decay": 0.0}
+
+
+SETTINGS = [setting("labels"), setting("T=4", (), 4.0)]
+SETTINGS += [setting("labels omit=3", [3]), setting("T=4 omit=3", [3], 4.0)]
+
+
+def toy(path: Path) -> Path:
+    """An .npz of 3 classes, 60 training and 30 test images of 6 x 5."""
+    order = np.random.RandomState(0)
+    images, labels = order.randint(0, 256, (90, 6, 5)).astype(np.uint8), np.tile([0, 1, 1, 1, 2, 2], 15)
+    parts: Any = {"train_images": images[:60], "train_labels": labels[:60]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **parts, test_images=images[60:], test_labels=labels[60:])
+    return path
+
+
+def pictures(root: Path) -> Path:
+    """An image folder of 2 classes, 3 training and 2 test images of 6 x 5 each."""
+    order = np.random.RandomState(0)
+    for split, number in (("train", 3), ("val", 2)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(number):
+                pixels = order.randint(0, 256, (5, 6, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root
+
+
+def variables_of(spec: str, dataset: data.Dataset, number: int) -> dict:
+    """Fresh variables, leading axis `number`."""
+    model, shape = models.build(spec, dataset.num_classes, **OPTIONS), dataset.train_images.shape[1:]
+    key = jax.random.key(0)
+    one = jax.eval_shape(lambda: models.init_variables(model, key, shape))
+    order = np.random.RandomState(0)
+    return jax.tree.map(lambda leaf: order.normal(0, 0.1, (number, *leaf.shape)).astype(np.float32), one)
+
+
+def write_run(
+    folder: Path,
+    dataset: data.Dataset,
+    settings: Sequence[dict[str, Any]] = (),
+    spec: str = "mlp-16",
+    seeds: int = 2,
+    **changes: Any,
+) -> Path:
+    """A finished run: of students where there are settings, else of teachers.  changes: of config.json."""
+    experiment, held = ("distill", "students") if settings else ("train_teacher", "teachers")
+    settings = settings or [{"name": "teacher", "missing": []}]
+    runs = [(one, seed) for one in settings for seed in range(seeds)]
+    config = _config(dataset, experiment, settings, spec, seeds) | changes
+    results.write_config(folder, config)
+    results.write_history(folder, _history(runs))
+    rows, curve = _rows(runs, dataset), _curve(runs, dataset)
+    results.write_results(folder, rows)
+    if curve:
+        results.write_bias_curve(folder, curve)
+        _write_more(folder, runs)
+    metadata = {key: config[key] for key in ("data", "flags", "versions", "teacher", "settings", "runs")}
+    metadata |= {"model": spec, "model_options": OPTIONS, "class_mask": [True] * dataset.num_classes}
+    metadata |= {"num_models": len(runs), "image_shape": list(dataset.train_images.shape[1:])}
+    checkpoint.save(folder / held, variables_of(spec, dataset, len(runs)), metadata)
+    return folder
+
+
+def _config(
+    dataset: data.Dataset, experiment: str, settings: Sequence[dict], spec: str, seeds: int
+) -> dict[str, Any]:
+    teacher = {"path": "teacher", "sha256": "cd34", "model": "mlp-16", "num_teachers": 2}
+    runs = [(one["name"], seed) for one in settings for seed in range(seeds)]
+    taught = experiment == "distill"
+    return {
+        "format": 1,
+        "experiment": experiment,
+        "command": f"./launch.sh {experiment} --model={spec}",
+        "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "data_set": dataset.name},
+        "versions": {"kd_jax": "0.1.0", "jax": "0.10.2"},
+        "device": "2 x cpu (cpu), 2 CPU cores",
+        "data": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "num_classes": dataset.num_classes,
+            "class_names": list(dataset.class_names),
+            "train": len(dataset.train_labels),
+            "validation": 10,
+            "test": len(dataset.test_labels),
+        },
+        "teacher": teacher | {"class_mask": [True] * dataset.num_classes, "flags": {}} if taught else None,
+        "settings": list(settings),
+        "runs": [
+            {"run": run, "setting": name, "seed": seed, "teacher_seed": seed % 2 if taught else None}
+            for run, (name, seed) in enumerate(runs)
+        ],
+        "time": {"run_seconds": 3.0, "training_seconds": 2.0, "examples": 360},
+    }
+
+
+Runs = list[tuple[dict[str, Any], int]]
+
+
+def _history(runs: Runs) -> list[HistoryRow]:
+    return [
+        HistoryRow(run, one["name"], seed, epoch, split, metric, value)
+        for run, (one, seed) in enumerate(runs)
+        for epoch in range(1, EPOCHS + 1)
+        for split in ("train", "validation")
+        for metric, value in (("loss", 1.5), ("accuracy", 0.25 * epoch))
+    ]
+
+
+def _rows(runs: Runs, dataset: data.Dataset) -> list[ResultRow]:
+    classes, rows = dataset.num_classes, []
+    own = [({"name": "teacher", "missing": []}, 0)] if runs[0][0]["name"] != "teacher" else []
+    for one, seed in [*own, *runs]:
+        for correction in ("none", "prior_matched") if one["missing"] else ("none",):
+            for split in ("validation", "test"):
+                bias = {"none": 0.0}.get(correction, 1.5) if one["missing"] else None
+                matrix = 7 * np.eye(classes, dtype=int) + np.eye(classes, k=1, dtype=int) * (1 + seed)
+                rows += tidy.result_rows(one["name"], seed, split, correction, matrix, one["missing"], bias)
+    return rows
+
+
+def _curve(runs: Runs, dataset: data.Dataset) -> list[results.BiasRow]:
+    labels = np.repeat(np.arange(dataset.num_classes), 8)
+    correct = np.full((2, dataset.num_classes), 7) - [[0], [1]]
+    of_runs = [(one["name"], seed) for one, seed in runs if one["missing"]]
+    return [row for run in of_runs for row in tidy.bias_rows(*run, np.array([0.0, 1.5]), correct, labels)]
+
+
+def _write_more(folder: Path, runs: Runs) -> None:
+    """representation.csv and examples.npz."""
+    name, missing = next((one["name"], one["missing"][0]) for one, _ in runs if one["missing"])
+    looked = [
+        RepresentationRow(of, seed, "hidden_0", measure, part, 0.5)
+        for of, seed in (("random", 0), *((one["name"], seed) for one, seed in runs))
+        for measure, part in (("probe", "missing"), ("probe", "kept"), ("cka", "missing"))
+    ]
+    results.write_representation(folder, looked)
+    images = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
+    places = [np.array(pair, np.int32) for pair in ((missing, missing), (0, 1), (missing, 1), (20, 23))]
+    examples.write(folder, Examples(images, *places, name, 0, "prior_matched"))
