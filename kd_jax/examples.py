@@ -5,7 +5,7 @@ The file, examples.npz, is documented in results.py; it is read without executin
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def read(folder: Path, num_classes: int) -> Examples | None:
     if results.read_file(path) is None and not path.exists():
         return None
     try:
-        arrays = cache.read_npz(path, Examples._fields)
+        arrays: dict[str, Any] = cache.read_npz(path, Examples._fields)
     except (InputError, OSError) as error:
         raise InputError(f"{path} is damaged", "the file as the experiment wrote it", error) from None
     words = {name: arrays[name] for name in ("setting", "correction")}
