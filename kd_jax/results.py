@@ -95,6 +95,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -354,12 +355,13 @@ def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
     path = Path(folder) / "history.csv"
     rows: list[HistoryRow] = _read_csv(path, HistoryRow, parsers)
     if isinstance(epochs := config["flags"].get("epochs"), int):
-        found: dict[tuple[str, int], set[int]] = {}
+        found: dict[tuple[str, int], Counter[int]] = {}
         for row in rows:
-            found.setdefault((row.setting, row.seed), set()).add(row.epoch)
+            if row.metric not in TRACKED_METRICS:  # of which there are fewer where nothing can be told
+                found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
         trained = {setting for setting, _ in found}  # what is never trained has no history
         runs = [(run["setting"], run["seed"]) for run in config["runs"] if run["setting"] in trained]
-        lacking = [run for run in runs if not _counts_to(epochs, found.get(run, {0}))]
+        lacking = [run for run in runs if not _counts_to(epochs, found.get(run, Counter({0: 1})))]
         if lacking or not rows:
             expected = f"epochs 1 to {epochs} of each run"
             given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
@@ -367,9 +369,9 @@ def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
     return rows
 
 
-def _counts_to(last: int, found: set[int]) -> bool:
-    """Whether they are 1 to last, which may be any number."""
-    return len(found) == last == max(found) and min(found) == 1
+def _counts_to(last: int, found: Counter[int]) -> bool:
+    """Whether 1 to last, which may be any number, are there equally often."""
+    return len(found) == last == max(found) and min(found) == 1 and len(set(found.values())) == 1
 
 
 def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:

@@ -206,13 +206,15 @@ def test_what_is_damaged_is_refused_by_name(folder, damage):
     assert all(word in message for word in [*words, "expected", "given"]), message
 
 
-@pytest.mark.parametrize("kept", [slice(0), slice(3), slice(2, None), slice(2)])
+@pytest.mark.parametrize("kept", [slice(0), slice(7), slice(6), slice(4, None), slice(4)])
 def test_a_history_that_lacks_epochs_is_refused(folder, kept):
     """Cut off at the end of a line, it is still one of whole lines."""
     config = make_config(seeds=2)
     config["flags"]["epochs"] = 2
-    measured = [(seed, epoch) for seed in (0, 1) for epoch in (1, 2)]
-    rows = [HistoryRow(seed, LABELS, seed, epoch, "train", "loss", 0.5) for seed, epoch in measured]
+    measured = [
+        (seed, epoch, metric) for seed in (0, 1) for epoch in (1, 2) for metric in ("loss", "accuracy")
+    ]
+    rows = [HistoryRow(seed, LABELS, seed, epoch, "train", metric, 0.5) for seed, epoch, metric in measured]
     results.write_history(folder, rows)
     assert results.read_history(folder, config) == rows
     results.write_history(folder, rows[kept])
