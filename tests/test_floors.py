@@ -72,7 +72,7 @@ OWNERS = {
     "orbax": "kd_jax/checkpoint.py",
     "matplotlib": "kd_jax/plots/",
 }
-NEVER = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal")
+NEVER = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "jsonpickle")
 NEVER_IN_THE_LIBRARY = ("absl.flags", "tensorflow", "time", "datetime", "experiments", "tests")
 
 
@@ -132,9 +132,17 @@ def is_call(node: ast.AST, name: str) -> bool:
 
 
 def unsafe_calls(tree: ast.AST) -> list[str]:
-    """Calls that may execute what a file holds."""
-    found = [f"calls {name}" for node in ast.walk(tree) for name in ("eval", "exec") if is_call(node, name)]
+    """Calls that may execute what a file holds, or a shell's reading of a name."""
+    names = ("eval", "exec", "compile", "__import__")
+    found = [f"calls {name}" for node in ast.walk(tree) for name in names if is_call(node, name)]
     for node in ast.walk(tree):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if called in ("os.system", "os.popen"):
+            found.append(f"calls {called}")
+        if called == "torch.load" and "weights_only" not in {word.arg for word in node.keywords}:  # type: ignore[attr-defined]
+            found.append("torch.load without weights_only")
+        if isinstance(node, ast.keyword) and node.arg == "shell":
+            found.append("starts a shell")
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
             safe = node.arg == "weights_only"
             if not (isinstance(node.value, ast.Constant) and node.value.value is safe):
@@ -198,6 +206,11 @@ def test_the_plan_was_read():
         ("kd_jax/data.py", "import numpy as np\nnp.load('a', allow_pickle=True)"),
         ("kd_jax/data.py", "import numpy as np\nnp.load('a', allow_pickle=flag)"),
         ("kd_jax/pretrained.py", "import torch\ntorch.load('a', weights_only=False)"),
+        ("kd_jax/pretrained.py", "import torch\ntorch.load('a')"),
+        ("kd_jax/data.py", "import yaml\nyaml.load('a')"),
+        ("experiments/common.py", "import os\nos.system('a')"),
+        ("experiments/common.py", "import subprocess\nsubprocess.run('a', shell=True)"),
+        ("experiments/common.py", "__import__('a')"),
         ("experiments/common.py", "eval('1')"),
     ],
 )
