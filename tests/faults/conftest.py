@@ -1,16 +1,36 @@
-"""The undisturbed runs that the quick portion of the campaign compares with: one small teacher."""
+"""What the quick portions of the campaign share: a process in which entry points run, and undisturbed runs."""
 
+import os
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 
+from tests.faults import bad_input
 from tests.faults.children import Children
 from tests.faults.killed import Whole
+from tests.test_experiments import Launcher
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory):
+    """The entry points' working folder, and their ~."""
+    folder = tmp_path_factory.mktemp("faults") / "home"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def launch(home):
+    given = bad_input.environment(home) | {"JAX_COMPILATION_CACHE_DIR": f"{home}-compiled"}
+    with mock.patch.dict(os.environ, given), Launcher(home) as launcher:
+        yield launcher
 
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory) -> Iterator[Whole]:
-    with Children(tmp_path_factory.mktemp("faults")) as children:
+    """The undisturbed runs that those which were killed are compared with: one small teacher."""
+    with Children(tmp_path_factory.mktemp("killed")) as children:
         yield Whole(children, ["train_teacher"], times=1)
 
 

@@ -95,7 +95,8 @@ def _config(
         "format": 1,
         "experiment": experiment,
         "command": f"./launch.sh {experiment} --model={spec}",
-        "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "data_set": dataset.name},
+        "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "data_set": dataset.name}
+        | {"validation_fraction": 0.1},
         "versions": {"kd_jax": "0.1.0", "jax": "0.10.2"},
         "device": "2 x cpu (cpu), 2 CPU cores",
         "data": {
