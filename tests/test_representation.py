@@ -124,24 +124,6 @@ def test_students_are_taught_on_other_images(launch, home, run, transfer):
         assert again.status == 2 and "another transfer set" in again.err
 
 
-def test_bad_input_is_one_line(run, home, launch):
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    for words, expected in (
-        ((), "no run to look at"),
-        ((run, run), "no run to look at"),
-        ((home / "teacher",), "holds no students"),
-        ((home / "nothing",), "is not a whole run folder"),
-        ((run, "--of=3,4"), "--of names one set"),
-        ((run, "--of=none"), "--of names one set"),
-        ((run, "--of=12"), "--of names"),
-        ((run, "--examples=3"), "--examples cannot be this"),
-        ((run, "--epochs=3"), "a flag that means nothing here"),
-    ):
-        done = launch("representation", *words)
-        assert done.status == 2 and expected in done.err and done.err.count("\n") == 1, (words, done.err)
-    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-
-
 def test_another_teacher_under_the_same_name_is_refused(run, home, launch):
     shutil.move(home / "teacher", home / "kept")
     try:

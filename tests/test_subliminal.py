@@ -281,33 +281,6 @@ def test_the_same_command_finds_it_complete_and_another_is_refused(launch, outco
     assert refused.status == 2 and "--learning_rate=0.001" in refused.err
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ("--share=some", "malformed --share"),
-        ("--share=hidden+hidden", "malformed --share"),
-        ("--outputs=logits", "malformed --outputs"),
-        ("--auxiliary=0", "--auxiliary=0 leaves none"),
-        ("--auxiliary=1.5", "--auxiliary out of range"),
-        ("--classes=1", "--classes out of range"),
-        ("--classes=11", "--classes out of range"),
-        ("--model=cnn-4", "fully connected"),
-        ("--transfers=mnista", "unknown data set"),
-        ("--losses=hard", "malformed --losses"),
-        ("--omit=3", "--omit needs images"),
-        ("--transfers=own --omit=0+1+2+3+4+5+6+7+8+9", "nothing left after masking"),
-        ("--dropout=0.5", "means nothing here"),
-        ("--perturb=-1", "--perturb out of range"),
-        ("--seeds=1", "--seeds=2 or more"),
-    ],
-)
-def test_bad_input_is_one_line(launch, tmp_path, words, expected):
-    done = launch(tmp_path / "run", *words.split())
-    assert done.status == 2 and expected in done.err
-    assert done.err.startswith("error: ") and done.err.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
 def test_shared_initial_weights_are_what_carries_it(launch, tmp_path):
     """On the digits, auxiliary outputs and noise alone: far above chance with the teacher's initial weights,
     at chance with another's. (One seed says little; six of each are five deviations apart.)"""

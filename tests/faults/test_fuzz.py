@@ -14,7 +14,6 @@ from hypothesis import strategies as some
 from experiments import common
 from kd_jax.types import InputError
 from tests.faults import fuzz, fuzz_flags
-from tests.test_experiments import Launcher
 
 RARE = ("read for figures", "arrays of a teacher")
 """Figures take long; Orbax leaves coroutines half done when it fails, which pytest reports."""
@@ -31,9 +30,8 @@ def test_whatever_is_spoilt_is_read_or_refused(tmp_path):
                 assert tried.held == tried.times >= 10, tried
 
 
-def test_command_lines_are_parsed_or_refused(tmp_path):
-    with Launcher(tmp_path) as launch:
-        tried = fuzz_flags.command_lines(launch, 25, seed=1)
+def test_command_lines_are_parsed_or_refused(launch):
+    tried = fuzz_flags.command_lines(launch, 25, seed=1)
     assert tried.held == tried.times == 25 * len(fuzz_flags.ENTRY_POINTS), tried
 
 
