@@ -303,8 +303,8 @@ Parser = Callable[[str], Any]
 def read_run(folder: Path) -> Run:
     """Reads config.json, history.csv, results.csv and bias_curve.csv, and checks that they belong together.
 
-    Errors: InputError that names the file, and the line where there is one, of whatever is missing,
-    malformed, unknown to config.json or given twice.
+    Errors: InputError that names the file, and the line where there is one, of whatever is missing, an epoch
+    of a run included, malformed, unknown to config.json or given twice.
     """
     config = read_config(folder)
     results = read_results(folder, config)
@@ -312,6 +312,7 @@ def read_run(folder: Path) -> Run:
     curve = read_bias_curve(folder, config) if corrected else []
     lost = {(row.setting, row.seed) for row in results if row.metric == DIVERGED}
     history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
+    _require_epochs(Path(folder) / "history.csv", history, config, lost)
     return Run(config, history, results, curve)
 
 
@@ -345,28 +346,32 @@ def _json_int(text: str) -> int:
 
 
 def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
-    """Errors: InputError that names the line; also where an epoch is lacking, of those that config.json's
-    flags say, or of one seed of a setting and not of another."""
+    """Errors: InputError that names the line."""
     parsers = _parsers(config) | {
         "split": _one_of(("train", "validation")),
         "metric": _one_of(HISTORY_METRICS),
         "value": _or_empty(_number),
     }
-    path = Path(folder) / "history.csv"
-    rows: list[HistoryRow] = _read_csv(path, HistoryRow, parsers)
-    if isinstance(epochs := config["flags"].get("epochs"), int):
-        found: dict[tuple[str, int], Counter[int]] = {}
-        for row in rows:
-            if row.metric not in TRACKED_METRICS:  # of which there are fewer where nothing can be told
-                found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
-        trained = {setting for setting, _ in found}  # what is never trained has no history
-        runs = [(run["setting"], run["seed"]) for run in config["runs"] if run["setting"] in trained]
-        lacking = [run for run in runs if not _counts_to(epochs, found.get(run, Counter({0: 1})))]
-        if lacking or not rows:
-            expected = f"epochs 1 to {epochs} of each run"
-            given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
-            raise InputError(f"{path} is incomplete", expected, given)
-    return rows
+    return _read_csv(Path(folder) / "history.csv", HistoryRow, parsers)
+
+
+def _require_epochs(path: Path, rows: list[HistoryRow], config: dict[str, Any], lost: set) -> None:
+    """Refuses a history that lacks epochs, of those that config.json's flags say; of a setting that was
+    trained at all, and of runs that are not lost: (setting, seed)."""
+    epochs = config["flags"].get("epochs")
+    runs = {(run["setting"], run["seed"]) for run in config["runs"]} - lost
+    if not isinstance(epochs, int) or not runs:
+        return
+    found: dict[tuple[str, int], Counter[int]] = {}
+    for row in rows:
+        if row.metric not in TRACKED_METRICS:  # of which there are fewer where nothing can be told
+            found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
+    trained = {setting for setting, _ in found}
+    judged = sorted(run for run in runs if run[0] in trained)
+    lacking = [run for run in judged if not _counts_to(epochs, found.get(run, Counter({0: 1})))]
+    if lacking or not judged:
+        given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
+        raise InputError(f"{path} is incomplete", f"epochs 1 to {epochs} of each run", given)
 
 
 def _counts_to(last: int, found: Counter[int]) -> bool:
@@ -475,7 +480,7 @@ def _out_of_range(metric: str, value: float) -> str:
     fraction = "accuracy" in metric or metric in FRACTIONS
     if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
         return "a fraction from 0 to 1"
-    count = metric.endswith(("errors", "total")) or metric.startswith("predicted_as_")
+    count = metric.endswith(("errors", "total", DIVERGED)) or metric.startswith("predicted_as_")
     return "a count" if count and not (value >= 0 and value == int(value)) else ""
 
 

@@ -211,15 +211,23 @@ def test_a_history_that_lacks_epochs_is_refused(folder, kept):
     """Cut off at the end of a line, it is still one of whole lines."""
     config = make_config(seeds=2)
     config["flags"]["epochs"] = 2
-    measured = [
-        (seed, epoch, metric) for seed in (0, 1) for epoch in (1, 2) for metric in ("loss", "accuracy")
+    rows = [
+        HistoryRow(seed, LABELS, seed, epoch, "train", metric, 0.5)
+        for seed in (0, 1)
+        for epoch in (1, 2)
+        for metric in ("loss", "accuracy")
     ]
-    rows = [HistoryRow(seed, LABELS, seed, epoch, "train", metric, 0.5) for seed, epoch, metric in measured]
+    results.write_config(folder, config)
     results.write_history(folder, rows)
-    assert results.read_history(folder, config) == rows
+    assert results.read_run(folder).history == rows
     results.write_history(folder, rows[kept])
     with pytest.raises(InputError, match=r"history\.csv is incomplete: expected epochs 1 to 2 of each run"):
-        results.read_history(folder, config)
+        results.read_run(folder)
+    lost = [ResultRow(name, 1, "test", "none", "all", "diverged", 2) for name in (LABELS, SOFT)]
+    whole = accuracies(LABELS, [0.9]) + accuracies(SOFT, [0.5])
+    results.write_history(folder, rows[:5])
+    results.write_results(folder, whole + lost)
+    assert results.read_run(folder).history == rows[:4]  # a run that diverged may lack epochs
 
 
 def test_no_folder(tmp_path):

@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from experiments import tensorboard
 from kd_jax import results
-from kd_jax.results import HistoryRow
+from kd_jax.results import HistoryRow, ResultRow
 
 SOFT, SLASH = "T=4 omit=3", "labels transfer=a/../b"
 SETTINGS = [
@@ -51,10 +51,10 @@ def history_of(*epochs):
 def run(tmp_path):
     """A finished run folder, as far as it is read here."""
     results.write_config(tmp_path, config_of(teachers=3))
-    results.write_history(
-        tmp_path,
-        [row if math.isfinite(row.value) else row._replace(value=math.nan) for row in history_of(1, 2)],
-    )
+    undefined = lambda value: value if math.isfinite(value) else math.nan  # noqa: E731
+    results.write_history(tmp_path, [row._replace(value=undefined(row.value)) for row in history_of(1, 2)])
+    runs = [(setting, seed) for setting in (SOFT, SLASH) for seed in range(3)]
+    results.write_results(tmp_path, [ResultRow(*run, "test", "none", "all", "accuracy", 0.5) for run in runs])
     entry = {"setting": SOFT, "split": "test", "correction": "none", "class": "all", "metric": "accuracy"}
     one = {"low": None, "high": None, "n": 1}
     tested = [

@@ -100,7 +100,22 @@ def csv_bytes(draw: random.Random, content: bytes) -> bytes:
 
 
 def _cell(draw: random.Random) -> str:
-    numbers = ("1.5", "-0.5", "1e9", "1e400", "0x1", "1_0", "\u0663", "1e-400", "-0", "4.0", "99", "2", "1")
+    numbers = (
+        "1.5",
+        "-0.5",
+        "1e9",
+        "1e400",
+        "0x1",
+        "1_0",
+        "\u0663",
+        "1e-400",
+        "diverged",
+        "-0",
+        "4.0",
+        "99",
+        "2",
+        "1",
+    )
     return draw.choice((*numbers, str(draw.choice(ODD))))
 
 
