@@ -48,7 +48,7 @@ def spoil_json(draw: random.Random, value: Any) -> Any:
         container, key = draw.choice(list(_places(holder)))
         how = draw.randrange(6)
         if how <= 2:
-            container[key] = draw.choice(ODD)
+            container[key] = copy.deepcopy(draw.choice(ODD))
         elif how == 3 and container is not holder:
             del container[key]
         elif how == 4 and isinstance(container, list) and container is not holder:
