@@ -1,4 +1,4 @@
-"""What the quick portions of the campaign share: a process in which entry points run, and undisturbed runs."""
+"""What the quick portions of the campaign share: a process that runs entry points, and undisturbed runs."""
 
 import os
 from collections.abc import Iterator
