@@ -18,6 +18,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits)[label].  logits f32[B,K], labels i32[B] -> f32[B]."""
     chex.assert_rank([logits, labels], [2, 1])
     chex.assert_type([logits, labels], [float, int])
+    # Less their largest: else the normaliser is as large as the logits, and rounded at that size.
+    logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 

@@ -156,6 +156,13 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(value, [0.287682, 1.386294], rtol=1e-5)
 
 
+def test_cross_entropy_of_logits_far_from_zero():
+    """Four logits of 1e4, two of -1e4: log 4. The distance of f32's numbers at 1e4 is 0.001."""
+    logits = jnp.asarray([[1e4, 1e4, -1e4, 1e4, 1e4, -1e4]])
+    value = losses.cross_entropy(logits, jnp.asarray([0], jnp.int32))
+    np.testing.assert_allclose(value, [np.log(4)], rtol=1e-6)
+
+
 @partial(jax.jit, static_argnums=0)
 def loss_of(name: str, student, labels, teacher, hparams):
     return losses.LOSSES[name](student, Batch(labels, teacher), hparams)
