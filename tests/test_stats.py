@@ -1,10 +1,14 @@
-"""Intervals and paired differences against derived numbers, scipy.stats and simulated coverage."""
+"""Intervals and paired differences against derived numbers, scipy.stats and what holds of any values.
+
+Whether intervals hold the true mean as often as they say: faults/test_coverage.py."""
 
 import math
 
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from kd_jax import stats
 
@@ -32,32 +36,6 @@ def test_paired_difference_agrees_with_scipy(n):
     low, high = reference.confidence_interval(0.95)
     expected = (np.mean(a - b), low, high, reference.pvalue, n)
     assert stats.paired_difference(a, b) == pytest.approx(expected, rel=1e-9)
-
-
-@pytest.mark.parametrize("n", [3, 5, 10, 30])
-def test_coverage_is_95_percent(n):
-    # Of 4000 intervals, each covers the truth with probability 0.95: the share that does has the standard
-    # error sqrt(0.95 * 0.05 / 4000) = 0.0034, and 4 of those are allowed. (A normal interval covers 0.81
-    # at n = 3, and the p of an unpaired test would be off by far more.)
-    samples = np.random.default_rng(n).normal(2.0, 1.0, (4000, n)).tolist()
-    covered = [low <= 2.0 <= high for _, low, high, _ in map(stats.mean_interval, samples)]
-    significant = [stats.paired_difference(sample, [2.0] * n).p < 0.05 for sample in samples]
-    assert np.mean(covered) == pytest.approx(0.95, abs=4 * 0.0034)
-    assert np.mean(significant) == pytest.approx(0.05, abs=4 * 0.0034)
-
-
-def test_coverage_where_students_share_teachers():
-    # 5 teachers with 4 students each; the luck of a teacher is as large as that of a student.
-    rng = np.random.default_rng(0)
-    clusters = np.repeat(np.arange(5), 4).tolist()
-    samples = (rng.normal(size=(4000, 5, 1)) + rng.normal(size=(4000, 5, 4))).reshape(4000, 20).tolist()
-
-    def coverage(intervals):
-        return np.mean([low <= 0 <= high for _, low, high, _ in intervals])
-
-    clustered = coverage(stats.clustered_interval(sample, clusters) for sample in samples)
-    assert clustered == pytest.approx(0.95, abs=4 * 0.0034)
-    assert coverage(map(stats.mean_interval, samples)) < 0.8  # what taking the students as independent does
 
 
 def test_clusters_by_hand():
@@ -99,9 +77,76 @@ def test_no_spread():
     assert stats.paired_difference([0.1 + 0.2, 0.3], [0.3, 0.3]) == (0.0, 0.0, 0.0, 1.0, 2)
 
 
-def test_a_small_spread_is_not_rounding():
-    interval = stats.mean_interval([0.5, 0.5 + 1e-12])
-    assert interval.low < 0.5 < 0.5 + 1e-12 < interval.high
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_spread_of_more_than_four_units_in_the_last_place_is_no_rounding(sign):
+    """Of the largest value on either side: 2^-52 at 1."""
+    unit = 2.0**-52
+    at_four, at_five = ([sign * 1.0, sign * (1 + units * unit)] for units in (4, 5))
+    assert stats.mean_interval(at_four).low == stats.mean_interval(at_four).high
+    interval = stats.mean_interval(at_five)
+    assert interval.low < min(at_five) < max(at_five) < interval.high
+    assert stats.paired_difference([*at_four, 0.0], [sign * 1.0, sign * 1.0, 0.0]) == (0.0, 0.0, 0.0, 1.0, 3)
+    assert stats.paired_difference([*at_five, 0.0], [sign * 1.0, sign * 1.0, 0.0]).p < 1
+
+
+SAMPLES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8)
+BY_CLUSTER = st.lists(st.tuples(st.floats(-1e6, 1e6), st.integers(0, 3)), min_size=1, max_size=8)
+few = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def about(interval, size: float):
+    """Equal but for the rounding of values of this size."""
+    return pytest.approx(interval, rel=1e-9, abs=1e-12 * size, nan_ok=True)
+
+
+def size_of(values) -> float:
+    return max(map(abs, values), default=0.0) + 1
+
+
+def spreads(values) -> bool:
+    """By far more than rounding, which is taken as no spread at all."""
+    return max(values) - min(values) > 1e-6 * size_of(values)
+
+
+@few
+@given(values=SAMPLES, shift=st.floats(-1e6, 1e6), scale=st.floats(0.01, 100))
+def test_an_interval_moves_and_scales_with_its_values(values, shift, scale):
+    assume(spreads([*values, shift]) and spreads(values))
+    mean, low, high, n = stats.mean_interval(values)
+    moved = stats.mean_interval([scale * value + shift for value in values])
+    size = scale * (size_of(values) + high - low) + abs(shift)
+    assert moved == about((scale * mean + shift, scale * low + shift, scale * high + shift, n), size)
+    flipped = stats.mean_interval([-value for value in values])
+    assert flipped == about((-mean, -high, -low, n), size)
+
+
+@few
+@given(pairs=BY_CLUSTER, random=st.randoms(use_true_random=False))
+def test_neither_the_order_nor_the_names_of_the_teachers_matter(pairs, random):
+    mixed = random.sample(pairs, len(pairs))
+    one = stats.clustered_interval(*zip(*pairs, strict=True))
+    values, clusters = zip(*mixed, strict=True)
+    other = stats.clustered_interval(values, [f"teacher {cluster}" for cluster in clusters])
+    assert other == about(one, size_of(values) + (0 if math.isnan(one.high) else one.high - one.low))
+
+
+@few
+@given(values=SAMPLES, confidences=st.tuples(st.floats(0.01, 0.999), st.floats(0.01, 0.999)))
+def test_an_interval_holds_its_mean_and_grows_with_the_confidence(values, confidences):
+    narrow, wide = (stats.mean_interval(values, confidence) for confidence in sorted(confidences))
+    assert min(values) <= narrow.mean <= max(values)
+    assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
+
+
+@few
+@given(values=SAMPLES, other=SAMPLES)
+def test_p_says_what_the_interval_says(values, other):
+    """Swapped, the difference changes its sign alone; p < 0.05 just where 0 is outside of the interval."""
+    a, b = zip(*zip(values, other, strict=False), strict=True)
+    found, swapped = stats.paired_difference(a, b), stats.paired_difference(b, a)
+    assert swapped == (-found.difference, -found.high, -found.low, found.p, found.n)
+    if abs(found.p - 0.05) > 1e-9:
+        assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 
 
 def test_lengths_that_differ():
