@@ -1,19 +1,22 @@
 """The order of an epoch: a masked class never comes, every kept example does, as often as any other."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from kd_jax.masking import epoch_order, example_mask
+from kd_jax.masking import epoch_order, example_mask, left_over
 from kd_jax.sweep import QUICK_COMPILE
 
-LABELS = np.random.RandomState(0).permutation(np.repeat(np.arange(4, dtype=np.int32), [3, 9, 11, 1]))
-N = len(LABELS)
-MASKS = np.array([mask for mask in itertools.product([False, True], repeat=4) if any(mask)])  # all 15
+N = 24
+FLAGS = st.lists(st.booleans(), min_size=N, max_size=N)
+few = settings(max_examples=100, deadline=None, derandomize=True)
+
+one_order = jax.jit(epoch_order, static_argnums=2, compiler_options=QUICK_COMPILE)
+one_left_over = jax.jit(left_over, compiler_options=QUICK_COMPILE)
 
 
 def test_example_mask():
@@ -23,21 +26,16 @@ def test_example_mask():
     )
 
 
-@pytest.mark.parametrize("num", [7, 100])
-def test_every_kept_example_and_no_other(num):
-    """Under vmap over all masks: length `num` for each, n kept examples floor or ceil(num/n) times."""
-
-    def one(key, class_mask):
-        return epoch_order(key, example_mask(jnp.asarray(LABELS), class_mask), num)
-
-    run = jax.jit(jax.vmap(one), compiler_options=QUICK_COMPILE)
-    orders = np.asarray(run(jax.random.split(jax.random.key(num), 15), jnp.asarray(MASKS)))
-    assert orders.shape == (15, num) and orders.dtype == np.int32
-    for order, mask in zip(orders, MASKS, strict=True):
-        assert np.all(mask[LABELS[order]])
-        times = np.bincount(order, minlength=N)[mask[LABELS]]
-        kept = len(times)
-        assert times.min() == num // kept and times.max() == -(-num // kept)
+@few
+@given(mask=FLAGS.filter(any), seed=st.integers(0, 2**31), num=st.sampled_from([1, 7, N, 100]))
+def test_every_kept_example_and_no_other(mask, seed, num):
+    """Length `num`; of n kept examples each floor or ceil(num / n) times."""
+    order = np.asarray(one_order(jax.random.key(seed), np.array(mask), num))
+    assert order.shape == (num,) and order.dtype == np.int32
+    times = np.bincount(order, minlength=N)
+    kept = times[mask]
+    assert not times[~np.array(mask)].any()
+    assert kept.min() == num // len(kept) and kept.max() == -(-num // len(kept))
 
 
 def orders_of(mask, epochs=range(4800), num=N):
@@ -61,3 +59,41 @@ def test_every_order_is_equally_likely():
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
     assert np.sum((counts - 200) ** 2 / 200) < chi2.ppf(0.999, 23)
+
+
+@few
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=N, max_size=N), num=st.integers(0, N), seed=st.integers(0, 99)
+)
+def test_so_many_of_each_class_are_left_over(labels, num, seed):
+    """All of a class that has no more; the next number adds to them."""
+    chosen, more = (
+        np.asarray(one_left_over(jax.random.key(seed), np.int32(labels), np.int32(n))) for n in (num, num + 1)
+    )
+    for label in range(4):
+        of_class = np.equal(labels, label)
+        assert chosen[of_class].sum() == min(num, of_class.sum())
+    assert not np.any(chosen & ~more)
+
+
+def test_any_of_a_class_is_left_over_as_often_as_another():
+    """3 of 9 over 3,000 keys: each 1,000 times, give or take sqrt(3000 * 1/3 * 2/3) = 26; 5 of those."""
+    labels = np.random.RandomState(0).permutation(np.repeat(np.arange(3, dtype=np.int32), [9, 12, 3]))
+    keys = jax.random.split(jax.random.key(0), 3000)
+    chosen = jax.jit(jax.vmap(left_over, (0, None, None)), compiler_options=QUICK_COMPILE)(keys, labels, 3)
+    times = np.asarray(chosen).sum(axis=0)
+    np.testing.assert_allclose(times[labels == 0], 1000, atol=5 * 26)
+    assert np.all(times[labels == 2] == 3000)
+
+
+def test_wrong_shapes_are_refused():
+    """A mask of runs, or labels one-hot, would index without a word."""
+    key, labels, mask = jax.random.key(0), jnp.zeros(N, jnp.int32), jnp.ones(N, bool)
+    with pytest.raises(AssertionError):
+        epoch_order(key, mask[None], 3)
+    for bad in [(labels[None], mask), (labels, mask[None])]:
+        with pytest.raises(AssertionError):
+            example_mask(*bad)
+    for wrong in [(labels[None], jnp.int32(1)), (labels, jnp.ones(N, jnp.int32))]:
+        with pytest.raises(AssertionError):
+            left_over(key, *wrong)
