@@ -4,12 +4,15 @@ Problems are random, many at a time: the functions take one run and are mapped. 
 float64 at a b between each two neighbouring margins, below and above all, and on a fine grid besides.
 """
 
+import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kd_jax import bias
 from kd_jax.sweep import QUICK_COMPILE
@@ -86,29 +89,54 @@ def test_of_several_best_biases_the_middle_of_the_widest_interval():
         assert widths[ours] >= widths[wrong == wrong.min()].max() - rounding
 
 
-def test_ties_between_examples():
-    """Logits on a coarse grid, as bfloat16 gives them: several examples turn at one b, all or none."""
-    logits = np.clip(np.round(LOGITS), -3, 3)
-    found = mapped(bias.label_tuned, logits, LABELS, MISSING)
-    for p in range(P):
-        problem = logits[p], LABELS[p], MISSING[p]
-        assert errors(*problem, found[p])[0] <= errors(*problem, candidates(logits[p], MISSING[p])).min()
+ROWS = st.tuples(*[st.integers(-4, 4)] * K, st.integers(0, K - 1))
+PROBLEMS = st.tuples(
+    st.lists(ROWS, min_size=6, max_size=6),  # logits on a coarse grid, as bfloat16 gives them, and the label
+    st.sampled_from([mask for mask in itertools.product([False, True], repeat=K) if 0 < sum(mask) < K]),
+)
+few = settings(max_examples=100, deadline=None, derandomize=True)
+one_tuned, one_matched = (
+    jax.jit(function, compiler_options=QUICK_COMPILE) for function in (bias.label_tuned, bias.share_matched)
+)
 
 
-def test_shares_with_ties_are_the_nearest_that_a_bias_reaches():
-    logits = np.clip(np.round(LOGITS), -3, 3)
+@few
+@given(problem=PROBLEMS, wanted=st.integers(0, 6))
+def test_where_examples_tie_all_or_none_of_them_turn(problem, wanted):
+    """The fewest errors, and the nearest share, that any b gives."""
+    rows, missing = np.float32(problem[0]), np.array(problem[1])
+    logits, labels = rows[:, :K], rows[:, K].astype(np.int32)
+    possible = candidates(logits, missing)
+    found = float(one_tuned(logits, labels, missing))
+    assert errors(logits, labels, missing, found)[0] == errors(logits, labels, missing, possible).min()
+    turned = lambda b: missing[predictions(logits, missing, b)].sum(axis=-1)  # noqa: E731
+    found = float(one_matched(logits, missing, np.float32(wanted / 6)))
+    assert abs(turned(found)[0] - wanted) == np.abs(turned(possible) - wanted).min()
 
-    def one(logits, missing):
-        return jax.vmap(partial(bias.share_matched, logits, missing))(
-            jnp.arange(N + 1, dtype=jnp.float32) / N
-        )
 
-    found = mapped(one, logits, MISSING)
-    for p in range(P):
-        turned = lambda b, p=p: MISSING[p][predictions(logits[p], MISSING[p], b)].sum(axis=-1)  # noqa: E731
-        reachable = np.unique(turned(candidates(logits[p], MISSING[p])))
-        nearest = np.abs(reachable[:, None] - np.arange(N + 1)).min(axis=0)
-        np.testing.assert_array_equal(np.abs(turned(found[p]) - np.arange(N + 1)), nearest)
+@few
+@given(problem=PROBLEMS, biases=st.lists(st.floats(-12, 12, width=16), min_size=2, max_size=5))
+def test_more_bias_only_moves_predictions_to_the_missing_classes(problem, biases):
+    """None comes back, none moves from one missing class to another or between kept ones."""
+    logits, missing = jnp.asarray(problem[0], jnp.float32)[:, :K], np.array(problem[1])
+    shifted = [bias.corrected(logits, jnp.asarray(missing), jnp.float32(b)) for b in sorted(biases)]
+    predicted = np.argmax(shifted, axis=-1)
+    for before, after in itertools.pairwise(predicted):
+        moved = before != after
+        assert not missing[before[moved]].any() and missing[after[moved]].all()
+
+
+@pytest.mark.parametrize("lower", [1, 1 + 2.0**-23])
+def test_between_two_neighbouring_numbers_there_is_no_bias(lower):
+    """Two margins with no f32 between, of which the lower alone should turn: it takes both or none. Half of
+    their sum rounds to the lower one at 1, to the upper one at 1 + 2^-23."""
+    logits = jnp.float32([[lower, 0], [lower + 2.0**-23, 0]])
+    missing = jnp.asarray([False, True])
+    for found in (
+        bias.label_tuned(logits, jnp.asarray([1, 0], jnp.int32), missing),
+        bias.share_matched(logits, missing, jnp.float32(0.5)),
+    ):
+        assert float(found) < lower or float(found) > lower + 2.0**-23
 
 
 def test_share_matched_gives_exactly_the_share():
@@ -193,6 +221,11 @@ def test_mixtures_are_means_of_two_kept_examples():
     shares = mixed(mask, 9)
     assert np.all(shares.sum(axis=1) == 1) and not np.any(shares[:, ~mask])
     assert np.all(np.sort(shares, axis=1)[:, -2:] == 0.5)
+
+
+def test_every_kept_example_has_its_part_in_as_many_mixtures():
+    shares = mixed(np.arange(24) < 20, 20)
+    assert np.all(shares[:, :20].max(axis=0) == 0.5)
 
 
 @pytest.mark.parametrize("kept, num", [(10, 10), (10, 30), (20, 40)])
