@@ -134,6 +134,12 @@ def test_no_gradient_reaches_the_teacher(name):
     assert not np.any(jax.jit(jax.grad(total))(random_logits(8, (7, 5), 2.0)))
 
 
+def test_no_gradient_of_the_divergence_alone_reaches_the_teacher():
+    student, teacher = (jnp.asarray(random_logits(seed, (7, 5), 2.0)) for seed in (7, 8))
+    total = lambda teacher: jnp.sum(losses.kl_at_temperature(student, teacher, jnp.float32(3)))  # noqa: E731
+    assert not np.any(jax.jit(jax.grad(total))(teacher))
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("shape", [(1, 2), (7, 5)], ids=str)
 def test_cross_entropy_is_the_reference(shape, scale):
@@ -232,6 +238,27 @@ def test_hard_label_is_cross_entropy_with_the_teachers_argmax():
     )  # the temperature has no part in it
 
 
+def test_logits_loss_is_half_the_squared_distance():
+    value, student, teacher, labels = both("logits", 0.3, 4.0)
+    hard = -log_softmax(np.float64(student), axis=-1)[np.arange(7), labels]
+    distance = np.sum((np.float64(student) - teacher) ** 2, axis=-1) / 2
+    np.testing.assert_allclose(value, 0.3 * distance + 0.7 * hard, rtol=1e-5)
+
+
+def test_a_lone_teacher_is_taken_as_it_is_and_several_groups_are_one():
+    first, second = (jnp.asarray(random_logits(seed, (num, 7, 5), 2.0)) for seed, num in ((15, 1), (16, 2)))
+    temperature = jnp.float32(4)
+    np.testing.assert_array_equal(losses.combine_teachers([first], temperature, average=False), first[0])
+    for groups in ([second], [first, second]):
+        expected = losses.average_teachers(jnp.concatenate(groups), temperature)
+        np.testing.assert_array_equal(losses.combine_teachers(groups, temperature, average=True), expected)
+    one_of_each = losses.combine_teachers([first, second[:1]], temperature, average=False)
+    expected = losses.average_teachers(jnp.concatenate([first, second[:1]]), temperature)
+    np.testing.assert_array_equal(one_of_each, expected)
+    averaged = losses.combine_teachers([first], temperature, average=True)
+    np.testing.assert_array_equal(averaged, losses.average_teachers(first, temperature))
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
 @pytest.mark.parametrize("num_teachers", [1, 3])
 def test_average_teachers_is_the_mean_of_probabilities(num_teachers, temperature):
@@ -266,6 +293,8 @@ def test_wrong_shapes_are_refused():
             losses.kl_at_temperature(student, teacher, temperature)
     with pytest.raises(AssertionError):
         losses.kl_at_temperature(logits, logits, jnp.ones(7))
+    with pytest.raises(AssertionError):
+        losses.average_teachers(logits, temperature)
     for labels in (jnp.zeros(7), jnp.zeros((7, 5), jnp.int32)):
         with pytest.raises(AssertionError):
             losses.cross_entropy(logits, labels)

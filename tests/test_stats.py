@@ -74,7 +74,9 @@ def test_no_spread():
     difference = stats.paired_difference([0.9, 0.7, 0.4], [0.8, 0.6, 0.3])
     assert difference.low == difference.high == pytest.approx(0.1)
     assert difference.p == 0.0
+    assert stats.paired_difference([0.8, 0.6, 0.3], [0.9, 0.7, 0.4]).p == 0.0
     assert stats.paired_difference([0.1 + 0.2, 0.3], [0.3, 0.3]) == (0.0, 0.0, 0.0, 1.0, 2)
+    assert stats.paired_difference([0.0, 0.0], [0.0, 0.0]) == (0.0, 0.0, 0.0, 1.0, 2)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
