@@ -109,13 +109,13 @@ def bins(student: np.ndarray, labels: np.ndarray):
 
 
 def turned(logits: np.ndarray, missing: np.ndarray):
-    """(b, predictions[G,N]) under a b in each interval between two margins that f32 can tell apart."""
+    """Predictions [G,N] under a b in each interval between two margins that f32 can tell apart."""
     logits = np.float64(logits)
     margins = np.unique(logits[:, ~missing].max(axis=-1) - logits[:, missing].max(axis=-1))
     edges = np.concatenate([[margins[0] - 2], margins, [margins[-1] + 2]])
     wide = np.diff(edges) > C * EPS * np.abs(logits).max()
     middles = ((edges[1:] + edges[:-1]) / 2)[wide]
-    return middles, np.argmax(logits + middles[:, None, None] * missing, axis=-1)
+    return np.argmax(logits + middles[:, None, None] * missing, axis=-1)
 
 
 def interval(values: list[float], confidence: float):

@@ -112,68 +112,78 @@ def of_signals(draws: int) -> list[np.ndarray]:
     return found
 
 
+def verdict(good: bool) -> np.ndarray:
+    """What counts is equal, or infinitely far off."""
+    return np.array([0.0 if good else np.inf])
+
+
 def of_metrics(draws: int) -> list[np.ndarray]:
-    """Sums over the ROWS of a kind; counts that differ are infinitely far off."""
+    """Sums over the ROWS of a kind, and counts."""
     random, found = np.random.default_rng(3), []
     both = jit(lambda s, t, y: (metrics.count(s, y, None, t), metrics.quality(s, y, t)))
     for _ in range(draws):
-        rows = labelled(random)
-        for student, teacher, labels in zip(
-            *(one.reshape(8, ROWS, *one.shape[1:]) for one in rows), strict=True
-        ):
+        for rows in zip(*(one.reshape(8, ROWS, *one.shape[1:]) for one in labelled(random)), strict=True):
+            student, teacher, labels = rows
             counts, sums = jax.tree.map(np.asarray, both(student, teacher, labels))
             ce, kl = float64.cross_entropy(student, labels), float64.kl(student, teacher, 1.0)
             for ours, (value, _, bound, _) in ((counts.loss_sum, ce), (sums["nll"], ce), (sums["kl"], kl)):
                 found.append(share([ours], value.sum(), bound.sum() + ROWS * EPS * np.abs(value).sum()))
-            named, taught = student.argmax(axis=-1), teacher.argmax(axis=-1)
-            before = np.sum(student > student[np.arange(ROWS), labels][:, None], axis=-1)
             (total, confidence, right), at_edge = float64.bins(student, labels)
-            matrix = np.asarray(
-                metrics.confusion(jnp.asarray(named, jnp.int32), jnp.asarray(labels), CLASSES)
-            )
-            expected = np.zeros((CLASSES, CLASSES), int)
-            np.add.at(expected, (labels, named), 1)
-            same = (
-                counts.agree == sums["agree"] == np.sum(named == taught)
-                and sums["top5"] == np.sum(before < 5)
-                and np.array_equal(counts.correct, np.bincount(labels[named == labels], minlength=CLASSES))
-                and np.array_equal(counts.total, np.bincount(labels, minlength=CLASSES))
-                and np.array_equal(matrix, expected)
-                and np.abs(sums["bins"]["count"] - total).sum() <= 2 * at_edge
-                and np.abs(sums["bins"]["correct"] - right).sum() <= 2 * at_edge
-            )
-            found.append(np.array([0.0 if same else np.inf]))
+            bins = sums["bins"]
+            off = np.abs(bins["count"] - total).sum() + np.abs(bins["correct"] - right).sum()
+            found.append(verdict(off <= 4 * at_edge and same_counts(*rows, counts, sums)))
             if not at_edge:
-                found.append(share([sums["bins"]["confidence"]], [confidence], 4 * C * ROWS * EPS))
+                found.append(share([bins["confidence"]], [confidence], 4 * C * ROWS * EPS))
     return found
+
+
+def same_counts(student, teacher, labels, counts, sums) -> bool:
+    """Right ones, all, top five, agreement and confusion."""
+    named, taught = student.argmax(axis=-1), teacher.argmax(axis=-1)
+    before = np.sum(student > student[np.arange(ROWS), labels][:, None], axis=-1)
+    matrix = metrics.confusion(jnp.asarray(named, jnp.int32), jnp.asarray(labels), CLASSES)
+    expected = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(expected, (labels, named), 1)
+    return (
+        counts.agree == sums["agree"] == np.sum(named == taught)
+        and sums["top5"] == np.sum(before < 5)
+        and np.array_equal(counts.correct, expected.diagonal())
+        and np.array_equal(counts.total, expected.sum(axis=1))
+        and np.array_equal(matrix, expected)
+    )
 
 
 def of_bias(draws: int) -> list[np.ndarray]:
-    """No b does better, none comes nearer to a share, whatever the classes that are missing."""
+    """Of the ROWS of a kind, whatever the classes that are missing."""
     random, found = np.random.default_rng(4), []
-    tuned, matched = jit(bias.label_tuned), jit(bias.share_matched)
-    adjusted, margins = jit(bias.corrected), jit(bias.margins)
     for _ in range(draws):
         logits, _, labels = labelled(random)
         for kind in range(8):
-            student, of_kind = (one[kind * ROWS :][:ROWS] for one in (logits, labels))
             missing = random.permutation(CLASSES) < random.integers(1, CLASSES)
-            wide = np.float64(student)
-            exact = wide[:, ~missing].max(axis=-1) - wide[:, missing].max(axis=-1)
-            found.append(share(margins(student, missing), exact, EPS * np.abs(exact)))
-            _, predicted = float64.turned(student, missing)
-            predict = lambda b, wide=wide, missing=missing: np.argmax(wide + np.float64(b) * missing, axis=-1)  # noqa: E731
-            b = tuned(student, of_kind, missing)
-            shifted = wide + np.float64(b) * missing
-            found.append(share(adjusted(student, missing, b), shifted, EPS * np.abs(shifted)))
-            fewest = np.sum(predicted != of_kind, axis=-1).min()
-            good = np.isfinite(b) and np.sum(predict(b) != of_kind) <= fewest
-            wanted = random.integers(ROWS + 1)
-            b = matched(student, missing, number(wanted / ROWS))
-            nearest = np.abs(missing[predicted].sum(axis=-1) - wanted).min()
-            good &= np.isfinite(b) and abs(missing[predict(b)].sum() - wanted) <= nearest
-            found.append(np.array([0.0 if good else np.inf]))
+            of_kind = slice(kind * ROWS, (kind + 1) * ROWS)
+            found += of_search(logits[of_kind], labels[of_kind], missing, int(random.integers(ROWS + 1)))
     return found
+
+
+tuned, matched = jit(bias.label_tuned), jit(bias.share_matched)
+adjusted, margins = jit(bias.corrected), jit(bias.margins)
+
+
+def of_search(logits, labels, missing, wanted: int) -> list[np.ndarray]:
+    """Margins and corrected logits; no b has fewer errors, none comes nearer to the share that is wanted."""
+    wide = np.float64(logits)
+    exact = wide[:, ~missing].max(axis=-1) - wide[:, missing].max(axis=-1)
+    found = [share(margins(logits, missing), exact, EPS * np.abs(exact))]
+    predicted = float64.turned(logits, missing)
+    fewest = np.sum(predicted != labels, axis=-1).min()
+    nearest = np.abs(missing[predicted].sum(axis=-1) - wanted).min()
+    b = tuned(logits, labels, missing)
+    shifted = wide + np.float64(b) * missing
+    found.append(share(adjusted(logits, missing, b), shifted, EPS * np.abs(shifted)))
+    found.append(verdict(np.sum(shifted.argmax(axis=-1) != labels) <= fewest))
+    shifted = wide + np.float64(matched(logits, missing, number(wanted / ROWS))) * missing
+    off = abs(missing[shifted.argmax(axis=-1)].sum() - wanted)
+    return [*found, verdict(np.isfinite(shifted).all() and off <= nearest)]
 
 
 def of_stats(draws: int) -> list[np.ndarray]:
@@ -197,9 +207,7 @@ def of_sample(values: list[float], confidence: float) -> np.ndarray:
     ours = stats.mean_interval(values, confidence)
     difference = stats.paired_difference(values, [0.0] * len(values), confidence=confidence)
     assert difference[:3] == ours[:3]
-    off = (
-        rounding / error + 64 * 2.0**-52
-    )  # of t, relatively; 64 roundings in the library's special functions
+    off = rounding / error + 64 * 2.0**-52  # of t, relatively; 64 roundings for the special functions
     half = (ours.high - ours.low) / 2
     slack = (degrees + 1) * (off + rounding / half)  # the share beyond t falls as t^-degrees at most
     beyond, p = float64.outside(half / error, degrees), float64.outside(mean / error, degrees)
