@@ -14,7 +14,7 @@ from scipy.special import betainc
 
 EPS = 2.0**-23
 C = 4
-TINY = 2.0**-126  # a probability below is 0
+TINY = 2.0**-126  # what is below is 0
 
 
 def log_softmax(x: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -37,8 +37,10 @@ def kl(student, teacher, temperature):
     value = np.sum(p * -d, axis=-1)
     bound = np.sum((np.abs(q - p) + np.abs(p * d)) * factor + (p + q) * factor**2, axis=-1)
     bound += np.sum(C * EPS * (q - p - p * d) + TINY * (1 + np.abs(d)), axis=-1)
-    scale = (temperature**2, temperature)
-    return scale[0] * value, scale[1] * (q - p), scale[0] * bound, scale[1] * ((p + q) * factor + TINY)
+    # The chain rule multiplies with T^2, where what falls below TINY is lost, then with 1/T.
+    lost = TINY * (temperature + 1 / temperature)
+    gradient, its_bound = temperature * (q - p), temperature * (p + q) * factor + lost
+    return temperature**2 * value, gradient, temperature**2 * bound, its_bound
 
 
 def cross_entropy(student, labels):
