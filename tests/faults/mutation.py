@@ -218,7 +218,7 @@ class Suite:
         path.write_bytes(mutant.applied(whole))
         found = self.status(mutant.file)
         path.write_bytes(whole)
-        # Passed; failed; not importable by the tests, or by conftest.py; without end. Else pytest did not run.
+        # Passed; failed; not importable by the tests or by conftest; without end. Else nothing was tried.
         assert found in (0, 1, 2, 4, -signal.SIGXCPU), f"{described(mutant)}: status {found}"
         return found != 0
 
