@@ -19,6 +19,7 @@ EQUIVALENT = {
     "losses.kl_at_temperature: near = ((jnp.abs(difference) <= 1)) & (teacher > 0)": EITHER_FORM,
     "losses.kl_at_temperature: near = ((difference) < 1) & (teacher > 0)": EITHER_FORM,
     "losses.kl_at_temperature: small = jnp.where(near, difference, 1.0)": "where it is not near, no term reads it",
+    "losses.combine_teachers: return groups[0][1]": "it is a group of one, and JAX takes the last where there is no second",
     "masking.epoch_order: bits = (jax.random.bits(key, mask.shape, jnp.uint32) << 1)": NO_NUMBER,
     "masking.epoch_order: bits = jax.random.bits(key, mask.shape, jnp.uint32) >> 0": NO_NUMBER,
     "masking.epoch_order: shuffled = jnp.argsort(jnp.where(mask, bits, jnp.uint32(4294967294)))": NO_NUMBER,
