@@ -56,7 +56,8 @@ def test_each_flag_is_listed_in_one_group_or_refused(launch, texts):
             outcome = launch(name, *(f"--{flag}{words.get(flag, '=1')}" for flag in others))
             assert outcome.status == 2 and outcome.out == "", outcome
             assert outcome.err.startswith("error: a flag that means nothing here: ")
-            assert set(re.findall(r"--(\w+)", outcome.err)) == others
+            named = re.findall(r"--(\w+)(?=[,=\s])", outcome.err)  # a long list is cut in its middle
+            assert len(named) > min(9, len(others) - 1) and set(named) <= others
         everywhere |= set(defined)
     grouped = " ".join(usage.GROUPS.values()).split()
     assert len(grouped) == len(set(grouped)) and set(grouped) == everywhere
