@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.children import Children, Ended
-from tests.faults.killed import COMMANDS, PROMISE, Whole, differences
+from tests.faults.killed import COMMANDS, Whole, differences
 from tests.faults.tried import Tried
 
 REFUSED = r"error: --out=run is in use: expected a folder that no other process writes; given one that "
@@ -50,8 +50,8 @@ def held(whole: Whole, name: str, steps: Iterable[int | str], goes_on: bool) -> 
         failures += [f"step {step}: {', '.join(wrong)}"] if wrong else []
     then = "goes on" if goes_on else "is killed, and the second is run again"
     what = f"`{name}` on a folder in which another one is at work, which then {then}"
-    promise = f"the second is refused, the process named; {'the first' if goes_on else 'then'}, {PROMISE}"
-    promise = promise.replace("the same command, run again, ", "it ")
+    who = "the first" if goes_on else "the second then"
+    promise = f"the second is refused, the process named; {who} ends with the undisturbed outcome to the bit"
     return Tried(what, times, times - len(failures), promise, tuple(failures))
 
 
