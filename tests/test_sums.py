@@ -23,7 +23,7 @@ def folder(tmp_path):
     results.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.6, 0.7])
     results.write_results(tmp_path, rows + accuracies(SOFT, [0.6, 0.6, 0.7], "test_tuned"))
-    results.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, 3.25, 2, 0.25)])
+    results.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, 3.25, 2, 0.5)])
     one = np.zeros(1, np.int32)
     examples.write(tmp_path, examples.Examples(np.zeros((1, 2, 2, 1), np.uint8), *[one] * 4, SOFT, 0, "none"))
     results.seal(tmp_path)
