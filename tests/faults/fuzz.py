@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import jax
 import numpy as np
 
 from experiments import common, compression, outcome, report, tables, teachers
@@ -57,7 +58,9 @@ def _heard(event: str, arguments: tuple) -> None:
         path, flags = Path(os.path.realpath(os.fsdecode(arguments[0]))), arguments[2] or 0
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         beside = path.is_relative_to(given.parent) and not path.is_relative_to(given)
-        if beside or (writes and "__pycache__" not in path.parts and path != Path(os.devnull)):
+        compiled = jax.config.jax_compilation_cache_dir  # what is compiled on the way is kept there
+        of_python = "__pycache__" in path.parts or path == Path(os.devnull)
+        if beside or (writes and not of_python and not (compiled and path.is_relative_to(compiled))):
             seen.append(f"opened {path}")
     if event in ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree"):
         seen.append(f"{event} {arguments[0]}")
