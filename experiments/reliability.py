@@ -22,5 +22,5 @@ def table(folder: Path) -> str:
     where += f"; {minutes:.0f} min:"
     shown = markdown(["what was done", "times", "held", "what happened"], rows)
     failures = [f"- {failure}" for part in parts for row in part["rows"] for failure in row["failures"]]
-    lines = ["", "What did not hold, and why:", "", *failures] if failures else []
+    lines = ["", "What was left out, or did not hold, and why:", "", *failures] if failures else []
     return "\n".join([where, "", shown, *lines])

@@ -28,6 +28,7 @@ def test_spread():
     assert measures.spread([3.0, 1.0, 2.0, 10.0]) == {"median": 2.5, "low": 1.0, "high": 10.0}
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes(tmp_path):
     """One small row; the rivals' part where PyTorch is installed."""
     command = [sys.executable, "-P", "-m", "experiments.benchmark", "--workloads=mlp-30-30", "--runs=2"]

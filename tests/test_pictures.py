@@ -64,6 +64,7 @@ def convolutions(network):
     return [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
 
 
+@pytest.mark.slow
 @needs_torch
 def test_rivals_in_processes_of_their_own():
     with pictures.several_processes(pictures.MODELS[0], 2) as together:

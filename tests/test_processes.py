@@ -83,6 +83,7 @@ def test_two_processes_write_what_one_writes(words, alone, tmp_path):
     assert again.returncode == 0 and "is complete; the report is written again" in again.stdout
 
 
+@pytest.mark.slow
 def test_one_that_dies_ends_the_others_and_other_numbers_go_on(words, alone, tmp_path):
     """Process 1 of 2 is killed after a checkpoint; one process goes on, is stopped, and three end it."""
     folder = tmp_path / "run"
@@ -143,6 +144,7 @@ def test_when_the_watcher_is_killed_its_processes_end(words, tmp_path):
     assert newest(tmp_path / "run") < 40
 
 
+@pytest.mark.slow
 def test_each_process_has_its_share_of_the_cores(words, tmp_path):
     """Without conftest's simulated devices: as many devices of each as it has cores of its own."""
     environment = {name: value for name, value in ENVIRONMENT.items() if name != "XLA_FLAGS"}

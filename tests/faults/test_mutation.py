@@ -2,6 +2,8 @@
 
 import ast
 
+import pytest
+
 from tests.faults import mutation
 from tests.faults.equivalent import EQUIVALENT
 
@@ -27,6 +29,7 @@ def test_each_line_that_computes_is_broken_and_always_in_the_same_way():
     assert len(set(lines)) == len(lines) == 6
 
 
+@pytest.mark.slow
 def test_a_change_that_matters_is_caught_and_one_that_does_not_survives():
     wrong = next(one for one in mutation.mutants("stats") if "confidence * 2" in mutation.described(one))
     nothing = wrong._replace(begin=0, end=0, after="")
