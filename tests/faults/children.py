@@ -105,7 +105,9 @@ def serve() -> None:
         status = os.waitpid(pid, os.WUNTRACED)[1]
         stopped = stopped | {pid} if os.WIFSTOPPED(status) else stopped - {pid}
         code = os.WSTOPSIG(status) if pid in stopped else os.waitstatus_to_exitcode(status)
-        out, err, steps = (Path(f".streams/{pid}.{name}").read_text() for name in ("out", "err", "steps"))
+        files = [Path(f".streams/{pid}.{name}") for name in ("out", "err", "steps")]
+        # One that is killed at its very first moment has not opened them.
+        out, err, steps = (file.read_text() if file.exists() else "" for file in files)
         reply = (code, out, err, time.monotonic() - begun, steps.splitlines(), pid)
         print(json.dumps(dict(zip(Ended._fields, reply, strict=True))), flush=True)
     for pid in stopped:
