@@ -308,8 +308,10 @@ def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tupl
         sets += [[]] if before == "," else []
         sets[-1] += [] if found[1] == "none" else [_class_number(found[1], class_names)]
         position, before = found.end(), found[2]
-    if any(-1 in classes or len(set(classes)) < len(classes) for classes in sets):
-        raise InputError(f"--{name} names no one such class, or one twice", expected, text)
+    if any(-1 in classes for classes in sets):
+        raise InputError(f"--{name} names no one such class", expected, text)
+    if any(len(set(classes)) < len(classes) for classes in sets):
+        raise InputError(f"--{name} names a class twice", "each class of a set once", text)
     if len({frozenset(classes) for classes in sets}) < len(sets):
         raise InputError(f"--{name} names a set twice", "each set once", text)
     return [tuple(sorted(classes)) for classes in sets]

@@ -91,14 +91,15 @@ def _biases(content: Content) -> list[Section]:
 
 
 def _differences(content: Content) -> list[Section]:
-    """Of the pairs of summary.json: accuracies as trained and under the answer's correction, and, where there
-    are many settings, only against the answer's setting."""
+    """Of the pairs of summary.json: accuracies as trained and under the answer's corrections; where there are
+    many settings, only against the answer's setting."""
     setting, chosen = content.head
+    shown = {"none", chosen, *summary.label_free(setting, content.values)}
     paired = content.sums["paired"]
     few, rows = len(content.settings) <= 5, []
     for pair in paired:
         a, b, correction = pair["a"], pair["b"], pair["correction"]
-        worth = (a == b or correction in ("none", chosen)) and (few or setting in (a, b))
+        worth = (a == b or correction in shown) and (few or setting in (a, b))
         if pair["metric"] == "accuracy" and worth:
             within = [f"{correction} - none", a]
             between = [f"{a} - {b}", f"correction {correction}"]

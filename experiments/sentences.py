@@ -56,11 +56,13 @@ def answer(content: Content) -> str:
     if correction == "none":
         sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "missing"))
     else:
-        sentence += f", and {share(name, correction, 'missing')} with its {HOW[correction]} ({correction})"
+        ways = summary.label_free(name, values) or [correction]
+        for way in ways:
+            sentence += f", {share(name, way, 'missing')} with its {HOW[way]} ({way})"
         sentence += _without_teacher(
             content,
             name,
-            lambda plain: f"{share(plain, 'none', 'missing')} and {share(plain, correction, 'missing')}",
+            lambda plain: ", ".join(share(plain, way, "missing") for way in ("none", *ways)),
         )
     return f"{sentence}; {summary.units_of(config)}."
 

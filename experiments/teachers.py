@@ -158,6 +158,8 @@ def _check_data(folder: Path, metadata: dict, dataset: Dataset) -> None:
     if data["fingerprint"] != dataset.fingerprint:
         expected = f"one of {dataset.name} ({dataset.fingerprint[:12]})"
         theirs = f"{data['name']} ({data['fingerprint'][:12]})"
+        if data["name"] == dataset.name:
+            theirs += ": the data have changed since, or came from elsewhere; train a teacher on them"
         other = f"; --data_set={data['name']} is the teacher's" if data["name"] != dataset.name else ""
         raise InputError("teacher of another data set", expected, theirs + other)
     if data["num_classes"] != dataset.num_classes:

@@ -175,7 +175,7 @@ def _load_folder(
 
 def _unknown(name: str, root: Path) -> InputError:
     """The error that names the nearest names there are."""
-    if os.sep in name:
+    if os.sep in name or os.path.isdir(name):
         there = os.path.isdir(os.path.expanduser(name))
         given = "a folder without them" if there else f"no such folder{nearest.path(name)}"
         wrong = f"data set {name!r} cannot be read"
@@ -248,7 +248,7 @@ def _count_classes(name: str, train_labels: np.ndarray) -> int:
     # Compared with the labels present, so that a label of 2**62 allocates nothing.
     gaps = np.flatnonzero(present != np.arange(len(present)))
     expected = f"an example of each class 0..{present[-1]}"
-    given = f"none of class {gaps[0]}" if len(gaps) else ""
+    given = f"none of class {gaps[0]}{' (labels count from 0)' if gaps[0] == 0 else ''}" if len(gaps) else ""
     _require(not len(gaps), f"{name}: a class has no training example", expected, given)
     return len(present)
 

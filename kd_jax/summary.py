@@ -31,6 +31,13 @@ def units_of(config: dict[str, Any]) -> str:
     return f"{words} of {teachers} teachers" if teachers > 1 else words
 
 
+def unit_of(config: dict[str, Any]) -> str:
+    """What n counts, as " teachers", where these are fewer than the seeds; nothing where it is seeds."""
+    seeds = {run["seed"] for run in config["runs"]}
+    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
+    return " teachers" if 1 < len(teachers) < len(seeds) else ""
+
+
 def teachers_of(config: dict[str, Any]) -> dict[tuple[str, int], int | None]:
     """(setting, seed) -> the seed of the teacher that this run learnt from."""
     return {(run["setting"], run["seed"]): run["teacher_seed"] for run in config["runs"]}
@@ -120,6 +127,12 @@ def preferred_correction(setting: str, values: Values) -> str:
     where it has no such."""
     found = corrections_of(setting, values)
     return next((c for c in LABEL_FREE_FIRST if c in found), "none")
+
+
+def label_free(setting: str, values: Values) -> list[str]:
+    """The setting's corrections that need no label, those that need the least else first."""
+    found = corrections_of(setting, values)
+    return [c for c in LABEL_FREE_FIRST if c in found and c != "validation_tuned"]
 
 
 def best_setting(settings: list[dict[str, Any]], values: Values) -> str:

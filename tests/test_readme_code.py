@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import tables
-from kd_jax import results
+from experiments import report, tables
+from kd_jax import data, results
 from tests.test_report import SETTINGS, SOFT, toy_curve, toy_history, toy_rows, write_run
 
 BLOCKS = re.findall(r"```python\n(.*?)```", tables.README.read_text(), re.DOTALL)
-FIGURE, LIBRARY = (next(block for block in BLOCKS if f"import {word}" in block) for word in ("pandas", "jax"))
+OWN, FIGURE, SCATTER, LIBRARY = (
+    next(block for block in BLOCKS if sign in block) for sign in ("np.savez", "history.csv", "scatter", "jax")
+)
 
 
 @pytest.fixture
@@ -23,7 +25,32 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_block_is_run():
-    assert set(BLOCKS) == {FIGURE, LIBRARY}
+    assert set(BLOCKS) == {OWN, FIGURE, SCATTER, LIBRARY}
+
+
+def test_an_npz_of_ones_own_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, labels = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2), np.array([0, 1, 2, 2, 1, 0])
+    parts = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    exec(OWN, {"np": np, **parts})
+    found = data.load("mine.npz")
+    assert (
+        found.class_names == ("circle", "square", "cross") and found.train_labels.tolist() == labels.tolist()
+    )
+
+
+def test_summary_makes_a_figure_against_the_temperature(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.chdir(tmp_path)
+    settings = [setting | {"temperature": 4.0 * (setting["name"] == SOFT)} for setting in SETTINGS]
+    rows = [
+        row._replace(correction=row.correction.replace("test_tuned", "prior_matched")) for row in toy_rows()
+    ]
+    report.build(write_run(tmp_path / "runs" / "quickstart", settings, rows))
+    names: dict = {}
+    exec(SCATTER, names)
+    assert (tmp_path / "temperatures.pdf").read_bytes().startswith(b"%PDF")
+    assert len(names["found"]) and set(names["found"].setting) == {SOFT}
 
 
 def test_three_lines_make_a_figure(folder, tmp_path, monkeypatch):

@@ -226,12 +226,14 @@ def same_twice(times: int) -> Tried:
     wrong = []
     with tempfile.TemporaryDirectory() as name:
         for turn in range(times + 1):
-            command = [sys.executable, "-P", "-m", "experiments.distill", *SWEEP, f"--out={name}/{turn}"]
+            folder = Path(name) / str(turn)
+            folder.mkdir()
+            command = [sys.executable, "-P", "-m", "experiments.distill", *SWEEP, "--out=run"]
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            subprocess.run(command, check=True, capture_output=True, env=environment, timeout=600)
-            if found := differences(Path(name) / "0", Path(name) / str(turn)):
+            subprocess.run(command, check=True, capture_output=True, cwd=folder, env=environment, timeout=600)
+            if found := differences(Path(name) / "0" / "run", folder / "run"):
                 wrong.append(f"time {turn}: {', '.join(found)}")
-    outcome = "every csv, the summary and every weight equal to the bit"
+    outcome = "every file of figures and every weight equal to the bit"
     return Tried("the same sweep again in another process", times, times - len(wrong), outcome, tuple(wrong))
 
 
