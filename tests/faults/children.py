@@ -66,8 +66,8 @@ class Children:
         """Runs experiments.`name` with these flags until it ends or stops.
 
         where: step=n (from 1) or words of a step, signal="SIGKILL" or "SIGSTOP": sent just before the n-th
-        or the first that has these words; after=seconds: SIGKILL then; draw=True: figures are rendered, else
-        their files are empty.
+        or the first that has these words; after=seconds: SIGKILL, or the signal, then; draw=True: figures are
+        rendered, else their files are empty.
         """
         return self._ask({"name": name, "words": list(map(str, words)), **where})
 
@@ -101,7 +101,7 @@ def serve() -> None:
                 run(request)
         if "after" in request:
             time.sleep(request["after"])
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.Signals[request.get("signal", "SIGKILL")])
         status = os.waitpid(pid, os.WUNTRACED)[1]
         stopped = stopped | {pid} if os.WIFSTOPPED(status) else stopped - {pid}
         code = os.WSTOPSIG(status) if pid in stopped else os.waitstatus_to_exitcode(status)

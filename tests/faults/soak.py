@@ -1,5 +1,6 @@
 """Much of it: a sweep of a thousand runs in memory that does not grow, and many starts that leave nothing."""
 
+import contextlib
 import math
 import os
 import random
@@ -12,10 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.faults.children import Children
 from tests.faults.tried import Tried
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--data_set=digits", "--loss=labels", "--model=mlp-16", "--batch_size=256", "--checkpoint_every=1"]
+STOPPED = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # the last in its first moments
 GROWTH = 1.1  # of memory from the first quarter of the epochs to the last; each epoch adds to the history
 
 
@@ -66,43 +69,37 @@ def _ends(memory: dict[int, int], epochs: int) -> tuple[dict[int, int], dict[int
     return early, {epoch: held for epoch, held in memory.items() if epoch > 3 * epochs / 4}
 
 
-def strays(folder: Path, group: int) -> list[str]:
-    """What a process that has ended left behind: others of its group, locks, half-written files."""
+def strays(folder: Path, known: set[int]) -> list[str]:
+    """What those that worked in a folder left: processes but the known ones, locks, half-written files."""
     found = [
         str(path.relative_to(folder))
         for path in folder.rglob("*")
         if path.name == ".lock" or path.name.endswith((".tmp", ".incomplete")) or "-tmp" in path.name
     ]
-    try:
-        os.killpg(group, 0)
-        found.append("a process")
-    except ProcessLookupError:
-        pass
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if (process / "cwd").resolve() == folder.resolve() and int(process.name) not in known:
+                found.append(f"process {process.name}")
     return found
 
 
 def starts(folder: Path, times: int, seed: int = 0) -> Tried:
-    """Started, and stopped at moments of a whole run: by SIGTERM, by Ctrl-C, or not at all."""
-    draw = random.Random(seed)
-    words = "--seeds=2", "--epochs=6"
-    for turn in range(2):  # the first fills the compilation cache, the second is timed
-        begun = time.monotonic()
-        start(folder / f"whole_{turn}", *words).communicate()
-    length, failures = time.monotonic() - begun, []
-    for number in range(times):
-        out = folder / f"run_{number // 4}"  # so most starts continue what another began
-        process = start(out, *words)
-        request = draw.choice([signal.SIGTERM, signal.SIGINT, None])
-        try:
-            process.wait(draw.uniform(0, length) if request else None)
-        except subprocess.TimeoutExpired:
-            process.send_signal(request)
-        error = process.communicate()[1].decode()
-        wrong = strays(folder, process.pid)
-        if process.returncode not in (0, 128 + signal.SIGTERM, 128 + signal.SIGINT):
-            # Before Python can hear a signal, that signal ends it.
-            wrong += [f"status {process.returncode}: {error[-300:]}"] * (process.returncode not in (-15, -2))
-        failures += [f"start {number}, {request}: {', '.join(wrong)}"] if wrong else []
+    """Started and stopped at moments of a whole run: by SIGTERM, by Ctrl-C, or not at all."""
+    draw, failures = random.Random(seed), []
+    words = *SMALL, "--seeds=2", "--epochs=6"
+    with Children(folder) as children:
+        known = {children.process.pid, os.getpid()}
+        for turn in range(2):  # the first fills the compilation cache, the second is timed
+            length = children("distill", *words, f"--out=whole_{turn}").seconds
+        for number in range(times):
+            request = draw.choice(["SIGTERM", "SIGINT", None])
+            where = {"after": draw.uniform(0, length), "signal": request} if request else {}
+            # Four share a folder, so most starts continue what another began.
+            ended = children("distill", *words, f"--out=run_{number // 4}", **where)
+            wrong = strays(folder, known)
+            if ended.status not in STOPPED and not ended.err.endswith("KeyboardInterrupt\n"):
+                wrong.append(f"status {ended.status}: {ended.err[-300:]}")
+            failures += [f"start {number}, {request}: {', '.join(wrong)}"] if wrong else []
     what = "`distill` started, and stopped by SIGTERM, by Ctrl-C, or left to its end"
     outcome = "no process, no lock and no half-written file is left"
     return Tried(what, times, times - len(failures), outcome, tuple(failures))
@@ -110,4 +107,6 @@ def starts(folder: Path, times: int, seed: int = 0) -> Tried:
 
 def campaign() -> list[Tried]:
     with tempfile.TemporaryDirectory() as name:
-        return [long_sweep(Path(name), 1000, 60), starts(Path(name), 200)]
+        long = long_sweep(Path(name), 1000, 60)
+    with tempfile.TemporaryDirectory() as name:
+        return [long, starts(Path(name), 200)]

@@ -7,17 +7,16 @@ from tests.faults import soak
 
 
 def test_what_is_left_behind_is_found(tmp_path):
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True
-    )
+    waiting = [sys.executable, "-c", "input()"]
+    sleeper = subprocess.Popen(waiting, stdin=subprocess.PIPE, cwd=tmp_path)
     for name in (".lock", ".results.csv.7.tmp", "results.csv"):
         (tmp_path / name).write_text("")
     (tmp_path / ".students.incomplete").mkdir()
-    assert sorted(soak.strays(tmp_path, sleeper.pid)) == [
-        ".lock", ".results.csv.7.tmp", ".students.incomplete", "a process",
-    ]  # fmt: skip
+    left = [".lock", ".results.csv.7.tmp", ".students.incomplete"]
+    assert sorted(soak.strays(tmp_path, set())) == [*left, f"process {sleeper.pid}"]
+    assert sorted(soak.strays(tmp_path, {sleeper.pid})) == left
     sleeper.communicate(b"\n")
-    assert "a process" not in soak.strays(tmp_path, sleeper.pid)
+    assert sorted(soak.strays(tmp_path, set())) == left
 
 
 def test_memory_of_the_first_and_the_last_quarter():
