@@ -99,7 +99,8 @@ def _differences(content: Content) -> list[Section]:
     few, rows = len(content.settings) <= 5, []
     for pair in paired:
         a, b, correction = pair["a"], pair["b"], pair["correction"]
-        worth = (a == b or correction in shown) and (few or setting in (a, b))
+        corrected = a == b and correction in shown and pair["class"] == "missing"
+        worth = corrected or ((a == b or correction in shown) and (few or setting in (a, b)))
         if pair["metric"] == "accuracy" and worth:
             within = [f"{correction} - none", a]
             between = [f"{a} - {b}", f"correction {correction}"]

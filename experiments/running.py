@@ -27,6 +27,7 @@ from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 FLAGS = flags.FLAGS
 
 LOCK = ".lock"
+MOST_NAMED = 6  # of what differs from the run that a folder holds
 
 NO_TIME = {"run_seconds": 0.0, "training_seconds": 0.0, "examples": 0}
 _counted = [time.monotonic()]  # up to when config.json has counted this process's time
@@ -75,7 +76,7 @@ def _claim(out: Path, config: dict) -> bool:
         raise InputError("--out is taken", expected, given)
     before = results.read_config(out)
     differing = [
-        f"--{name}={now} (there {then})"
+        f"--{name}={now} (there {'not given' if then is None else then})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
         # A flag that is younger than the run has not changed where it has its default.
         for now in [config["flags"].get(name)]
@@ -94,7 +95,8 @@ def _claim(out: Path, config: dict) -> bool:
         differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
     if differing:
         expected = "a new folder, or the same flags"
-        raise InputError(f"--out={out} holds another run", expected, ", ".join(differing))
+        more = f" and {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""
+        raise InputError(f"--out={out} holds another run", expected, ", ".join(differing[:MOST_NAMED]) + more)
     _lock(out)
     return True
 

@@ -78,7 +78,7 @@ def _without_teacher(content: Content, name: str, share: Callable[[str], str]) -
         if setting.get("alpha") == 0
         and all(setting.get(key) == settings[name].get(key) for key in ("missing", "left"))
     ]
-    return f", without a teacher {share(plain[0])}" if plain else ""
+    return f"; a student without a teacher {share(plain[0])}" if plain else ""
 
 
 def _its_teacher(config: dict[str, Any]) -> str:

@@ -74,6 +74,8 @@ def load(
         if loader is None and folders.is_image_folder(name):
             return _load_folder(name, cache_dir, image_size, skip_unreadable, progress)
         for option, given in (("image_size", image_size), ("skip_unreadable", skip_unreadable)):
+            if given and loader is None and (os.sep in name or os.path.isdir(name)):
+                raise _unknown(name, Path())  # its path is wrong, not the option
             wrong = f"--{option} is for image folders"
             _require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
         if loader is None:

@@ -54,7 +54,7 @@ class Launcher:
 
     def __init__(self, folder: Path):
         # Compiling is most of the time.
-        quick = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=0"
+        quick = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
         environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick}
         command = [sys.executable, "-P", __file__]
         pipe = subprocess.PIPE

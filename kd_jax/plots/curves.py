@@ -51,7 +51,8 @@ def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any
         for axes, metric in zip(grid.ravel(), metrics, strict=False):
             for name in [s for s in settings if s not in coloured and (s, metric) in curves]:
                 epoch, mean, _, _ = curves[name, metric].T
-                label = f"{len(settings) - len(coloured)} other settings"
+                others = [setting for setting in settings if setting not in coloured]
+                label = f"{len(others)} other settings" if len(others) > 1 else others[0]
                 axes.plot(epoch, mean, color=GREY, linewidth=0.6, label=label)
             for number, name in enumerate(coloured):
                 if (name, metric) in curves:
