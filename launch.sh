@@ -106,7 +106,7 @@ install() {
   local log=$venv.log extras="${installed:+$installed }$lacking"
   extras=${extras% }
   if [ -n "$stale" ]; then
-    echo "setting up ${venv##*/} (once; packages of about 1 GB, some minutes) ..." >&2
+    echo "setting up ${venv##*/} (once; packages of about 1 GB, some silent minutes) ..." >&2
     rm -rf "$venv"
     hash -r # python3 may have been the one just removed, by an activated .venv
     find_python

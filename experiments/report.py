@@ -35,10 +35,10 @@ flags.DEFINE_float(
     "reach",
     None,
     "Accuracy in % of which the report says how soon it is reached (default: 90 % of the best setting's).",
-    lower_bound=0,
+    lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )
-flags.register_validator("reach", lambda reach: reach is None or reach > 0)  # which nan is not
+flags.register_validator("reach", lambda reach: reach is None or reach >= 1)  # which nan is not
 
 WIDTH = 110  # columns of the terminal table
 MOST_SETTINGS, MOST_CLASSES = 12, 10

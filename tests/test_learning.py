@@ -183,7 +183,7 @@ def test_a_run_without_history_has_no_such_section(tmp_path):
     assert sections.section([], config_of(CURVES), 40.0) == []
 
 
-@pytest.mark.parametrize("given", ["40", "0", "101", "-3", "nan", "much"])
+@pytest.mark.parametrize("given", ["40", "0.8", "101", "-3", "nan", "much"])
 def test_the_command(folder, given):
     command = [sys.executable, "-m", "experiments.report", f"--reach={given}", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
