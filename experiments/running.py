@@ -27,7 +27,7 @@ from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 FLAGS = flags.FLAGS
 
 LOCK = ".lock"
-MOST_NAMED = 6  # of what differs from the run that a folder holds
+MOST_NAMED = 4  # of what differs from the run that a folder holds
 
 NO_TIME = {"run_seconds": 0.0, "training_seconds": 0.0, "examples": 0}
 _counted = [time.monotonic()]  # up to when config.json has counted this process's time

@@ -226,7 +226,7 @@ def _decode_all(
         try:
             pixels = _read(root / path, image_size)
         except Exception as error:  # A malformed file may raise nearly anything.
-            return one_line(error)
+            return one_line(error).replace(f" {str(root / path)!r}", "")  # it is named beside its reason
         if pixels.shape != shape:
             sizes = (f"{w} x {h} ({_text(p)})" for (h, w, _), p in ((shape, first), (pixels.shape, path)))
             raise InputError(f"{root} has images of several sizes", "--image_size", " and ".join(sizes))

@@ -18,7 +18,7 @@ Variables = dict[str, Any]
 """A model's arrays as Flax collections: {"params": ...}, and {"batch_stats": ...} where it has state."""
 
 
-LONGEST = 480  # characters of a part of an error's line
+LONGEST = 240  # characters of a part of an error's line
 
 
 class InputError(ValueError):
@@ -26,12 +26,12 @@ class InputError(ValueError):
     from a file may be of any length, and its middle is left out."""
 
     def __init__(self, wrong: str, expected: str, given: object):
-        wrong, expected, given = _short(wrong), _short(expected), _short(str(given))
+        wrong, expected, given = _short(wrong), _short(expected, 2 * LONGEST), _short(str(given))
         super().__init__(f"{wrong}: expected {expected}; given {given}")
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 60]}...{text[-57:]}"
+def _short(text: str, most: int = LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 60]}...{text[-57:]}"
 
 
 class Table(flax.struct.PyTreeNode):
