@@ -708,6 +708,7 @@ def test_runs_differ_and_no_student_is_its_teachers_twin(teacher, sweep):
 # --- 2. real MNIST --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mnist_end_to_end(launch, home, mnist):
     shared = ["--data_set=mnist", "--validation_fraction=0.1", "--epochs=1", "--model=mlp-32"]
     shared += ["--batch_size=256"]

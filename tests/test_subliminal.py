@@ -264,6 +264,7 @@ def test_every_setting_has_its_rows(outcome):
     assert (outcome / "report.md").is_file() and not (outcome / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_killed_when_all_is_trained_it_ends_the_same(outcome, tmp_path):
     words = [*COMMON, f"--out={tmp_path / 'run'}", *WORDS]
     with Launcher(tmp_path) as launcher:
