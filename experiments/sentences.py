@@ -57,12 +57,12 @@ def answer(content: Content) -> str:
         sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "missing"))
     else:
         ways = summary.label_free(name, values) or [correction]
-        for way in ways:
-            sentence += f", {share(name, way, 'missing')} with its {HOW[way]} ({way})"
+        corrected = [f"{share(name, way, 'missing')} with its {HOW[way]} ({way})" for way in ways]
+        sentence += f", {' and '.join(corrected)}"
         sentence += _without_teacher(
             content,
             name,
-            lambda plain: ", ".join(share(plain, way, "missing") for way in ("none", *ways)),
+            lambda plain: " and ".join(share(plain, way, "missing") for way in ("none", *ways)),
         )
     return f"{sentence}; {summary.units_of(config)}."
 
@@ -78,7 +78,7 @@ def _without_teacher(content: Content, name: str, share: Callable[[str], str]) -
         if setting.get("alpha") == 0
         and all(setting.get(key) == settings[name].get(key) for key in ("missing", "left"))
     ]
-    return f"; a student without a teacher {share(plain[0])}" if plain else ""
+    return f"; a student without a teacher gets {share(plain[0])}" if plain else ""
 
 
 def _its_teacher(config: dict[str, Any]) -> str:

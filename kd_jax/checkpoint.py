@@ -62,8 +62,6 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     Returns: the sha256 of the manifest, which stands for the whole checkpoint. Errors: OSError, as where the
         disk is full; then there is no folder `path`.
     """
-    from orbax.checkpoint import v1 as ocp
-
     path = Path(path).absolute()
     if path.exists():
         raise InputError("checkpoint folder is taken", "a path that does not exist", path)
@@ -75,16 +73,27 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
         temporary.mkdir(parents=True)
     _everyone(f"{path} begun")
     try:
-        ocp.save(temporary / "arrays", arrays)
+        _save_arrays(temporary / "arrays", arrays)
+        if first:
+            _seal_folder(temporary, metadata)
+            os.replace(temporary, path)
+    except BaseException:  # Ctrl-C too
+        if first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _everyone(f"{path} written")
+    return read_manifest(path)[1]
+
+
+def _save_arrays(path: Path, arrays: dict) -> None:
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        ocp.save(path, arrays)
     except ValueError as error:  # what TensorStore makes of an error of the disk
         if not (code := re.search(r"\[os_error_code='(\d+)'\]", str(error))):
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-    if first:
-        _seal_folder(temporary, metadata)
-        os.replace(temporary, path)
-    _everyone(f"{path} written")
-    return read_manifest(path)[1]
 
 
 def _require_room(path: Path, arrays: dict) -> None:

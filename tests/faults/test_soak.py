@@ -1,9 +1,13 @@
 """What the long version looks for is found; it itself takes minutes, and is not for the suite."""
 
+import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.faults import soak
+from tests.faults.killed import COMMANDS
 
 
 def test_what_is_left_behind_is_found(tmp_path):
@@ -17,6 +21,17 @@ def test_what_is_left_behind_is_found(tmp_path):
     assert sorted(soak.strays(tmp_path, {sleeper.pid})) == left
     sleeper.communicate(b"\n")
     assert sorted(soak.strays(tmp_path, set())) == left
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("step", ["run/history.csv", ".teachers.incomplete/arrays"])
+def test_stopped_after_its_training_it_gives_back_what_it_holds(fresh, step, number):
+    """While an outcome is written: by then no segment is there to be finished."""
+    ended = fresh.children("train_teacher", *COMMANDS["train_teacher"], step=step, signal=number)
+    assert ended.status == 128 + signal.Signals[number]
+    assert ended.err == "interrupted; the same command continues from the last checkpoint\n"
+    assert soak.strays(fresh.folder / "run", set()) == []
+    assert fresh.wrong("train_teacher") == []
 
 
 def test_memory_of_the_first_and_the_last_quarter():
