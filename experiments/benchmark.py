@@ -18,7 +18,7 @@ import jax
 from absl import flags
 
 from experiments import common, measures, pictures
-from kd_jax import nearest, results
+from kd_jax import nearest, run_files
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -198,7 +198,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages))
     if out:
         file = out / f"{content['platform']}.json"
-        results.write_file(file, results.to_json(content))
+        run_files.write(file, run_files.to_json(content))
         print(f"Wrote {file}")
 
 

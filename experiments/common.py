@@ -23,7 +23,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from experiments import processes, progress, usage
-from kd_jax import data, models, nearest, optim, results, train
+from kd_jax import data, models, nearest, optim, run_config, train
 from kd_jax.models.normalized import IMAGENET, channel_statistics
 from kd_jax.train import Config
 from kd_jax.types import InputError, LossFn, Table
@@ -477,7 +477,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
-        "format": results.FORMAT,
+        "format": run_config.FORMAT,
         "experiment": experiment,
         "command": command(),
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},

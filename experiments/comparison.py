@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from experiments import common, outcome, page, places, sentences
 from experiments.markdown import Grid, Section, aligned, lines_of, plain
 from experiments.outcome import Content
-from kd_jax import results, stats, summary
+from kd_jax import run_files, stats, summary
 from kd_jax.types import InputError
 
 FILE = "comparison.json"
@@ -67,7 +67,7 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
     )
     folders = [{"name": name, "folder": word} for name, word in zip(runs, words, strict=True)]
     content = {"format": 1, "command": common.command(), "runs": folders, "paired": list(map(_entry, pairs))}
-    files = {FILE: results.to_json(content), "report.md": "\n".join(lines).encode(), "report.html": html}
+    files = {FILE: run_files.to_json(content), "report.md": "\n".join(lines).encode(), "report.html": html}
     text = f"{_terminal(answers, runs, pairs)}\nReport: {out / 'report.html'}"
     return {out / name: file for name, file in files.items()}, text
 

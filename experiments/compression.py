@@ -21,7 +21,7 @@ from absl import flags
 
 from experiments import common, measures, places
 from experiments.markdown import show, tabulate
-from kd_jax import checkpoint, costs, models, results, summary
+from kd_jax import checkpoint, costs, models, results, run_config, run_files, summary
 from kd_jax.stats import Interval
 from kd_jax.types import InputError, Variables
 
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
 
 def read(folder: Path) -> Candidate:
     """What is on disk of a run. Errors: InputError that names the file that is missing or damaged."""
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     sums = summary.summarise(results.read_results(folder, config), config)
     settings: dict[str, dict[str, dict[str, Any]]] = {setting["name"]: {} for setting in config["settings"]}
     for entry in sums["results"]:
@@ -217,9 +217,9 @@ def write(out: Path, content: dict[str, Any], text: str) -> None:
         milliseconds = [row["latency_ms"][str(size)]["median"] for size in (1, content["batch_size"])]
         points.append((label, _interval(row["results"]["accuracy"]), row["bytes"] / 1e6, *milliseconds))
     drawn = plots.render(plots.compression(points, content["batch_size"]))
-    files = {"json": results.to_json(content), "md": text.encode()} | drawn
+    files = {"json": run_files.to_json(content), "md": text.encode()} | drawn
     for kind, file in files.items():
-        results.write_file(out / f"compression.{kind}", file)
+        run_files.write(out / f"compression.{kind}", file)
     print(f"Wrote {out / 'compression.md'}, .json, .png and .svg")
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from experiments.markdown import plain, show, tabulate
 from experiments.rows import Ours, Row, Table
 from experiments.studies import TABLES
-from kd_jax import results, summary
+from kd_jax import run_config, summary
 
 STUDIES = {
     "quickstart": "Quickstart: handwritten digits, in a minute",
@@ -175,7 +175,7 @@ def _published(cell: str | Ours) -> bool:
 
 def of_summary(folder: Path) -> list[str]:
     """The settings of a run that no table of studies.py shows: accuracies in %."""
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     values = summary.lookup(json.loads((folder / "summary.json").read_text()))
     missing = any(setting["missing"] for setting in config["settings"])
     rows = []

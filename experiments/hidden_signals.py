@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.markdown import Grid, Section, show, tabulate
-from kd_jax import curves, results, summary
+from kd_jax import curves, results, run_config, run_files, summary
 from kd_jax.results import RANDOM
 from kd_jax.stats import Interval
 
@@ -48,7 +48,7 @@ TRACKED = (
 
 def last_layer(folder: Path) -> str:
     """The table of a run's last hidden layer, which stands first in the file."""
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     rows = results.read_representation(folder, config)
     return "\n".join(tabulate(*_table(rows, rows[0].layer, config))).strip()
 
@@ -73,7 +73,7 @@ def section(folder: Path, run: results.Run, values: summary.Values) -> list[Sect
     """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
     blocks = _channel(run.config, values) + _tracked(run, values)
     figure = ""
-    if results.read_file(folder / "representation.csv") is not None:
+    if run_files.read(folder / "representation.csv") is not None:
         rows = results.read_representation(folder, run.config)
         blocks.append(EXPLAINED)
         for layer in dict.fromkeys(row.layer for row in rows):

@@ -25,7 +25,7 @@ from experiments.sentences import (
     table_notes,
     used_corrections,
 )
-from kd_jax import results, summary
+from kd_jax import run_files, summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -73,7 +73,7 @@ def build(run_dir: str | Path) -> str:
 
 def _write(files: dict[Path, bytes]) -> None:
     for path, content in files.items():
-        results.write_file(path, content)
+        run_files.write(path, content)
 
 
 def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
@@ -84,7 +84,7 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
         for name, kinds in figures.items()
         for kind, drawn in kinds.items()
     }
-    files[folder / "summary.json"] = results.to_json(content.sums)
+    files[folder / "summary.json"] = run_files.to_json(content.sums)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, sections, list(figures)).encode()
     files[folder / "report.html"] = page.render(folder, content, sections)
     soon = learning.section(content.run.history, content.run.config, level) if level else []

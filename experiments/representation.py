@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, hidden_signals, progress, report, teachers
-from kd_jax import analysis, checkpoint, data, models, results, sweep
+from kd_jax import analysis, checkpoint, data, models, results, run_config, run_files, sweep
 from kd_jax.data import Dataset
 from kd_jax.results import RANDOM, RepresentationRow
 from kd_jax.train import INIT
@@ -70,13 +70,13 @@ def main(argv: Sequence[str]) -> None:
         shown(number, len(study.students))
     results.write_representation(study.folder, rows)
     for kind, drawn in picture(study, last, splits["test"][1]).items():
-        results.write_file((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
+        run_files.write((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
     print(report.build(study.folder))
 
 
 def read(folder: Path) -> Study:
     """The students, and their own networks before training. Errors: InputError for what is not there."""
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     if config["experiment"] != "distill":
         raise InputError(f"{folder} holds no students", "a run of distill", config["experiment"])
     stacked, metadata = checkpoint.load(folder / "students")

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, places, processes, progress, report, tensorboard
-from kd_jax import checkpoint, ensemble, metrics, models, results, sums, sweep, tidy
+from kd_jax import checkpoint, ensemble, metrics, models, results, run_config, sums, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -66,7 +66,7 @@ def _claim(out: Path, config: dict) -> bool:
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
-            results.write_config(out, config | {"time": NO_TIME})
+            run_config.write(out, config | {"time": NO_TIME})
             common.AT_END.callback(_forget, out, made)
             return False
     except OSError as error:
@@ -74,7 +74,7 @@ def _claim(out: Path, config: dict) -> bool:
     if not (out / "config.json").is_file():
         expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
         raise InputError("--out is taken", expected, given)
-    before = results.read_config(out)
+    before = run_config.read(out)
     differing = [
         f"--{name}={now} (there {'not given' if then is None else then})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
@@ -261,22 +261,22 @@ def _load_checkpoint(path: Path, template: TrainState) -> tuple[TrainState, dict
 def _record_continuation(out: Path, description: dict, epoch: int) -> None:
     """Where another version, device or command goes on, config.json says so, and after which epoch."""
     now = {name: description[name] for name in ("versions", "device", "command")}
-    config = results.read_config(out)
+    config = run_config.read(out)
     continued = config.get("continued", [])
     last = continued[-1] if continued else config
     if any(last[name] != now[name] for name in now):
-        results.write_config(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
+        run_config.write(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
 
 
 def _count_time(out: Path, training_seconds: float = 0.0, examples: int = 0) -> None:
     """Adds to config.json the time since this was last done, and what of it was training. A run that an older
     version began has none: it would be that of its end alone."""
-    config, now = results.read_config(out), time.monotonic()
+    config, now = run_config.read(out), time.monotonic()
     more = {"run_seconds": now - _counted[0], "training_seconds": training_seconds, "examples": examples}
     _counted[0] = now
     if "time" in config:
         spent = {name: config["time"][name] + number for name, number in more.items()}
-        results.write_config(out, config | {"time": spent})
+        run_config.write(out, config | {"time": spent})
 
 
 def _announce(num_runs: int, epoch: int) -> None:

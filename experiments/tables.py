@@ -19,7 +19,7 @@ from absl import flags
 from experiments import common, gallery, hidden_signals, performance, reliability
 from experiments.rows import FIXED, FIXED_BIAS, Ours, Table
 from experiments.studies import TABLES
-from kd_jax import results, summary
+from kd_jax import results, run_config, run_files, summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -45,8 +45,8 @@ def main(argv: Sequence[str]) -> None:
     }  # all are read before one is written
     for folder, files in outcomes.items():
         write(folder.resolve().name, files)
-    results.write_file(README, fill(README.read_text()).encode())
-    results.write_file(GALLERY, gallery.page(RECIPES, RESULTS, render).encode())
+    run_files.write(README, fill(README.read_text()).encode())
+    run_files.write(GALLERY, gallery.page(RECIPES, RESULTS, render).encode())
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
@@ -54,8 +54,8 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
     Errors: InputError when it is no run folder, or a file of it is malformed.
     """
-    config = results.read_config(folder)
-    held = {name: results.read_file(folder / name) for name in SMALL}
+    config = run_config.read(folder)
+    held = {name: run_files.read(folder / name) for name in SMALL}
     files = {name: content for name, content in held.items() if content is not None}
     try:
         sums = json.loads(files.get("summary.json", b'{"results": []}'))
@@ -67,11 +67,11 @@ def outcome(folder: Path) -> dict[str, bytes]:
         sums = summary.summarise(results.read_results(folder, config), config)
         shown = list(filter(worth, sums["results"]))
     if "summary.json" in files:
-        files["summary.json"] = results.to_json(sums | {"results": shown})
+        files["summary.json"] = run_files.to_json(sums | {"results": shown})
     if (folder / "bias_curve.csv").is_file():
         rows = [row for row in results.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:
-            files[FIXED_FILE] = results.to_json(at_fixed_bias(rows, config))
+            files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, config))
     return files
 
 
@@ -87,7 +87,7 @@ def write(name: str, files: dict[str, bytes]) -> None:
     for stale in {*SMALL, FIXED_FILE} - set(files):
         (RESULTS / name / stale).unlink(missing_ok=True)
     for file, content in files.items():
-        results.write_file(RESULTS / name / file, content)
+        run_files.write(RESULTS / name / file, content)
 
 
 def at_fixed_bias(curve: Sequence[results.BiasRow], config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kd_jax import cache, results
+from kd_jax import cache, run_files
 from kd_jax.types import InputError
 
 NAME = "examples.npz"
@@ -32,13 +32,13 @@ class Examples(NamedTuple):
 def write(folder: Path, examples: Examples) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **examples._asdict())
-    results.write_file(Path(folder) / NAME, buffer.getvalue())
+    run_files.write(Path(folder) / NAME, buffer.getvalue())
 
 
 def read(folder: Path, num_classes: int) -> Examples | None:
     """None where the run has no such file. Errors: InputError that names the file when it is damaged."""
     path = Path(folder) / NAME
-    if results.read_file(path) is None and not path.exists():
+    if run_files.read(path) is None and not path.exists():
         return None
     try:
         arrays: dict[str, Any] = cache.read_npz(path, Examples._fields)

@@ -1,8 +1,8 @@
 """The run folder: its files, written atomically and read strictly (host side).
 
-This docstring is the one place where the columns are documented; `FORMAT`, which config.json and summary.json
-repeat, is their version: a column that changes its meaning raises it, one more metric does not. Each csv is
-tidy, one measurement a row, and one line of pandas:
+This docstring is the one place where the columns are documented; `run_config.FORMAT`, which config.json and
+summary.json repeat, is their version: a column that changes its meaning raises it, one more metric does not.
+Each csv is tidy, one measurement a row, and one line of pandas:
 
     pd.read_csv(folder / "results.csv", dtype={"class": str})     # bias_curve.csv: class is a number
 
@@ -89,21 +89,16 @@ Numbers are written with repr, so they read back as the same float64.
 """
 
 import csv
-import glob
 import io
-import json
 import math
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kd_jax import nearest, sums
+from kd_jax import run_config, run_files, sums
 from kd_jax.types import InputError
 
-FORMAT = 1
 TEACHER = "teacher"
 DIVERGED = "diverged"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
@@ -119,19 +114,6 @@ MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
 TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing", *TRACKED_METRICS)
-
-_CONFIG = {
-    "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
-    "data": dict, "teacher": dict | None, "settings": list, "runs": list,
-}  # fmt: skip
-_DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
-    "name": str, "fingerprint": str, "class_names": list,
-}  # fmt: skip
-_TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
-_SETTING = {"name": str, "missing": list}
-_NUMBERS = ("temperature", "alpha", "left", "learning_rate", "weight_decay", "perturb")
-"""Of a setting, where it has them; else null. All other values that make it are words or numbers too."""
-_RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 
 
 class HistoryRow(NamedTuple):
@@ -191,74 +173,33 @@ class Run(NamedTuple):
 # Writing
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes all of the file or nothing: a reader never sees half of it, and a failure leaves the old one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        for left in filter(_is_abandoned, path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
-            left.unlink(missing_ok=True)
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether a file that is half written has lost the process that its name names."""
-    pid = path.suffixes[-2].removeprefix(".")
-    try:
-        if re.fullmatch(r"[1-9]\d{0,8}", pid):
-            os.kill(int(pid), 0)  # asks, and sends nothing
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's
-        return False
-    return False
-
-
-def to_json(content: dict[str, Any]) -> bytes:
-    """Errors: ValueError for a nan or an infinity, which JSON cannot say."""
-    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Errors: InputError when the config lacks what the readers need."""
-    path = Path(folder) / "config.json"
-    _check_config(path, config)
-    write_file(path, to_json(config))
-
-
 def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
     """history.csv, whole or not at all, as all that is written here."""
-    write_file(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
+    run_files.write(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
 
 
 def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
     """results.csv."""
-    write_file(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
+    run_files.write(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
 
 
 def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
     """bias_curve.csv."""
-    write_file(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
+    run_files.write(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
 
 
 def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
     """representation.csv; where the run has sums, with its own."""
     folder, name = Path(folder), "representation.csv"
     unseal(folder, [name])  # first: killed in between, the file has no sum rather than another's
-    write_file(folder / name, _to_csv(RepresentationRow, rows))
+    run_files.write(folder / name, _to_csv(RepresentationRow, rows))
     if (folder / sums.NAME).exists():
         seal(folder, [name])
 
 
 def seal(folder: Path, names: Iterable[str] = MEASURED) -> None:
     """SHA256SUMS says from now on what these files of a run are; those that are not there it leaves out."""
-    write_file(folder / sums.NAME, sums.render(sums.read(folder) | sums.of(folder, names)))
+    run_files.write(folder / sums.NAME, sums.render(sums.read(folder) | sums.of(folder, names)))
 
 
 def unseal(folder: Path, names: Iterable[str] = (*MEASURED, "representation.csv")) -> None:
@@ -266,7 +207,7 @@ def unseal(folder: Path, names: Iterable[str] = (*MEASURED, "representation.csv"
     before = sums.read(folder)
     left = {name: digest for name, digest in before.items() if name not in names}
     if left:
-        write_file(folder / sums.NAME, sums.render(left))
+        run_files.write(folder / sums.NAME, sums.render(left))
     elif before:
         (folder / sums.NAME).unlink()
 
@@ -306,7 +247,7 @@ def read_run(folder: Path) -> Run:
     Errors: InputError that names the file, and the line where there is one, of whatever is missing, an epoch
     of a run included, malformed, unknown to config.json or given twice.
     """
-    config = read_config(folder)
+    config = run_config.read(folder)
     results = read_results(folder, config)
     corrected = any(row.correction != "none" for row in results)
     curve = read_bias_curve(folder, config) if corrected else []
@@ -314,35 +255,6 @@ def read_run(folder: Path) -> Run:
     history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
     _require_epochs(Path(folder) / "history.csv", history, config, lost)
     return Run(config, history, results, curve)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Errors: InputError when the folder is no run folder or config.json is malformed."""
-    path = Path(folder) / "config.json"
-    text = _read_text(path)
-    try:
-        config = json.loads(text, parse_int=_json_int, parse_float=_json_float, parse_constant=_json_float)
-        to_json({"config": config})
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}", "JSON", error.msg) from None
-    # A number beyond 64 bits, nan, half a surrogate pair, a thousand brackets.
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}", "JSON of sensible numbers, text and depth", error) from None
-    _check_config(path, config)
-    return config
-
-
-def _json_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"a number out of range, {text[:20]}")
-    return value
-
-
-def _json_int(text: str) -> int:
-    if abs(_json_float(text)) >= 2**63:
-        raise ValueError(f"a number out of range, {text[:20]}")
-    return int(text)
 
 
 def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
@@ -384,7 +296,7 @@ def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
     path = Path(folder) / "results.csv"
     classes = _class_indices(config)
     parsers = _parsers(config) | {
-        "setting": _one_of([*_setting_names(config), TEACHER]),
+        "setting": _one_of([*run_config.setting_names(config), TEACHER]),
         "class": _one_of(["all", "missing", "kept", *classes]),
         "metric": _one_of([*METRICS, *(f"predicted_as_{index}" for index in classes)]),
     }
@@ -400,7 +312,7 @@ def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
 def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
     """Errors: InputError that names the line."""
     parsers = _parsers(config) | {
-        "setting": _one_of([RANDOM, *_setting_names(config)]),
+        "setting": _one_of([RANDOM, *run_config.setting_names(config)]),
         "layer": str,
         "measure": _one_of(MEASURES),
         "class": _one_of(("missing", "kept")),
@@ -415,42 +327,14 @@ def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
     return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
 
 
-def _setting_names(config: dict[str, Any]) -> list[str]:
-    return [setting["name"] for setting in config["settings"]]
-
-
 def _class_indices(config: dict[str, Any]) -> list[str]:
     return [str(index) for index in range(config["data"]["num_classes"])]
-
-
-def read_file(path: Path) -> bytes | None:
-    """The content of a run folder's file; None where it is not there.
-
-    Errors: InputError where SHA256SUMS says that it was something else.
-    """
-    content = path.read_bytes() if path.is_file() else None
-    sums.check(path, content)
-    return content
-
-
-def _read_text(path: Path) -> str:
-    content = read_file(path)
-    if content is None:
-        given = "no such file" if path.parent.is_dir() else f"no such folder{nearest.path(path.parent)}"
-        expected = f"a file {path.name} in it"
-        if (path.parent / "checkpoints").is_dir():
-            expected += "; the run is unfinished, the command in its config.json continues it"
-        raise InputError(f"{path.parent} is not a whole run folder", expected, given)
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text", "UTF-8", f"byte {error.start} is not") from None
 
 
 def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any]:
     """parsers: by column. Rows that differ in nothing but
     their last column (the value) are one measurement given twice."""
-    text = _read_text(path)
+    text = run_files.read_text(path)
     columns = _columns(row_type)
     if not text.endswith("\n"):
         raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
@@ -497,7 +381,7 @@ def _parsers(config: dict[str, Any]) -> dict[str, Parser]:
     """What most columns hold; a file's reader adds or replaces the others."""
     return {
         **dict.fromkeys(("run", "seed", "epoch"), _whole),
-        "setting": _one_of(_setting_names(config)),
+        "setting": _one_of(run_config.setting_names(config)),
         "split": _one_of(("validation", "test")),
         "correction": _one_of(CORRECTIONS),
         "bias": _finite,
@@ -544,61 +428,3 @@ def _one_of(names: Iterable[str]) -> Callable[[str], str]:
         return text
 
     return parse
-
-
-def _check_config(path: Path, config: Any) -> None:
-    _check_keys(f"{path}", config, _CONFIG)
-    if config["format"] != FORMAT:
-        raise InputError(f"{path}: format", str(FORMAT), config["format"])
-    data = config["data"]
-    _check_keys(f"{path}: data", data, _DATA)
-    names = data["class_names"]
-    if len(names) != data["num_classes"] or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{path}: data: class_names", f"{data['num_classes']} names", names)
-    if not config["settings"] or not config["runs"]:
-        raise InputError(f"{path}: settings and runs", "one or more of each", "none")
-    for setting in config["settings"]:
-        _check_keys(f"{path}: a setting", setting, _SETTING)
-        _check_values(f"{path}: setting {setting['name']!r}", setting)
-        if not set(map(repr, setting["missing"])) <= set(map(repr, range(data["num_classes"]))):
-            where, expected = f"{path}: setting {setting['name']!r}: missing", f"indices below {len(names)}"
-            raise InputError(where, expected, setting["missing"])
-    settings = _setting_names(config)
-    if len(set(settings)) < len(settings):
-        raise InputError(f"{path}: settings", "a name of its own for each", settings)
-    if "time" in config:
-        _check_keys(f"{path}: time", config["time"], _TIME)
-    _check_keys(f"{path}: transfer", config.get("transfer") or {"examples": 1}, {"examples": int})
-    teacher = config["teacher"] or {}
-    for about in (teacher, *_members(path, teacher)):
-        _check_keys(f"{path}: teacher", {"num_teachers": 1} | about, {"num_teachers": int})
-    if not isinstance(config.get("continued", []), list):
-        raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
-    for run in config["runs"]:
-        _check_keys(f"{path}: a run", run, _RUN)
-        if run["setting"] not in settings:
-            raise InputError(f"{path}: a run's setting", " | ".join(settings), repr(run["setting"]))
-
-
-def _check_values(where: str, setting: dict[str, Any]) -> None:
-    for name, value in setting.items():
-        number = isinstance(value, int | float | None)
-        if not number and (name in _NUMBERS or not (isinstance(value, str) or name == "missing")):
-            expected = "a number or null" if name in _NUMBERS else "a word or a number"
-            raise InputError(f"{where}: {name}", expected, repr(value))
-
-
-def _members(path: Path, teacher: dict[str, Any]) -> list[dict[str, Any]]:
-    members = teacher.get("members", [])
-    if not isinstance(members, list) or not all(isinstance(about, dict) for about in members):
-        raise InputError(f"{path}: teacher: members", "a list of objects", repr(members))
-    return members
-
-
-def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:
-    if not isinstance(value, dict):
-        raise InputError(where, "an object", repr(value))
-    for key, kind in keys.items():
-        if key not in value or not isinstance(value[key], kind) or isinstance(value[key], bool):
-            expected = getattr(kind, "__name__", str(kind))
-            raise InputError(f"{where}: {key}", expected, repr(value[key]) if key in value else "nothing")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kd_jax import stats
-from kd_jax.results import CORRECTIONS, DIVERGED, FORMAT, TEACHER, ResultRow
+from kd_jax.results import CORRECTIONS, DIVERGED, TEACHER, ResultRow
+from kd_jax.run_config import FORMAT
 
 LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
 """Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""

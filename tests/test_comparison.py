@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from experiments import comparison, report
-from kd_jax import results
+from kd_jax import run_config
 from kd_jax.types import InputError
 from tests.test_report import SOFT, rows_of, toy_history, write_run
 
@@ -112,7 +112,7 @@ def test_main_writes_into_out_alone(a, b, tmp_path, monkeypatch, capsys):
 
 
 def test_what_cannot_be_compared_is_refused(a, b, tmp_path):
-    data = results.read_config(a)["data"] | {"fingerprint": "other"}
+    data = run_config.read(a)["data"] | {"fingerprint": "other"}
     elsewhere = write(tmp_path / "elsewhere", (1, 2), (3, 4), data=data)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "report.md").write_text("mine")

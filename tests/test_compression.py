@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import compression, places
-from kd_jax import checkpoint, models, plots, results
+from kd_jax import checkpoint, models, plots, results, run_config
 from kd_jax.results import ResultRow
 from kd_jax.stats import Interval
 from kd_jax.types import InputError
@@ -50,7 +50,7 @@ def rows_of(setting, metrics):
 def students(tmp_path):
     """Two settings of three mlp-5 each; the second's results are of before precision was measured."""
     folder = tmp_path / "students_run"
-    results.write_config(folder, make_config())
+    run_config.write(folder, make_config())
     new = {"accuracy": [0.7, 0.8, 0.9], "macro_precision": [0.5, 0.5, 0.5], "macro_accuracy": [0.6, 0.7, 0.8]}
     rows = rows_of(LABELS, new | {"macro_f1": [0.4, 0.5, 0.6]}) + rows_of(SOFT, {"accuracy": [0.6, 0.6, 0.6]})
     others = [row._replace(value=0.123) for row in rows]
@@ -68,7 +68,7 @@ def teacher(tmp_path):
     folder = tmp_path / "teacher_run"
     runs = [{"run": 0, "setting": "teacher", "seed": 0, "teacher_seed": None}]
     config = make_config(settings=[{"name": "teacher", "missing": []}], seeds=1)
-    results.write_config(folder, config | {"experiment": "train_teacher", "teacher": None, "runs": runs})
+    run_config.write(folder, config | {"experiment": "train_teacher", "teacher": None, "runs": runs})
     results.write_results(folder, rows_of("teacher", {"accuracy": [0.95], "macro_f1": [0.9]}))
     save_models(folder / "teachers", "mlp-50-50", 1)
     return folder

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from experiments import gallery, rows, tables
-from kd_jax import results
+from kd_jax import run_config, run_files
 from tests.test_results import LABELS, SOFT, make_config
 
 PAGE = tables.GALLERY.read_text()
@@ -46,7 +46,7 @@ def folders(tmp_path):
     )
     (recipes / "hidden_toys.flags").write_text("# Hidden?\n--transfers=own\n")
     folder = tmp_path / "results" / "toy_students"
-    results.write_config(folder, make_config())
+    run_config.write(folder, make_config())
     key = {
         "setting": SOFT,
         "split": "test",
@@ -64,9 +64,9 @@ def folders(tmp_path):
         key | corrected | {"class": "missing", "mean": 0.5, "low": 0.5, "high": 0.5},
     ]
     key |= {"setting": LABELS, "mean": 0.5, "low": None, "high": None}
-    results.write_file(folder / "summary.json", json.dumps({"results": [*entries, key]}).encode())
+    run_files.write(folder / "summary.json", json.dumps({"results": [*entries, key]}).encode())
     for name in ("class_bars", "axis"):
-        results.write_file(folder / "figures" / f"{name}.png", b"")
+        run_files.write(folder / "figures" / f"{name}.png", b"")
     return recipes, tmp_path / "results"
 
 

@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 
 from experiments import rows, studies, tables
-from kd_jax import results
+from kd_jax import results, run_config, run_files
 from kd_jax.results import BiasRow
 from kd_jax.types import InputError
 from tests.test_results import LABELS, SOFT, accuracies, make_config
@@ -69,7 +69,7 @@ def committed(tmp_path, monkeypatch):
 
 def write_summary(folder, **numbers):
     entry = {"setting": SOFT, "split": "test", "correction": "none", "class": "all", "metric": "accuracy"}
-    results.write_file(folder / "summary.json", json.dumps({"results": [entry | numbers]}).encode())
+    run_files.write(folder / "summary.json", json.dumps({"results": [entry | numbers]}).encode())
 
 
 def test_a_table_has_a_head_for_every_cell(committed):
@@ -97,7 +97,7 @@ def test_a_cell_of_one_run_has_no_interval(committed):
 
 def write_curve(folder, *others):
     """Students of two teachers, by hand: at +3.5, classes 0 to 2 of the three seeds; class 1 is undefined."""
-    results.write_config(folder, make_config(num_teachers=2))
+    run_config.write(folder, make_config(num_teachers=2))
     at = {0: (0.9, 0.4), 1: (0.7, 0.3), 2: (0.7, 0.6)}
     curve = [
         BiasRow(SOFT, seed, 3.5, class_, accuracy)
@@ -120,7 +120,7 @@ def test_the_fixed_bias_by_hand(tmp_path, committed):
 
 
 def test_a_run_without_that_bias_has_no_such_file(tmp_path, committed):
-    results.write_config(tmp_path / "toy", make_config())
+    run_config.write(tmp_path / "toy", make_config())
     tables.write("toy", tables.outcome(tmp_path / "toy"))
     results.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, 2, 1.0)])
     tables.write("toy", tables.outcome(tmp_path / "toy"))
@@ -128,7 +128,7 @@ def test_a_run_without_that_bias_has_no_such_file(tmp_path, committed):
 
 
 def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, committed):
-    results.write_config(tmp_path / "toy", make_config())
+    run_config.write(tmp_path / "toy", make_config())
     key = {"setting": SOFT, "correction": "none", "mean": 0.5, "low": None, "high": None, "n": 1}
     entries = [
         key | {"split": split, "class": part, "metric": metric}
@@ -137,7 +137,7 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, co
         for metric in ("accuracy", "errors", "precision", "total")
     ]
     content = {"format": 1, "results": entries, "paired": []}
-    results.write_file(tmp_path / "toy" / "summary.json", json.dumps(content).encode())
+    run_files.write(tmp_path / "toy" / "summary.json", json.dumps(content).encode())
     tables.write("toy", tables.outcome(tmp_path / "toy"))
     added = json.loads((committed / "toy" / "summary.json").read_text())
     assert added | {"results": []} == content | {"results": []}
@@ -152,9 +152,9 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, co
 
 def test_a_summary_that_changed_is_made_anew(tmp_path, committed):
     folder = tmp_path / "toy"
-    results.write_config(folder, make_config())
+    run_config.write(folder, make_config())
     results.write_results(folder, accuracies(LABELS, [0.5, 0.5, 0.5]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
-    results.write_file(folder / "summary.json", b'{"results": []}')
+    run_files.write(folder / "summary.json", b'{"results": []}')
     tables.write("toy", tables.outcome(folder))
     added = json.loads((committed / "toy" / "summary.json").read_text())
     assert {(entry["setting"], entry["mean"]) for entry in added["results"]} == {(LABELS, 0.5), (SOFT, 0.5)}

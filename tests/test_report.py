@@ -15,7 +15,7 @@ from matplotlib.container import BarContainer
 from PIL import Image
 
 from experiments import report
-from kd_jax import plots, results, summary
+from kd_jax import plots, results, run_config, summary
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
@@ -77,7 +77,7 @@ def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, 
             for run, (name, seed) in enumerate(runs)
         ],
     }
-    results.write_config(folder, config | changes)
+    run_config.write(folder, config | changes)
     results.write_history(folder, history)
     results.write_results(folder, rows)
     results.write_bias_curve(folder, curve)
@@ -257,10 +257,10 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
 def test_a_teacher_that_saw_the_validation_images(folder):
     report.build(folder)
     assert "validation images" not in (folder / "report.md").read_text()
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     for saw in (False, True):
         config["teacher"]["saw_validation"] = saw
-        results.write_config(folder, config)
+        run_config.write(folder, config)
         text = " ".join(report.build(folder).split())
         line = (
             "The teacher trained on the validation images: the students' validation figures are about labels"
@@ -270,7 +270,7 @@ def test_a_teacher_that_saw_the_validation_images(folder):
 
 def test_where_a_run_was_continued(folder):
     entries = [{"device": "1 x TPU (tpu)", "versions": {"jax": "0.11.2", "numpy": "2.5"}}, "by <hand>"]
-    results.write_config(folder, results.read_config(folder) | {"continued": entries})
+    run_config.write(folder, run_config.read(folder) | {"continued": entries})
     report.build(folder)
     lines = (folder / "report.md").read_text().splitlines()
     assert lines[-2:] == [

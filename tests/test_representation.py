@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax import analysis, checkpoint, data, models
-from kd_jax.results import RANDOM, read_config, read_history, read_representation
+from kd_jax import analysis, checkpoint, data, models, run_config
+from kd_jax.results import RANDOM, read_history, read_representation
 from tests.test_experiments import Launcher
 
 SMALL = ["--data_set=digits", "--epochs=4", "--batch_size=64", "--seeds=2"]
@@ -40,7 +40,7 @@ def run(home, launch):
 
 
 def test_every_network_layer_and_measure(run):
-    rows = read_representation(run, read_config(run))
+    rows = read_representation(run, run_config.read(run))
     networks = {(name, seed) for name in (RANDOM, "T=4", "T=4 omit=3") for seed in (0, 1)}
     assert {(row.setting, row.seed) for row in rows} == networks
     assert {row.layer for row in rows} == {"hidden_0", "hidden_1"}
@@ -56,7 +56,7 @@ def test_every_network_layer_and_measure(run):
 
 def test_the_figures_follow_from_the_checkpoints(run, home):
     """Seed 1's student without threes and its own teacher, number 1, by hand."""
-    config, dataset = read_config(run), data.load("digits")
+    config, dataset = run_config.read(run), data.load("digits")
     stacked, metadata = checkpoint.load(run / "students")
     taught, of_teacher = checkpoint.load(home / "teacher" / "teachers")
     (number,) = [r["run"] for r in config["runs"] if (r["setting"], r["seed"]) == ("T=4 omit=3", 1)]
@@ -103,7 +103,7 @@ def test_students_are_taught_on_other_images(launch, home, run, transfer):
     words = [*SMALL, "--model=mlp-12-10", "--learning_rates=1e-2", f"--teacher={home}/teacher", "--track"]
     done = launch("distill", *words, f"--transfer={name}", f"--out={out}")
     assert done.status == 0, done.err
-    config = read_config(out)
+    config = run_config.read(out)
     assert ("transfer" in config) == (transfer == "other.npz")
     rows = read_history(out, config)
     by_metric = {

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from kd_jax import results
+from kd_jax import results, run_config, run_files
 from kd_jax.results import BiasRow, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
@@ -57,7 +57,7 @@ def accuracies(setting, values, correction="none", class_="all"):
 
 @pytest.fixture
 def folder(tmp_path):
-    results.write_config(tmp_path, make_config())
+    run_config.write(tmp_path, make_config())
     results.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5])
     results.write_results(tmp_path, [*rows, ResultRow(SOFT, 0, "test", "prior_matched", "2", "errors", 3.0)])
@@ -74,7 +74,7 @@ def test_round_trip_is_exact(tmp_path):
     rows = accuracies(LABELS, fractions) + accuracies(SOFT, fractions) + accuracies("teacher", [0.5])
     rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "missing", "bias", 2.5)]
     curve = [BiasRow(SOFT, 0, bias, 1, 0.75) for bias in awkward]
-    results.write_config(tmp_path, config)
+    run_config.write(tmp_path, config)
     results.write_history(tmp_path, history)
     results.write_results(tmp_path, rows)
     results.write_bias_curve(tmp_path, curve)
@@ -217,7 +217,7 @@ def test_a_history_that_lacks_epochs_is_refused(folder, kept):
         for epoch in (1, 2)
         for metric in ("loss", "accuracy")
     ]
-    results.write_config(folder, config)
+    run_config.write(folder, config)
     results.write_history(folder, rows)
     assert results.read_run(folder).history == rows
     results.write_history(folder, rows[kept])
@@ -238,15 +238,15 @@ def test_no_folder(tmp_path):
 def test_optional_parts_of_the_config(tmp_path):
     teacher = make_config()["teacher"] | {"saw_validation": True}
     config = make_config() | {"teacher": teacher, "continued": [{"versions": {"jax": "0.11.2"}}]}
-    results.write_config(tmp_path, config)
-    assert results.read_config(tmp_path) == config
+    run_config.write(tmp_path, config)
+    assert run_config.read(tmp_path) == config
     with pytest.raises(InputError, match="continued: expected a list"):
-        results.write_config(tmp_path, config | {"continued": "once"})
+        run_config.write(tmp_path, config | {"continued": "once"})
 
 
 def test_a_config_that_could_not_be_read_is_not_written(tmp_path):
     with pytest.raises(InputError, match="runs: expected list; given nothing"):
-        results.write_config(tmp_path, {k: v for k, v in make_config().items() if k != "runs"})
+        run_config.write(tmp_path, {k: v for k, v in make_config().items() if k != "runs"})
     assert not list(tmp_path.iterdir())
 
 
@@ -263,5 +263,5 @@ def test_what_a_killed_process_left_half_written_goes_when_the_file_is_written(t
     living = tmp_path / f".report[1].md.{os.getppid()}.tmp"
     for path in (left, of_another, living):
         path.touch()
-    results.write_file(tmp_path / "report[1].md", b"whole")
+    run_files.write(tmp_path / "report[1].md", b"whole")
     assert {path.name for path in tmp_path.iterdir()} == {"report[1].md", of_another.name, living.name}

@@ -11,10 +11,10 @@ import optax
 import pytest
 from scipy.special import log_softmax, softmax
 
-from kd_jax import losses, noise, optim, subliminal, sweep
+from kd_jax import losses, noise, optim, run_config, subliminal, sweep
 from kd_jax.masking import left_over
 from kd_jax.models import build, forward, scale_pixels
-from kd_jax.results import read_config, read_history, read_results
+from kd_jax.results import read_history, read_results
 from kd_jax.train import Config, seen_outputs, train_step
 from kd_jax.types import Batch, HParams, Table
 from tests.test_experiments import Launcher
@@ -251,7 +251,7 @@ def outcome(tmp_path_factory, launch):
 
 
 def test_every_setting_has_its_rows(outcome):
-    config = read_config(outcome)
+    config = run_config.read(outcome)
     names = [setting["name"] for setting in config["settings"]]
     assert len(names) == len(set(names)) == 2 * 3 * 2 + 2
     assert "auxiliary share=hidden transfer=own" in names and names[-2:] == ["teacher", "reference"]

@@ -5,14 +5,14 @@ import math
 
 import pytest
 
-from kd_jax import results, summary
+from kd_jax import run_files, summary
 from kd_jax.results import ResultRow
 from tests.test_results import LABELS, NAN, SOFT, accuracies, make_config
 
 
 def summary_of(rows, **config):
     content = summary.summarise(rows, make_config(**config))
-    assert json.loads(results.to_json(content)) == content  # JSON-ready: no nan, no NumPy
+    assert json.loads(run_files.to_json(content)) == content  # JSON-ready: no nan, no NumPy
     return content
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import hidden_signals
-from kd_jax import examples, results, sums
+from kd_jax import examples, results, run_config, sums
 from kd_jax.results import BiasRow, HistoryRow, RepresentationRow
 from kd_jax.types import InputError
 from tests.test_results import LABELS, SOFT, accuracies, make_config
@@ -19,7 +19,7 @@ SEALED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "exampl
 @pytest.fixture
 def folder(tmp_path):
     """A run folder with every file that has a sum."""
-    results.write_config(tmp_path, make_config())
+    run_config.write(tmp_path, make_config())
     results.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.6, 0.7])
     results.write_results(tmp_path, rows + accuracies(SOFT, [0.6, 0.6, 0.7], "test_tuned"))
@@ -32,7 +32,7 @@ def folder(tmp_path):
 
 
 def read(folder):
-    config = results.read_config(folder)
+    config = run_config.read(folder)
     return results.read_run(folder), examples.read(folder, 3), results.read_representation(folder, config)
 
 

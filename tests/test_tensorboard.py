@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from experiments import tensorboard
-from kd_jax import results
+from kd_jax import results, run_config
 from kd_jax.results import HistoryRow, ResultRow
 
 SOFT, SLASH = "T=4 omit=3", "labels transfer=a/../b"
@@ -50,7 +50,7 @@ def history_of(*epochs):
 @pytest.fixture
 def run(tmp_path):
     """A finished run folder, as far as it is read here."""
-    results.write_config(tmp_path, config_of(teachers=3))
+    run_config.write(tmp_path, config_of(teachers=3))
     undefined = lambda value: value if math.isfinite(value) else math.nan  # noqa: E731
     results.write_history(tmp_path, [row._replace(value=undefined(row.value)) for row in history_of(1, 2)])
     runs = [(setting, seed) for setting in (SOFT, SLASH) for seed in range(3)]

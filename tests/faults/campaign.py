@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from experiments import common
-from kd_jax import results
+from kd_jax import run_files
 
 PARTS = (
     "killed", "damaged", "disk", "two_at_once", "diverged", "bad_input", "loaded", "fuzz", "numbers",
@@ -62,7 +62,7 @@ def main() -> None:
         content["parts"][part] = run(part)
         failed |= any(row["held"] < row["least"] * row["times"] for row in content["parts"][part]["rows"])
         content["parts"] = {name: content["parts"][name] for name in PARTS if name in content["parts"]}
-        results.write_file(file, results.to_json(content))
+        run_files.write(file, run_files.to_json(content))
     print(f"Wrote {os.path.relpath(file)}")
     sys.exit(failed)
 

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 
 from experiments import common, compression, outcome, report, tables, teachers
-from kd_jax import cache, checkpoint, data, plots, results
+from kd_jax import cache, checkpoint, data, plots, run_files
 from kd_jax.types import InputError
 from tests.faults import fuzz_flags, samples
 from tests.faults.mutations import csv_bytes, json_bytes, npz_bytes, spoil_bytes, spoil_json
@@ -187,7 +187,7 @@ def targets(home: Path) -> list[Target]:
     students = samples.write_run(home / "students", dataset, settings)
     teacher = samples.write_run(home / "teacher", dataset)
     render_figures(students)  # what is imported when it is first used is imported
-    results.write_file(students / "summary.json", results.to_json(outcome.read(students).sums))
+    run_files.write(students / "summary.json", run_files.to_json(outcome.read(students).sums))
     (home / "cached").mkdir()
     cache.write(home / "cached" / "toy.npz", "source", dataset)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import outcome
-from kd_jax import checkpoint, results
+from kd_jax import checkpoint, run_config
 from tests.faults.children import ROOT, Children
 from tests.faults.tried import Tried
 
@@ -47,7 +47,7 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _timeless(folder: Path, name: str) -> str:
-    facts = dict(outcome.facts(results.read_config(folder)))
+    facts = dict(outcome.facts(run_config.read(folder)))
     return (folder / name).read_text().replace(facts["time"], "")
 
 

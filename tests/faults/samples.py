@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kd_jax import checkpoint, data, examples, models, results, tidy
+from kd_jax import checkpoint, data, examples, models, results, run_config, tidy
 from kd_jax.examples import Examples
 from kd_jax.results import HistoryRow, RepresentationRow, ResultRow
 
@@ -71,7 +71,7 @@ def write_run(
     settings = settings or [{"name": "teacher", "missing": []}]
     runs = [(one, seed) for one in settings for seed in range(seeds)]
     config = _config(dataset, experiment, settings, spec, seeds) | changes
-    results.write_config(folder, config)
+    run_config.write(folder, config)
     results.write_history(folder, _history(runs))
     rows, curve = _rows(runs, dataset), _curve(runs, dataset)
     results.write_results(folder, rows)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint, results
+from kd_jax import checkpoint, run_config
 from tests.faults import killed
 
 
@@ -31,8 +31,8 @@ def test_a_difference_is_found(two):
     """A byte of a file, a value of an array, a file more; not the time."""
     assert killed.differences(*two) == []
     (two[1] / "SHA256SUMS").unlink()
-    config = results.read_config(two[1])
-    results.write_config(two[1], config | {"time": config["time"] | {"run_seconds": 9e9}})
+    config = run_config.read(two[1])
+    run_config.write(two[1], config | {"time": config["time"] | {"run_seconds": 9e9}})
     assert killed.differences(*two) == ["report.md", "report.html", "SHA256SUMS"]
 
 
