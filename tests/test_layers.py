@@ -69,3 +69,23 @@ def test_halve_is_max_pooling(side):
         for f in (layers.halve, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pool", [layers.halve, layers.max_pool_3])
+def test_the_gradient_of_pooling_does_not_depend_on_how_its_input_is_rounded(pool):
+    """Without optimisation XLA computes the normalised input once more for the gradient, and rounds it otherwise
+    than for the maximum."""
+    x, weights = (
+        images(8, 4, 4, 2),
+        jnp.asarray(np.random.RandomState(2).standard_normal((8, 2, 2, 2)), np.float32),
+    )
+
+    def loss(x):
+        y, _, _ = layers.normalize(x, jnp.array([1.3, 0.7]), jnp.array([0.1, 0.2]))
+        return jnp.sum(weights * pool(y))
+
+    plain, optimised = (
+        jax.jit(jax.grad(loss), compiler_options={"xla_backend_optimization_level": level})(x)
+        for level in (0, 3)
+    )
+    np.testing.assert_allclose(plain, optimised, rtol=1e-4, atol=1e-5)
