@@ -34,7 +34,7 @@ show_help() {
     for name in $(entry_points); do # the first line of the docstring, without opening Python
       echo "$name|$(sed -nE '/^[rR]?"""/{s/^[rR]?"""//;s/""".*//;p;q;}' "$repo/experiments/$name.py")"
     done
-    echo 'test|Runs the tests.'
+    echo 'test|Runs the quick tests in parallel; test --all runs all of them, test ARGUMENTS is pytest ARGUMENTS.'
     echo 'setup|Sets up .venv and runs nothing; setup prepare adds TensorFlow, bench PyTorch, hub downloads.'
     echo 'help|Prints this list. EXPERIMENT --help explains one: its flags, defaults, an example.'
     echo '--processes=N|Runs the experiment as N processes on this machine; in a cluster they are found.'
@@ -160,7 +160,15 @@ case ${1:-} in
   test)
     set_up test
     cd "$repo"
-    exec "$venv/bin/python" -P -m pytest "${@:2}"
+    parallel=(-n auto --maxprocesses 8 --dist loadfile) # a file's fixtures are made once
+    case ${2-} in
+      '')
+        echo "the quick tests; those marked slow are left out: './launch.sh test --all' runs them as well"
+        exec "$venv/bin/python" -P -m pytest "${parallel[@]}" -m 'not slow'
+        ;;
+      --all) exec "$venv/bin/python" -P -m pytest "${parallel[@]}" "${@:3}" ;;
+      *) exec "$venv/bin/python" -P -m pytest "${@:2}" ;;
+    esac
     ;;
   *)
     module=()
