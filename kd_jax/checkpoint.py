@@ -12,6 +12,9 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
+from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +63,36 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
     tree: any pytree of arrays that flax.serialization knows (dicts, NamedTuples, flax.struct); typed PRNG
         keys are stored as their data.
     Returns: the sha256 of the manifest, which stands for the whole checkpoint. Errors: OSError, as where the
-        disk is full; then there is no folder `path`.
+        disk is full; then there is no folder `path`. KeyboardInterrupt, or what else a signal raises, is
+        raised when the checkpoint is whole.
     """
     path = Path(path).absolute()
     if path.exists():
         raise InputError("checkpoint folder is taken", "a path that does not exist", path)
-    temporary = path.with_name(f".{path.name}.incomplete")
     arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, tree))
     _require_room(path, arrays)
+    _to_its_end(partial(_write, path, arrays, metadata))
+    return read_manifest(path)[1]
+
+
+def _to_its_end(function: Callable[[], None]) -> None:
+    """Calls `function` in another thread, so that a signal cannot end it half-way: Python raises a signal's
+    exception in the main thread. Left by it, Orbax would go on writing, into a folder that is removed."""
+    interruption = None
+    with futures.ThreadPoolExecutor(1) as pool:  # it too waits for the thread when it is left
+        called = pool.submit(function)
+        while not called.done():
+            try:
+                futures.wait([called])
+            except BaseException as error:
+                interruption = error
+    if interruption:
+        raise interruption
+    called.result()
+
+
+def _write(path: Path, arrays: dict, metadata: dict) -> None:
+    temporary = path.with_name(f".{path.name}.incomplete")
     if first := jax.process_index() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -77,12 +102,11 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
         if first:
             _seal_folder(temporary, metadata)
             os.replace(temporary, path)
-    except BaseException:  # Ctrl-C too
+    except BaseException:
         if first:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
     _everyone(f"{path} written")
-    return read_manifest(path)[1]
 
 
 def _save_arrays(path: Path, arrays: dict) -> None:

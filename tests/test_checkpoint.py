@@ -6,8 +6,10 @@ import json
 import pickle
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,6 +105,33 @@ def test_reloaded_teachers_give_the_same_logits_to_the_bit(tmp_path):
     after = models.predict_stacked(rebuilt, jax.tree.map(jnp.asarray, loaded), images)
     assert np.asarray(before).tobytes() == np.asarray(after).tobytes()
     assert not np.array_equal(before[0], before[1])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_waits_for_the_threads_that_write(tmp_path, monkeypatch, times):
+    """Orbax writes in threads of its own, which an exception in the main thread does not end."""
+    interrupted, save_arrays = threading.Event(), checkpoint._save_arrays
+    writers = []
+
+    def in_a_thread(path, arrays):
+        def write():
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+                interrupted.wait(0.2)  # gives the main thread time to leave, if it does not wait
+            path.parent.mkdir(exist_ok=True)
+            save_arrays(path, arrays)
+
+        writers.append(threading.Thread(target=write))
+        writers[0].start()
+        writers[0].join()
+
+    monkeypatch.setattr(checkpoint, "_save_arrays", in_a_thread)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path / "teachers", random_params(), METADATA)
+    interrupted.set()
+    writers[0].join()
+    assert [path.name for path in tmp_path.iterdir()] == ["teachers"]
+    checkpoint.verify(tmp_path / "teachers")
 
 
 # --- damage ---------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -136,6 +137,8 @@ def run(request: dict[str, Any]) -> None:
             if steps == wanted or (isinstance(wanted, str) and wanted in said):
                 wanted = None
                 os.kill(os.getpid(), signal.Signals[request["signal"]])
+                if threading.current_thread() is not threading.main_thread():
+                    time.sleep(0.3)  # the main thread, where Python raises, goes on first
 
     sys.addaudithook(hear)
     status: Any = 1
