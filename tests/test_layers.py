@@ -73,8 +73,8 @@ def test_halve_is_max_pooling(side):
 
 @pytest.mark.parametrize("pool", [layers.halve, layers.max_pool_3])
 def test_the_gradient_of_pooling_does_not_depend_on_how_its_input_is_rounded(pool):
-    """Without optimisation XLA computes the normalised input once more for the gradient, and rounds it otherwise
-    than for the maximum."""
+    """Without optimisation XLA computes the normalised input a second time for the gradient, and rounds it
+    otherwise than for the maximum."""
     x, weights = (
         images(8, 4, 4, 2),
         jnp.asarray(np.random.RandomState(2).standard_normal((8, 2, 2, 2)), np.float32),
