@@ -26,6 +26,9 @@ _FORMATS = (
     "JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "ICO", "QOI", "SGI", "PCX", "PSD",
 )  # fmt: skip
 
+# Not JPEG: the second picture of a camera's file is a preview of the first, or a map of its brightness.
+_ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")
+
 TRANSPARENT, METADATA, FRAMES = range(3)
 REMARKS = {
     TRANSPARENT: "composited on white: {} with transparent pixels",
@@ -127,17 +130,26 @@ def _open(file: Path | io.BytesIO) -> tuple[Any, set[int]]:
     """(a PIL image, decoded and upright; remarks)."""
     from PIL import Image
 
-    remarks = set()
     with Image.open(file, formats=_formats()) as image:
         image.load()
-        # The second picture in a camera's JPEG is a preview of the first or a map of its brightness.
-        if image.format not in ("MPO", "ICO", "PSD") and getattr(image, "is_animated", False):
-            remarks.add(FRAMES)
+        remarks = {FRAMES} if image.format in _ANIMATED and _has_frames(file, image) else set()
         try:
             turn = _TURNS.get(image.getexif().get(0x0112, 1))
         except Exception:  # What stands there may be anything.
             return image, remarks | {METADATA}
     return (image.transpose(Image.Transpose[turn]) if turn else image), remarks
+
+
+def _has_frames(file: Path | io.BytesIO, image: Any) -> bool:
+    """Whether a file has more than one frame.  image: the first one, decoded."""
+    from PIL import Image
+
+    if image.format in ("PNG", "WEBP"):  # which say so in their header
+        return image.is_animated
+    # The search for a second frame undoes what is decoded and may fail midway: it has an image of its own.
+    with contextlib.suppress(Exception), Image.open(file, formats=_ANIMATED) as other:
+        return bool(getattr(other, "is_animated", False))
+    return False
 
 
 def _without_metadata(path: Path) -> io.BytesIO | None:

@@ -78,7 +78,7 @@ def test_two_meanings_are_refused_and_both_named(text, one, other):
 
 def test_a_name_with_a_sign_and_its_parts():
     for text, names in (("a+b", ["a", "b", "a+b"]), ("a,b", ["a", "b", "a,b"])):
-        with pytest.raises(InputError, match="two meanings.* #0 for class 0, called 'a' or #2 for class 2"):
+        with pytest.raises(InputError, match=r"two meanings.* #0 for class 0, called 'a' or #2 for class 2"):
             parse(text, names)
         assert parse("#2", names) == [(2,)]
 
@@ -106,7 +106,7 @@ def test_a_class_called_as_a_number_is_written():
 
 
 def test_many_words_and_many_readings():
-    assert len(parse(",".join(f"c{k}" for k in range(3000)), [f"c{k}" for k in range(3000)])) == 3000
+    assert len(parse(",".join(f"c{k}" for k in range(1000)), [f"c{k}" for k in range(1000)])) == 1000
     with pytest.raises(InputError, match="two meanings"):
         parse("+".join("a" * 60), ["a", "a+a", "a+a+a"])
 
