@@ -100,6 +100,8 @@ def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) ->
     numbers = f"numbers 0..{len(class_names) - 1}"
     expected = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
     wrong = f"--{name} names no class {word!r}" if named else f"malformed --{name}"
+    if re.fullmatch("#?[0-9]+", word):  # which no name is near to
+        return InputError(wrong, expected, text)
     return InputError(wrong, expected, repr(text) + (nearest.name(word, class_names) if named else ""))
 
 
