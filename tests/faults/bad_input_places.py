@@ -11,7 +11,8 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from kd_jax import checkpoint, data
+from kd_jax import data
+from kd_jax.io import checkpoint
 from tests.faults import samples
 
 ODD_NAME = "ä b (Ж) ñ's"
