@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     (learning_rate,) = common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
     (weight_decay,) = common.parse_numbers("weight_decay", str(FLAGS.weight_decay))
     dataset, train, validation = common.load_data()
-    sets = common.parse_classes("omit", FLAGS.omit, dataset.class_names)
+    sets = common.parse_class_flag("omit", dataset.class_names)
     if len(sets) > 1 or len(sets[0]) >= dataset.num_classes:
         raise InputError("--omit of a teacher", "one set of classes that leaves some", FLAGS.omit)
     (missing,) = sets

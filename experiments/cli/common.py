@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from experiments.cli import cluster, help, progress
+from experiments.cli import class_sets, cluster, help, progress
 from kd_jax import data, models, nearest, train
 from kd_jax.io import run_config
 from kd_jax.models.normalization import IMAGENET, channel_statistics
@@ -110,6 +110,8 @@ NOT_PART_OF_THE_EXPERIMENT = frozenset(
 )
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
+
+parse_classes = class_sets.parse_classes
 
 AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
@@ -286,44 +288,11 @@ def parse_words(name: str, text: str, known: Sequence[str]) -> list[str]:
     return words
 
 
-def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
-    """The class sets of a comma list such as "none,3,cat+dog"; "none" is the empty set.
-
-    A class is given by its number or its name, which may hold any sign: the longest name that fits is meant,
-    but a number that is some class's always means that class, whatever another is called.
-    """
-    numbers = f"numbers 0..{len(class_names) - 1}"
-    expected = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
-    names = map(re.escape, sorted(filter(None, class_names), key=len, reverse=True))
-    token = re.compile(rf"\s*({'|'.join(['none', '[0-9]{1,6}', *names])})\s*(\+|,|\Z)")
-    sets: list[list[int]] = []
-    position, before = 0, ","
-    while before:
-        found = token.match(text, position)
-        alone = before == "," and found and found[2] != "+"
-        if not found or (found[1] == "none" and not alone):
-            word = re.split("[+,]", text[position:], maxsplit=1)[0].strip()
-            wrong = f"malformed --{name}" if word in ("", "none") else f"--{name} names no class {word!r}"
-            near = nearest.name(word, class_names) if word not in ("", "none") else ""
-            raise InputError(wrong, expected, repr(text) + near)
-        sets += [[]] if before == "," else []
-        sets[-1] += [] if found[1] == "none" else [_class_number(found[1], class_names)]
-        position, before = found.end(), found[2]
-    if any(-1 in classes for classes in sets):
-        raise InputError(f"--{name} names no one such class", expected, text)
-    if any(len(set(classes)) < len(classes) for classes in sets):
-        raise InputError(f"--{name} names a class twice", "each class of a set once", text)
-    if len({frozenset(classes) for classes in sets}) < len(sets):
-        raise InputError(f"--{name} names a set twice", "each set once", text)
-    return [tuple(sorted(classes)) for classes in sets]
-
-
-def _class_number(word: str, class_names: Sequence[str]) -> int:
-    """-1 where the word is no class's, or the name of several."""
-    if re.fullmatch("[0-9]{1,6}", word) and int(word) < len(class_names):
-        return int(word)
-    numbers = [number for number, called in enumerate(class_names) if called == word]
-    return numbers[0] if len(numbers) == 1 else -1
+def parse_class_flag(name: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
+    """The class sets of a flag; where it is not given, the empty set, even where a class is called none."""
+    flag = FLAGS[name]
+    text = class_sets.NONE if flag.using_default_value else str(flag.value)
+    return class_sets.parse_classes(name, text, class_names)
 
 
 def require(name: str, example: str) -> str:

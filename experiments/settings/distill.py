@@ -46,8 +46,7 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
     decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
     masks = []
     if FLAGS.omit is not None or FLAGS.keep is None:
-        omit = "none" if FLAGS.omit is None else FLAGS.omit
-        for missing in common.parse_classes("omit", omit, class_names):
+        for missing in common.parse_class_flag("omit", class_names):
             masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
     if FLAGS.keep is not None:
         for kept in common.parse_classes("keep", FLAGS.keep, class_names):

@@ -92,7 +92,7 @@ def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) 
     outputs, share = common.parse_words("outputs", FLAGS.outputs, OUTPUTS), parse_share(FLAGS.share)
     perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
     temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
-    masks = common.parse_classes("omit", FLAGS.omit, class_names)
+    masks = common.parse_class_flag("omit", class_names)
     if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or FLAGS.classes):
         expected = f"--transfers={transfer.OWN} with it, and no --classes"
         raise InputError("--omit needs images that have classes", expected, f"--omit={FLAGS.omit}")

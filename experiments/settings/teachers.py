@@ -43,10 +43,7 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
         validation: indices of the students' validation split.
     Errors: InputError for a folder that holds no whole teacher of this data set, or one that comes twice.
     """
-    paths = words.split(",")
-    if not all(path.strip() for path in paths):
-        raise InputError("malformed --teacher", "folders separated by commas", repr(words))
-    groups = [_load_group(path.strip(), setting, dataset, validation) for path in paths]
+    groups = [_load_group(path, setting, dataset, validation) for path in split_paths(words)]
     if setting is not None and not any("setting" in about for *_, about in groups):
         expected = "a folder of students in --teacher, or no --teacher_setting"
         raise InputError("--teacher_setting means nothing here", expected, words)
@@ -60,6 +57,19 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
     _check_together(abouts)
     description = abouts[0] if len(abouts) == 1 else _describe_several(words, seeds, abouts)
     return Teachers(tuple(model for model, *_ in groups), trees, seeds == "ensemble", description)
+
+
+def split_paths(words: str) -> list[str]:
+    """The folders of a comma list. A folder may have a comma in its name where the list names no others."""
+    paths = [path.strip() for path in words.split(",")]
+    if not all(paths):
+        raise InputError("malformed --teacher", "folders separated by commas", repr(words))
+    if len(paths) == 1 or not os.path.isdir(os.path.expanduser(words)):
+        return paths
+    if any(os.path.isdir(os.path.expanduser(path)) for path in paths):
+        expected = f"{words!r}, a folder itself, under a name without a comma"
+        raise InputError("--teacher has two meanings", expected, words)
+    return [words]
 
 
 def _check_together(members: list[dict]) -> None:

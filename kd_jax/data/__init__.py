@@ -9,8 +9,10 @@ of an epoch is a function of its key). Nothing read here is ever unpickled, and 
 to run.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +22,14 @@ import numpy as np
 
 from kd_jax import nearest
 from kd_jax.data import cache, image_folder, tfds
-from kd_jax.data.cache import ARRAYS
+from kd_jax.data.arrays import check, layout_notes, require
+from kd_jax.data.cache import ARRAYS, Held
 from kd_jax.types import InputError
 
 _DIGITS_SEED = 0
 _DIGITS_TEST = 500
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,11 +37,12 @@ class Dataset:
     """A training and a test split; the arrays are read-only.
 
     name: as it was asked for, so that the same name loads it again.
-    train_images, test_images: u8[N,h,w,c], one h, w, c for both.
+    train_images, test_images: u8[N,h,w,c], one h, w, c for both; c from 1 to 4.
     train_labels, test_labels: i32[N], each in 0..K-1.
     num_classes: K >= 2.  class_names: K words.
     fingerprint: sha256 (hex) of the four arrays with their shapes, whatever their source.
     num_skipped: files of an image folder that could not be read and are left out.
+    notes: what the user should know of how the images were taken; `load` logs each as a warning.
     """
 
     name: str
@@ -48,6 +54,7 @@ class Dataset:
     class_names: tuple[str, ...]
     fingerprint: str
     num_skipped: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def load(
@@ -67,9 +74,36 @@ def load(
     image_size, skip_unreadable: of an image folder alone: h = w (None: the images' own), and whether files
         that cannot be read are left out (else they are an error).
     progress: called while an image folder or a TFDS set is decoded.
+    What was left out, or taken in a way that the user may not expect, is logged as a warning.
     Raises InputError for an unknown, unprepared, unreadable or unsuitable data set.
     """
     name = os.fspath(name)
+    dataset = _load(name, data_dir, cache_dir, image_size, skip_unreadable, progress)
+    for note in (*_namesakes(name, data_dir), *dataset.notes):
+        _log.warning("%s: %s", name, note)
+    return dataset
+
+
+def _namesakes(name: str, data_dir: Any) -> list[str]:
+    """What else has the name of a data set that has been loaded."""
+    if not image_folder.is_image_folder(name):
+        return []
+    if name in DATASETS:
+        return [f"taken is the set that comes with scikit-learn; the folder of that name is ./{name}"]
+    with contextlib.suppress(InputError):  # a folder's name need not be one of TFDS
+        if tfds.prepared_folder(name, tfds.root(data_dir)):
+            return ["taken is the folder of images, not the prepared TFDS set of that name"]
+    return []
+
+
+def _load(
+    name: str,
+    data_dir: Any,
+    cache_dir: Any,
+    image_size: int | None,
+    skip_unreadable: bool,
+    progress: image_folder.Progress | None,
+) -> Dataset:
     loader = DATASETS.get(name) or (_load_npz if name.endswith(".npz") else None)
     try:
         if loader is None and image_folder.is_image_folder(name):
@@ -78,7 +112,7 @@ def load(
             if given and loader is None and (os.sep in name or os.path.isdir(name)):
                 raise _unknown(name, Path())  # its path is wrong, not the option
             wrong = f"--{option} is for image folders"
-            _require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
+            require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
         if loader is None:
             return _load_tfds(name, data_dir, cache_dir, progress)
         return loader(name, data_dir, cache_dir)
@@ -99,9 +133,9 @@ def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tupl
     """
     labels = np.asarray(labels)
     given = f"{labels.dtype} {list(labels.shape)}"
-    _require(labels.ndim == 1 and labels.dtype.kind in "iu", "labels cannot be split", "integers [N]", given)
-    _require(0 <= fraction < 1, "validation fraction out of range", "0 <= fraction < 1", fraction)
-    _require(0 <= seed < 2**32, "validation seed out of range", "0 <= seed < 2**32", seed)
+    require(labels.ndim == 1 and labels.dtype.kind in "iu", "labels cannot be split", "integers [N]", given)
+    require(0 <= fraction < 1, "validation fraction out of range", "0 <= fraction < 1", fraction)
+    require(0 <= seed < 2**32, "validation seed out of range", "0 <= seed < 2**32", seed)
     classes, counts = np.unique(labels, return_counts=True)
     take = np.minimum(np.maximum(np.rint(fraction * counts), fraction > 0), counts - 1)
     chosen = _choose(labels, dict(zip(classes, take.astype(int), strict=True)), seed)
@@ -138,7 +172,8 @@ def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own: the four ARRAYS and, if it likes, class_names."""
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
     held = cache.read_npz(path, ARRAYS, ("class_names",))
-    return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"))
+    notes = layout_notes(held["train_images"].shape)
+    return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"), notes=notes)
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
@@ -151,7 +186,7 @@ def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Datas
     path, source = cache.place(label, folder, cache.files_state(folder), cache_dir)
     held = cache.read(path, source)
     if held is not None:
-        return _freeze(name, *held)
+        return _freeze(name, held)
     dataset = _assemble(name, *tfds.decode(name, root, folder, progress))
     cache.write(path, source, dataset)
     return dataset
@@ -161,17 +196,17 @@ def _load_folder(
     name: str, cache_dir: Any, image_size: int | None, skip_unreadable: bool, progress: Any
 ) -> Dataset:
     """An image folder: from the cache of decoded arrays, or decoded and put there."""
-    _require(image_size is None or image_size > 0, "image_size out of range", "1 or more pixels", image_size)
+    require(image_size is None or image_size > 0, "image_size out of range", "1 or more pixels", image_size)
     root = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
     listing = image_folder.survey(root)
     # A file for each size, so that two sizes in turn are decoded once each.
     label = f"{root.resolve().name[:40]}-{image_size or 'own'}"
     path, source = cache.place(label, root, [listing[1:], image_size], cache_dir)
     held = cache.read(path, source)
-    if held is not None and (skip_unreadable or held[-1] == 0):
-        return _freeze(name, *held)
-    arrays, num_skipped = image_folder.decode(listing, image_size, skip_unreadable, progress)
-    dataset = dataclasses.replace(_assemble(name, arrays, listing.class_names), num_skipped=num_skipped)
+    if held is not None and (skip_unreadable or held.num_skipped == 0):
+        return _freeze(name, held)
+    arrays, num_skipped, notes = image_folder.decode(listing, image_size, skip_unreadable, progress)
+    dataset = _assemble(name, arrays, listing.class_names, notes=notes, num_skipped=num_skipped)
     cache.write(path, source, dataset)
     return dataset
 
@@ -196,82 +231,32 @@ DATASETS: dict[str, Callable[[str, Any, Any], Dataset]] = {"digits": _load_digit
 """name -> (name, data_dir, cache_dir) -> Dataset, for the sets that neither a path nor TFDS names."""
 
 
-# --- checking -------------------------------------------------------------------------------------------
-
-
-def _require(good: Any, wrong: str, expected: str, given: object) -> None:
-    if not good:
-        raise InputError(wrong, expected, given)
+# --- making ---------------------------------------------------------------------------------------------
 
 
 def _assemble(
-    name: str, arrays: Sequence[np.ndarray], class_names: Any = None, num_classes: int | None = None
-) -> Dataset:
-    """A Dataset of the four ARRAYS as they were found, or InputError.
-
-    num_classes: K where the source declares it; else the largest training label + 1, and then each class
-        must have a training example.
-    """
-    train_images, train_labels = _check_split(f"{name}: train", *arrays[:2])
-    test_images, test_labels = _check_split(f"{name}: test", *arrays[2:])
-    shapes = f"{list(train_images.shape[1:])} and {list(test_images.shape[1:])}"
-    alike = train_images.shape[1:] == test_images.shape[1:]
-    _require(alike, f"{name}: training and test images differ in shape", "one shape [h,w,c]", shapes)
-    if num_classes is None:
-        num_classes = _count_classes(name, train_labels)
-    _require(num_classes > 1, f"{name}: too few classes", "at least two", num_classes)
-    for split, labels in (("train", train_labels), ("test", test_labels)):
-        classes = f"classes 0..{num_classes - 1}"
-        _require(labels.max() < num_classes, f"{name}: {split}_labels name no class", classes, labels.max())
-    class_names = np.array(list(map(str, range(num_classes))) if class_names is None else class_names)
-    given = f"{class_names.dtype} {list(class_names.shape)}"
-    fitting = class_names.dtype.kind == "U" and class_names.shape == (num_classes,)
-    _require(fitting, f"{name}: class_names do not fit the classes", f"{num_classes} strings", given)
-    ready = (train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
-    return _freeze(name, ready, tuple(class_names.tolist()), cache.fingerprint(ready))
-
-
-def _check_split(what: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """u8[N,h,w,c] and integers [N], none negative, from u8[N,h,w] or u8[N,h,w,c] and [N], or InputError."""
-    pixels = "uint8 (x in [0, 1] becomes it by np.rint(255 * x).astype(np.uint8))"
-    _require(images.dtype == np.uint8, f"{what}_images are of the wrong type", pixels, images.dtype)
-    shape = list(images.shape)
-    _require(images.ndim in (3, 4), f"{what}_images are of the wrong shape", "[N,h,w] or [N,h,w,c]", shape)
-    _require(images.size, f"{what}_images are empty", "at least one example and one pixel", shape)
-    _require(labels.dtype.kind in "iu", f"{what}_labels are of the wrong type", "integers", labels.dtype)
-    fitting = labels.shape == images.shape[:1]
-    _require(fitting, f"{what}_labels do not fit the images", f"[{shape[0]}]", list(labels.shape))
-    _require(labels.min() >= 0, f"{what}_labels hold a negative class", "classes from 0", labels.min())
-    return np.ascontiguousarray(images if images.ndim == 4 else images[..., None]), labels
-
-
-def _count_classes(name: str, train_labels: np.ndarray) -> int:
-    """K of labels that are to be exactly 0..K-1, or InputError."""
-    present = np.unique(train_labels)
-    # Compared with the labels present, so that a label of 2**62 allocates nothing.
-    gaps = np.flatnonzero(present != np.arange(len(present)))
-    expected = f"an example of each class 0..{present[-1]}"
-    given = f"none of class {gaps[0]}{' (labels count from 0)' if gaps[0] == 0 else ''}" if len(gaps) else ""
-    _require(not len(gaps), f"{name}: a class has no training example", expected, given)
-    return len(present)
-
-
-def _freeze(
     name: str,
     arrays: Sequence[np.ndarray],
-    class_names: tuple[str, ...],
-    fingerprint: str,
+    class_names: Any = None,
+    num_classes: int | None = None,
+    notes: Sequence[str] = (),
     num_skipped: int = 0,
 ) -> Dataset:
+    """A Dataset of the four ARRAYS as they were found, or InputError; arguments as of `check`."""
+    ready, names, notes = check(name, arrays, class_names, num_classes, notes)
+    return _freeze(name, Held(list(ready), names, cache.fingerprint(ready), num_skipped, notes))
+
+
+def _freeze(name: str, held: Held) -> Dataset:
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
-    for array in arrays:
+    for array in held.arrays:
         array.setflags(write=False)
-    named = dict(zip(ARRAYS, arrays, strict=True))
     return Dataset(
         name,
-        **named,
-        num_classes=len(class_names),
-        class_names=class_names,
-        fingerprint=fingerprint,
-        num_skipped=num_skipped,
+        **dict(zip(ARRAYS, held.arrays, strict=True)),
+        num_classes=len(held.class_names),
+        class_names=held.class_names,
+        fingerprint=held.fingerprint,
+        num_skipped=held.num_skipped,
+        notes=held.notes,
     )

@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,9 +21,19 @@ from kd_jax.types import InputError
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
-_FORMAT = 2
+_FORMAT = 3  # also what decoding makes of a file: another way of it is another format
 
 _log = logging.getLogger(__name__)
+
+
+class Held(NamedTuple):
+    """What a cache file holds, as in `data.Dataset`. arrays: the ARRAYS, u8[N,h,w,c] and i32[N]."""
+
+    arrays: list[np.ndarray]
+    class_names: tuple[str, ...]
+    fingerprint: str
+    num_skipped: int
+    notes: tuple[str, ...]
 
 
 def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -107,23 +117,23 @@ def root(cache_dir: str | os.PathLike | None = None) -> Path:
     return Path(os.path.expanduser(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data"))
 
 
-def _seal(source: str, of_arrays: str, class_names: Sequence[str], num_skipped: int) -> str:
-    """sha256 (hex) of all that a cache file holds; of_arrays: their fingerprint, which stands for them."""
-    return hashlib.sha256(json.dumps([source, of_arrays, class_names, num_skipped]).encode()).hexdigest()
+def _seal(source: str, held: Held) -> str:
+    """sha256 (hex) of all that a cache file holds; the fingerprint stands for the arrays."""
+    return hashlib.sha256(json.dumps([source, *held[1:]]).encode()).hexdigest()
 
 
-def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], str, int] | None:
-    """(the ARRAYS, K class names, fingerprint, number of files skipped) as written for the same source; None
-    where not there whole.  The arrays as in `data.Dataset`: images u8[N,h,w,c], labels i32[N]."""
+def read(path: Path, source: str) -> Held | None:
+    """What was written for the same source; None where it is not there whole."""
     try:
         if str(read_npz(path, ("source",))["source"]) != source:
             return None
-        held = read_npz(path, (*ARRAYS, "class_names", "num_skipped", "digest"))
-        arrays, class_names = [held[key] for key in ARRAYS], tuple(held["class_names"].tolist())
-        found, num_skipped = fingerprint(arrays), int(held["num_skipped"])
-        if _seal(source, found, class_names, num_skipped) != str(held["digest"]):
+        found = read_npz(path, (*ARRAYS, "class_names", "num_skipped", "notes", "digest"))
+        arrays, names = [found[key] for key in ARRAYS], tuple(found["class_names"].tolist())
+        notes = tuple(found["notes"].tolist())
+        held = Held(arrays, names, fingerprint(arrays), int(found["num_skipped"]), notes)
+        if _seal(source, held) != str(found["digest"]):
             raise ValueError("the stored sha256 differs")
-        return arrays, class_names, found, num_skipped
+        return held
     except FileNotFoundError:
         return None
     except Exception as error:  # As with any file, a damaged one may raise nearly anything.
@@ -134,16 +144,24 @@ def read(path: Path, source: str) -> tuple[list[np.ndarray], tuple[str, ...], st
 def write(path: Path, source: str, dataset: Any) -> None:
     """Writes a cache file whole or not at all; a folder that takes none is no error.
 
-    dataset: anything with the ARRAYS, their fingerprint, class_names and num_skipped as attributes.
+    dataset: anything with the fields of a `data.Dataset`.
     """
-    members = {key: getattr(dataset, key) for key in (*ARRAYS, "class_names", "num_skipped")}
-    digest = _seal(source, dataset.fingerprint, dataset.class_names, dataset.num_skipped)
+    held = Held(
+        [getattr(dataset, key) for key in ARRAYS],
+        dataset.class_names,
+        dataset.fingerprint,
+        dataset.num_skipped,
+        dataset.notes,
+    )
+    members: dict[str, Any] = dict(zip(ARRAYS, held.arrays, strict=True))
+    members |= {"class_names": np.array(held.class_names, str), "notes": np.array(held.notes, str)}
+    digest = _seal(source, held)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **members, source=source, digest=digest)
+            np.savez(file, **members, num_skipped=held.num_skipped, source=source, digest=digest)
         os.replace(temporary, path)
     except OSError as error:
         _log.info("the decoded arrays are not cached in %s: %s", path, error)

@@ -1,25 +1,21 @@
 """Image folders: root/{train,val|test}/<class>/*, as fastai ships Imagenette and Imagewoof, and the layout of
-Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt); decoded with pillow.
+Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt); decoded by images.py.
 
 Classes are numbered by their folders' names, sorted (Tiny-ImageNet's wnids.txt, in an order of its own, is
 not read). A words.txt in the root, lines of such a name, a tab and words, gives them readable names. Where
 there are both test and val, test is used, as with TFDS; Tiny-ImageNet's test, which has no labels, is not.
 
-An image is a regular file with an image's extension; hidden files and all others are passed over. It is
-turned as its EXIF orientation says and made RGB: grey is repeated, a palette looked up, transparency dropped,
-16 bits rounded to 8; of several frames it is the first. With an image size s the shorter side is resized to s
-and the square in the middle kept, by pillow's bicubic filter, which is antialiased: its support grows with
-the reduction. JPEG's own reduction while decoding (`draft`) would be quicker, and other pixels: not used.
+An image of a class is any file in its folder, or in a folder below it, that pillow finds an image in; a file
+that is none, but whose name ends as an image's, cannot be read. What is left out of a split is noted, but for
+hidden files and for Tiny-ImageNet's lists of boxes.
 
-Left out: deeper folders, and other ways to resize (images of one size, prepared elsewhere, are taken as they
-are).
+Left out: other ways to resize (images of one size, prepared elsewhere, are taken as they are).
 """
 
 import contextlib
 import math
 import os
 import stat
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
@@ -28,15 +24,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kd_jax.data import images
 from kd_jax.data.cache import one_line, require_memory
 from kd_jax.types import InputError
 
 Progress = Callable[[int, int], None]
 """(images done, images in all)"""
 
-# torchvision's list and GIF. Pillow knows formats, too, that it hands to other programs: never tried.
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _NAMED = 3
 
 
@@ -49,12 +43,14 @@ class Picture(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a folder holds, nothing decoded. train, test: a list of pictures for each class, K of them."""
+    """What a folder holds, nothing decoded. train, test: a list of files for each class, K of them. strays:
+    paths of what belongs to a split, but to no class, or is no file."""
 
     root: Path
     class_names: list[str]
     train: list[list[Picture]]
     test: list[list[Picture]]
+    strays: list[str]
 
 
 def is_image_folder(name: str) -> bool:
@@ -67,48 +63,66 @@ def is_image_folder(name: str) -> bool:
 
 def survey(root: Path) -> Listing:
     """The listing of an image folder, or InputError. OSError where a folder in it cannot be read."""
-    train, test = _class_folders(root, "train"), _test_split(root)
+    strays: list[str] = []
+    train, test = _class_folders(root, "train", strays), _test_split(root, strays)
     classes = sorted(train)
     _require_each(root, classes, [len(train[name]) for name in classes])
     if strangers := sorted(set(test) - set(train)):
         given = f"{_some(map(_text, strangers), len(strangers))} not in train"
         raise InputError(f"{root}: a test class has no training images", "the classes of train", given)
     names = _readable(root, classes)
-    return Listing(root, names, [train[name] for name in classes], [test.get(name, []) for name in classes])
+    of_train, of_test = ([split.get(name, []) for name in classes] for split in (train, test))
+    return Listing(root, names, of_train, of_test, sorted(strays))
 
 
-def _test_split(root: Path) -> dict[str, list[Picture]]:
+def _test_split(root: Path, strays: list[str]) -> dict[str, list[Picture]]:
     annotations = root / "val" / "val_annotations.txt"
     if annotations.is_file() and (root / "val" / "images").is_dir():
-        return _annotated(root, annotations)
+        return _annotated(root, annotations, strays)
     tests = [split for split in ("test", "val") if (root / split).is_dir()]
     if not tests:
         expected = "train and val or test, each with a folder for each class"
         raise InputError(f"{root} lacks a split", expected, "train alone")
-    return _class_folders(root, tests[0])
+    return _class_folders(root, tests[0], strays)
 
 
-def _class_folders(root: Path, split: str) -> dict[str, list[Picture]]:
-    """folder name -> its pictures, sorted; Tiny-ImageNet's lie one folder deeper."""
-    with os.scandir(root / split) as entries:
+def _class_folders(root: Path, split: str, strays: list[str]) -> dict[str, list[Picture]]:
+    """folder name -> the files in it and below it; strays: told of what is left out."""
+    found, top = {}, (root / split).resolve()
+    for name in _visible(root, split):
+        path = root / split / name
         # A link to nowhere is a class that is lacking.
-        names = [
-            entry.name
-            for entry in entries
-            if not entry.name.startswith(".")
-            and (os.path.isdir(entry) or (entry.is_symlink() and not os.path.exists(entry)))
-        ]
-    return {
-        name: _pictures(root, f"{split}/{name}") + _pictures(root, f"{split}/{name}/images") for name in names
-    }
+        if os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path)):
+            files = _pictures(root, f"{split}/{name}", strays, {top, *top.parents})
+            found[name] = [file for file in files if file.path != f"{split}/{name}/{name}_boxes.txt"]
+        else:
+            strays.append(f"{split}/{name}")
+    return found
 
 
-def _pictures(root: Path, folder: str) -> list[Picture]:
-    if not (root / folder).is_dir():
+def _visible(root: Path, folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))
+
+
+def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> list[Picture]:
+    """The files in a folder, then those in each folder below it.
+
+    above: the folders that it lies in; a link to one of them, which would have no end, counts as stray.
+    """
+    if not os.path.isdir(root / folder):
         return []
-    names = [name for name in os.listdir(root / folder) if name.lower().endswith(_EXTENSIONS)]
-    looked = [_look(root, f"{folder}/{name}") for name in sorted(names) if not name.startswith(".")]
-    return [picture for picture in looked if picture]
+    if (here := (root / folder).resolve()) in above:
+        strays.append(folder)
+        return []
+    found, below = [], []
+    for path in (f"{folder}/{name}" for name in _visible(root, folder)):
+        if os.path.isdir(root / path):
+            below += _pictures(root, path, strays, {*above, here})
+        elif picture := _look(root, path):
+            found.append(picture)
+        else:
+            strays.append(path)
+    return found + below
 
 
 def _look(root: Path, path: str) -> Picture | None:
@@ -120,7 +134,7 @@ def _look(root: Path, path: str) -> Picture | None:
     return Picture(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _annotated(root: Path, annotations: Path) -> dict[str, list[Picture]]:
+def _annotated(root: Path, annotations: Path, strays: list[str]) -> dict[str, list[Picture]]:
     """Tiny-ImageNet's validation split: lines of file name, tab, class (and a box, which is not used)."""
     found: dict[str, list[Picture]] = {}
     seen = set()
@@ -134,6 +148,8 @@ def _annotated(root: Path, annotations: Path) -> dict[str, list[Picture]]:
         seen.add(name)
         picture = _look(root, f"val/images/{name}")
         found.setdefault(rest[0], []).extend([picture] if picture else [])
+        strays += [] if picture else [f"val/images/{name}"]
+    strays += [f"val/images/{name}" for name in _visible(root, "val/images") if name not in seen]
     return {name: sorted(pictures) for name, pictures in found.items()}
 
 
@@ -173,115 +189,107 @@ def _some(items: Iterator[str] | Sequence[str], number: int) -> str:
 
 def decode(
     listing: Listing, image_size: int | None, skip_unreadable: bool, progress: Progress | None = None
-) -> tuple[list[np.ndarray], int]:
+) -> tuple[list[np.ndarray], int, list[str]]:
     """(images u8[N,h,w,3] and labels i64[N] of the training split, then of the test split; how many files
-    were skipped). The images come by class, then by name. As many threads work as there are cores.
+    were skipped; notes on what was left out and on what was taken in its own way). The images come by class,
+    then by name. As many threads work as there are cores.
 
     image_size: h = w; None: the images' own, one for all.
     Raises InputError for images of several sizes or too many for the memory, and for files that cannot be
     read unless they are to be skipped.
     """
     root, classes = listing.root, len(listing.class_names)
-    pictures = [picture for group in (*listing.train, *listing.test) for picture in group]
+    files = [file for group in (*listing.train, *listing.test) for file in group]
     groups = np.repeat(np.arange(2 * classes), [len(group) for group in (*listing.train, *listing.test)])
-    with _pillow():
-        images, faults = _decode_all(root, pictures, image_size, progress)
+    with images.ready():
+        is_image = np.array([_is_image(root, file.path) for file in files], bool)
+        pictures, groups = (
+            [file for file, good in zip(files, is_image, strict=True) if good],
+            groups[is_image],
+        )
+        pixels, faults, remarks = _decode_all(root, pictures, image_size, progress)
     if faults and not skip_unreadable:
         named = (f"{_text(pictures[index].path)} ({fault})" for index, fault in faults.items())
         wrong = f"{len(faults)} of {len(pictures)} images in {root} cannot be read"
         raise InputError(wrong, "whole images, or --skip_unreadable", _some(named, len(faults)))
     kept = np.delete(np.arange(len(pictures)), list(faults))
     for new, old in enumerate(kept) if faults else ():  # in place: a second copy may not fit into memory
-        images[new] = images[old]
-    images, groups = images[: len(kept)], groups[kept]
+        pixels[new] = pixels[old]
+    pixels, groups = pixels[: len(kept)], groups[kept]
     num_train = int(np.searchsorted(groups, classes))
     _require_each(root, listing.class_names, np.bincount(groups[:num_train], minlength=classes).tolist())
-    splits = [images[:num_train], groups[:num_train], images[num_train:], groups[num_train:] - classes]
-    return splits, len(faults)
+    splits = [pixels[:num_train], groups[:num_train], pixels[num_train:], groups[num_train:] - classes]
+    others = [file.path for file, good in zip(files, is_image, strict=True) if not good]
+    return splits, len(faults), _notes(listing, others, [picture.path for picture in pictures], remarks)
 
 
-@contextlib.contextmanager
-def _pillow() -> Iterator[None]:
-    """Pillow's formats ready, its warnings settled: of a decompression bomb an error, of anything else (odd
-    metadata) nothing. For all threads at once: what filters there are belongs to the process."""
-    from PIL import Image
+def _is_image(root: Path, path: str) -> bool:
+    """Whether a file is one of a class's images, readable or not."""
+    return os.path.splitext(path)[1].lower() in images.endings() or images.is_image(root / path)
 
-    Image.init()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+
+def _notes(
+    listing: Listing, others: list[str], pictures: list[str], remarks: dict[int, list[str]]
+) -> list[str]:
+    """others: files in which no image is found.  remarks: remark of an image -> the paths of those images."""
+    deeper = [path for path in pictures if path.count("/") > 2 + (path.split("/")[2] == "images")]
+    found = [
+        ("left out: {} in which pillow finds no image", others, "files"),
+        ("left out: {} that belong to no class", listing.strays, "files or folders"),
+        ("counted as the class whose folder they lie below: {}", deeper, "images"),
+        *((text, remarks.get(remark, []), "images") for remark, text in images.REMARKS.items()),
+    ]
+    total = len(pictures)
+    return [
+        text.format(f"{len(paths)} {what}" + f" of {total}" * (what == "images"))
+        + f" ({_some(map(_text, paths), len(paths))})"
+        for text, paths, what in found
+        if paths
+    ]
 
 
 def _decode_all(
     root: Path, pictures: Sequence[Picture], image_size: int | None, progress: Progress | None
-) -> tuple[np.ndarray, dict[int, str]]:
-    """(u8[N,h,w,3], number of a picture -> why it cannot be read)."""
+) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
+    """(u8[N,h,w,3], number of a picture -> why it cannot be read, remark -> the paths of its pictures)."""
     first, shape = _first_shape(root, pictures, image_size)
     require_memory(root, len(pictures) * math.prod(shape))
-    images = np.empty((len(pictures), *shape), np.uint8)
+    pixels = np.empty((len(pictures), *shape), np.uint8)
 
-    def fill(index: int) -> str | None:
+    def fill(index: int) -> str | frozenset[int]:
         path = pictures[index].path
         try:
-            pixels = _read(root / path, image_size)
+            image = images.read(root / path, image_size)
         except Exception as error:  # A malformed file may raise nearly anything.
             return one_line(error).replace(f" {str(root / path)!r}", "")  # it is named beside its reason
-        if pixels.shape != shape:
-            sizes = (f"{w} x {h} ({_text(p)})" for (h, w, _), p in ((shape, first), (pixels.shape, path)))
+        if image.pixels.shape != shape:
+            both = ((shape, first), (image.pixels.shape, path))
+            sizes = (f"{w} x {h} ({_text(p)})" for (h, w, _), p in both)
             raise InputError(f"{root} has images of several sizes", "--image_size", " and ".join(sizes))
-        images[index] = pixels
-        return None
+        pixels[index] = image.pixels
+        return image.remarks
 
-    faults = {}
+    faults: dict[int, str] = {}
+    remarks: dict[int, list[str]] = {}
     with ThreadPool(_num_cores()) as pool:
-        for index, fault in enumerate(pool.imap(fill, range(len(pictures)), chunksize=8)):
-            if fault:
-                faults[index] = fault
+        for index, found in enumerate(pool.imap(fill, range(len(pictures)), chunksize=8)):
+            if isinstance(found, str):
+                faults[index] = found
+            else:
+                for remark in found:
+                    remarks.setdefault(remark, []).append(pictures[index].path)
             if progress:
                 progress(index + 1, len(pictures))
-    return images, faults
+    return pixels, faults, remarks
 
 
 def _first_shape(root: Path, pictures: Sequence[Picture], size: int | None) -> tuple[str, tuple[int, ...]]:
     """(the first image that can be read, the shape that all are to have)."""
     for picture in pictures if size is None else ():
         with contextlib.suppress(Exception):
-            return picture.path, _read(root / picture.path, None).shape
+            return picture.path, images.read(root / picture.path, None).pixels.shape
     return "", (size or 1, size or 1, 3)
 
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _read(path: Path, size: int | None) -> np.ndarray:
-    """u8[h,w,3]; whatever pillow raises."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path, formats=_FORMATS) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        rgb = _to_rgb(image)
-    if size:
-        # The square is cut out in the very step that resizes, where its edges may lie between two pixels.
-        side, (width, height) = min(rgb.size), rgb.size
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        rgb = rgb.resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(rgb)
-
-
-def _to_rgb(image):
-    """A PIL image of mode RGB."""
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # which pillow would clip at 255
-        grey = np.asarray(image, np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError("grey levels beyond 16 bits")
-        image = Image.fromarray(np.rint(grey / 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("grey levels of unknown range")
-    elif "transparency" in image.info:  # pillow's way to drop it
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -25,6 +25,9 @@ from kd_jax.types import InputError, Variables
 
 HUB_FILE = "model.safetensors"
 
+# as safetensors and as torch call them
+_FLOATS = ("f64", "f32", "f16", "bf16", "float64", "float32", "float16", "bfloat16")
+
 
 class Pretrained(NamedTuple):
     """variables: f32, without the classifier where the file's has another number of classes. sha256: of the
@@ -89,7 +92,18 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     import safetensors.numpy
 
+    with safetensors.safe_open(path, framework="np") as file:  # the header alone
+        for key in file.keys():  # noqa: SIM118 - it has no other way
+            _require_float(key, file.get_slice(key).get_dtype())
     return safetensors.numpy.load_file(path)
+
+
+def _require_float(key: str, dtype: str) -> None:
+    """InputError unless a tensor's type holds weights as they are. Integers and floats of 8 bits are
+    quantised: without their scales they mean nothing."""
+    if dtype.removeprefix("torch.").lower() not in _FLOATS and not key.endswith("num_batches_tracked"):
+        expected = "floating point numbers of 16 bits or more, not quantised"
+        raise InputError("not weights", expected, f"{key} of {dtype}")
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -118,8 +132,8 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
     ):
         raise InputError("not a state dict", "a dict of tensors by name", path)
     kept = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    if odd := [key for key, value in kept.items() if not value.is_floating_point()]:
-        raise InputError("not weights", "floating point numbers", f"{odd[0]} of {kept[odd[0]].dtype}")
+    for key, value in kept.items():
+        _require_float(key, str(value.dtype))
     return {key: value.detach().float().numpy() for key, value in kept.items()}
 
 

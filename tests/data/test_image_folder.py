@@ -265,6 +265,12 @@ def grey(levels):
     return np.repeat(np.uint8(levels)[..., None], 3, -1)
 
 
+def over_white(colour, alpha):
+    """Porter & Duff's "over", on white."""
+    share = np.asarray(alpha, float)[..., None] / 255
+    return np.uint8(np.floor(share * colour + (1 - share) * 255 + 0.5))
+
+
 def test_every_kind_of_image_becomes_rgb(tmp_path):
     levels = pixels(3, (4, 4))
     wide = np.random.RandomState(3).randint(0, 65536, (4, 4)).astype(np.uint16)
@@ -275,7 +281,12 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
     ink = np.zeros((4, 4, 4), np.uint8)
     ink[..., 0] = levels  # cyan alone takes red away
     white = np.stack([255 - levels, *[np.full_like(levels, 255)] * 2], -1)
+    half_seen = np.where((levels // 128)[..., None], over_white(coloured, np.full((4, 4), 128)), 255)
     nearest = np.uint8(np.floor(wide / 257 + 0.5))
+    spotted, unspotted = pixels(6, (4, 4, 3)), pixels(6, (4, 4, 3))
+    spotted[1, 2], unspotted[1, 2] = (1, 2, 3), 255
+    lightened = np.where(levels == levels[0, 0], 255, levels)
+    widened = np.where(wide == wide[0, 0], 255, nearest)
     cases = {
         "grey.png": (levels, {}, grey(levels)),
         "grey.gif": (levels, {}, grey(levels)),
@@ -286,10 +297,17 @@ def test_every_kind_of_image_becomes_rgb(tmp_path):
         "wide.tif": (wide, {}, grey(nearest)),
         "wide.pgm": (wide, {}, grey(nearest)),
         "palette.png": (palette, {}, coloured),
-        "see_through_palette.png": (palette, {"transparency": b"\x00\x80"}, coloured),
-        "see_through.png": (clear, {}, clear[..., :3]),
-        "grey_and_clear.png": (np.stack([levels, clear[..., 3]], -1), {}, grey(levels)),
-        "one_colour_clear.png": (pixels(6, (4, 4, 3)), {"transparency": (1, 2, 3)}, pixels(6, (4, 4, 3))),
+        "see_through_palette.png": (palette, {"transparency": b"\x00\x80"}, half_seen),
+        "see_through.png": (clear, {}, over_white(clear[..., :3], clear[..., 3])),
+        "grey_and_clear.png": (
+            np.stack([levels, clear[..., 3]], -1),
+            {},
+            over_white(grey(levels), clear[..., 3]),
+        ),
+        "opaque.png": (np.dstack([clear[..., :3], np.full((4, 4), 255, np.uint8)]), {}, clear[..., :3]),
+        "one_colour_clear.png": (spotted, {"transparency": (1, 2, 3)}, unspotted),
+        "one_level_clear.png": (levels, {"transparency": int(levels[0, 0])}, grey(lightened)),
+        "one_deep_level_clear.png": (wide, {"transparency": int(wide[0, 0])}, grey(widened)),
         "ink.tiff": (Image.fromarray(ink, "CMYK"), {}, white),
     }
     for name, (image, options, _) in cases.items():

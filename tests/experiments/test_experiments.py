@@ -820,39 +820,6 @@ def test_omit_and_keep_together(settings):
     assert settings("--omit=8+7, 3")[0][:2] == ["T=4 omit=7+8", [7, 8]]  # in any order, spaces allowed
 
 
-def test_classes_by_their_names(launch):
-    names = ["cat", "3", "big dog", "a+b", "b,c", "none", "c", "cat+3", "2007", "7 up", "sea", "sea"]
-
-    def parse(text):
-        ask = f"common.parse_classes('omit', {text!r}, {names})"
-        return launch("distill", ask=ask).value
-
-    assert parse("cat") == parse("0") == parse(" cat ") == [[0]]
-    assert parse("none,big dog,c+cat") == [[], [2], [0, 6]]
-    assert parse("a+b") == [[3]] and parse("b,c") == [[4]] and parse("b,c+a+b,cat") == [[3, 4], [0]]
-    assert parse("3") == [[3]] and parse("1") == [[1]]  # a number is the class of that number, first of all
-    assert parse("2007") == [[8]] and parse("7 up+7") == [[7, 9]]  # where no class has it, it may be a name
-    assert parse("cat+3") == [[7]] and parse("cat+03") == [[0, 3]]  # the longest name
-    for text, message in (
-        ("cow", "--omit names no class 'cow': expected none or classes (numbers 0..11 or names)"),
-        (
-            "Cat",
-            "names no class 'Cat': expected none or classes (numbers 0..11 or names) joined by +, "
-            "separated by commas, as in none,0,0+1; given 'Cat' (did you mean cat?)",
-        ),
-        ("sea", "names no one such class"),
-        ("2008", "names no one such class"),
-        ("cat+0", "names a class twice"),
-        ("cat,0", "names a set twice"),
-        ("none+cat", "malformed --omit"),
-        ("cat+none", "malformed --omit"),
-        ("cat+", "malformed --omit"),
-        (",cat", "malformed --omit"),
-        ("cat big dog", "names no class 'cat big dog'"),
-    ):
-        assert message in parse(text), text
-
-
 def test_labels_need_no_teacher(launch, home, toy, tmp_path):
     words = [
         *toy.words[:4],

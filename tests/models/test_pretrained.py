@@ -5,6 +5,7 @@ Where torchvision is not installed, the parity tests are skipped, or fail if KD_
 
 import functools
 import hashlib
+import json
 import os
 import sys
 import types
@@ -191,6 +192,61 @@ def test_half_precision_is_widened(tmp_path):
     halves = {key: array.astype(np.float16) for key, array in their_arrays().items()}
     loaded = load(save(tmp_path / "weights.safetensors", halves))
     expected = jax.tree.map(lambda leaf: leaf.astype(np.float16).astype(np.float32), small()[1])
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, expected)
+
+
+QUANTISED = {
+    "I8": 1, "U8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8, "BOOL": 1, "F8_E4M3": 1,
+    "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8,
+}  # fmt: skip
+"""Types of a safetensors file that hold no weights, and their bytes."""
+
+
+def save_raw(path, dtype: str, size: int) -> str:
+    """The small network with a classifier of that type, as the specification of the format has it: length of
+    the header (u64), header in JSON, bytes."""
+    header, content = {}, b""
+    for key, array in their_arrays().items():
+        kind, bytes_ = {"f": "F32", "i": "I64"}[array.dtype.kind], np.ascontiguousarray(array).tobytes()
+        if key == "fc.weight":
+            kind, bytes_ = dtype, bytes(array.size * size)
+        place = [len(content), len(content) + len(bytes_)]
+        header[key] = {"dtype": kind, "shape": list(array.shape), "data_offsets": place}
+        content += bytes_
+    text = json.dumps(header).encode()
+    Path(path).write_bytes(len(text).to_bytes(8, "little") + text + content)
+    return str(path)
+
+
+@pytest.mark.parametrize("dtype, size", QUANTISED.items())
+def test_types_that_hold_no_weights_are_refused(tmp_path, dtype, size):
+    line = refusal(save_raw(tmp_path / "weights.safetensors", dtype, size))
+    assert "not weights: expected floating point numbers of 16 bits or more" in line
+    assert line.endswith(f"given fc.weight of {dtype}")
+
+
+@pytest.mark.parametrize("dtype, size", {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}.items())
+def test_types_that_hold_weights(tmp_path, dtype, size):
+    loaded = load(save_raw(tmp_path / "weights.safetensors", dtype, size))
+    kernel = loaded.variables["params"]["logits"]["kernel"]
+    assert kernel.dtype == np.float32 and not kernel.any()
+
+
+@pytest.mark.parametrize("name", ["int8", "bool", "float8_e4m3fn", "complex64"])
+def test_types_of_torch_that_hold_no_weights(tmp_path, name):
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra bench) is not installed")
+    tensors = {key: torch.from_numpy(np.array(array)) for key, array in their_arrays().items()}
+    tensors["fc.weight"] = tensors["fc.weight"].to(getattr(torch, name))
+    torch.save(tensors, tmp_path / "weights.pt")
+    assert refusal(str(tmp_path / "weights.pt")).endswith(f"given fc.weight of torch.{name}")
+
+
+def test_bfloat16_is_widened(tmp_path):
+    import ml_dtypes
+
+    halves = {key: array.astype(ml_dtypes.bfloat16) for key, array in their_arrays().items() if array.ndim}
+    loaded = load(save(tmp_path / "weights.safetensors", halves))
+    expected = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16).astype(np.float32), small()[1])
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, expected)
 
 
