@@ -4,12 +4,12 @@ import atexit
 import os
 import tempfile
 
-# Read once, when JAX starts its first device. Compiling is most of the time, so it is done without optimisation,
-# unless XLA_FLAGS says otherwise.
-_flags = os.environ.get("XLA_FLAGS", "")
-if "xla_backend_optimization_level" not in _flags:
-    _flags += " --xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{_flags} --xla_force_host_platform_device_count=8"
+# Read once, when JAX starts its first device. Compiling is most of the time, so it is done without
+# optimisation; of a flag that comes twice the last one holds, so XLA_FLAGS may say otherwise.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')} "
+    "--xla_force_host_platform_device_count=8"
+)
 
 import jax
 import pytest

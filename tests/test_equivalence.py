@@ -3,9 +3,9 @@
 Three settings x three seeds of a small network with normalised images, dropout, augmentation, Adam and
 a schedule, distilled from two teachers on 24 random images in up to five epochs. One program a way, shared by
 the tests: compiling takes the time.
-What runs the same program is equal to the bit. Two programs that compute the same thing round differently, and
-how depends on the CPU: their states are compared after one epoch of three updates, with a tolerance. Counts of
-predictions are never compared between two programs: a rounding error may turn a prediction.
+What runs the same program is equal to the bit. Two programs that compute the same thing round differently,
+and how depends on the CPU: their states are compared after one epoch of three updates, with a tolerance.
+Counts of predictions are never compared between two programs: a rounding error may turn a prediction.
 """
 
 import dataclasses
@@ -21,8 +21,9 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from kd_jax import augment, checkpoint, losses, models, optim, sweep
-from kd_jax.train import Config, evaluate, fit, init_state, variables_of
+from kd_jax import losses, models
+from kd_jax.io import checkpoint
+from kd_jax.train import Config, augment, evaluate, fit, init_state, optim, sweep, variables_of
 from kd_jax.types import HParams, Table, TrainState
 
 N, K, M, B, U, EPOCHS = 24, 3, 2, 8, 3, 5
@@ -53,8 +54,8 @@ SETTINGS = (
 )
 HPARAMS = sweep.stack_runs(SETTINGS, SEEDS, M)
 R = len(SETTINGS) * len(SEEDS)  # 9: padded to 10 on two devices
-# Adam divides a gradient by its own size, so that a gradient of the size of a rounding error would make a whole
-# step. A large eps makes the step continuous in the gradient.
+# Adam divides a gradient by its own size, so that a gradient of the size of a rounding error would make a
+# whole step. A large eps makes the step continuous in the gradient.
 SMOOTH_ADAM = optim.Optimizer(optax.scale_by_adam(eps=1e-2), decoupled=True)
 STAGES = (partial(augment.jitter, pixels=1), augment.flip, partial(augment.cutout, side=2, fill=(128,)))
 CONFIG = Config(
@@ -279,7 +280,7 @@ def test_each_run_learns_from_its_own_teacher():
 
 
 def test_validation_does_not_touch_training():
-    """With none at all the student trains the same: it is in training mode after the first validation, too."""
+    """With none at all the student trains the same: it is in training mode after a validation, too."""
     states, history = train(held_out=None, length=2, epochs=2)
     assert set(history) == {"train"}
     expected, expected_history = reference(2)

@@ -139,8 +139,8 @@ def classifier(module: Any, x: jax.Array, train: bool, **options) -> jax.Array:
 def halve(x: jax.Array) -> jax.Array:
     """2x2 max pooling with stride 2; an odd last row or column is left out.  [B,h,w,c] -> [B,h//2,w//2,c].
 
-    By maxima of two: the gradient of a maximum over axes compares `x` with the maximum for equality, and where
-    XLA computes `x` once more in a loop of its own, to another rounding, it finds no equal and divides 0 by 0.
+    By maxima of two: the gradient of a maximum over axes compares `x` with the maximum for equality. Where
+    XLA computes `x` a second time, to another rounding, nothing is equal and the gradient is 0/0.
     The gradient of XLA's window reduction is far slower on a CPU.
     """
     x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]

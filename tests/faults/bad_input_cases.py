@@ -214,12 +214,28 @@ BAD_STUDENTS = {
     "all for validation": (["--validation_fraction=1"], "validation.fraction out of range"),
     "less than none for validation": (["--validation_fraction=-0.1"], "validation.fraction out of range"),
     "validation nan": (["--validation_fraction=nan"], "validation.fraction out of range"),
+    "class called by another's number": (
+        ["--data_set={shifted}", "--omit=1"],
+        "--omit has two meanings at '1': expected #1 for class 1, called '2' or #0 for class 0, called '1'",
+    ),
+    "npz with channels first": (["--data_set={channels_first}"], "channels first.*transpose.0, 2, 3, 1."),
+    "npz of volumes": (["--data_set={volumes}"], "too many channels: .*1 to 4"),
+    "npz of black images": (["--data_set={black}"], "train_images show nothing"),
+    "folder of black images": (["--data_set={black_pictures}"], "train_images show nothing"),
+    "folder with an image cut short, of no ending": (
+        ["--data_set={cut_nameless}"],
+        "1 of 11 images .* cannot be",
+    ),
 }
 BAD_TEACHERS = {
     "no such weights": (["--model=resnet-18", "--init={home}/no.safetensors"], "no such file of weights"),
     "weights of another kind": (["--model=resnet-18", "--init={file}"], "not a file of weights"),
     "damaged weights": (["--model=resnet-18", "--init={weights}"], "damaged weights"),
     "weights of no such model": (["--init={weights}"], "pretrained weights cannot be read for this model"),
+    "quantised weights": (
+        ["--model=resnet-18", "--init={quantised}"],
+        "not weights: .*; given fc.bias of I8",
+    ),
     "nothing to freeze": (["--freeze_backbone"], "--freeze_backbone cannot be this"),
     "a class that is not": (["--omit=12"], "0..9"),
     "decay below 0": (["--weight_decay=-1"], "--weight_decay out of range"),
@@ -363,5 +379,6 @@ GOOD = {
     "a data set by ~": ["--data_set=~/toy.npz"],
     "numbers of several kinds": ["--learning_rates=1e-3,0.01,1.e-4"],
     "blanks in a list": ["--omit=none, 3, 7 + 8"],
+    "a class by its number alone": ["--data_set={shifted}", "--omit=#none,#1"],
 }
 """What is accepted, of distill: all but --out, which is what the refusal is about."""

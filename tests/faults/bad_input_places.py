@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from PIL import Image
 
-from kd_jax import checkpoint, data
+from kd_jax import data
+from kd_jax.io import checkpoint
 from tests.faults import samples
 
 ODD_NAME = "ä b (Ж) ñ's"
@@ -157,6 +159,10 @@ def _arrays(bad: Path, whole: Path) -> dict[str, Path]:
         "flat": {"train_images": images.reshape(60, 30)},
         "two_shapes": {"test_images": good["test_images"][:, :-1]},
         "few_names": {"class_names": np.array(["a", "b"])},
+        "shifted": {"class_names": np.array(["1", "2", "3"])},
+        "black": {"train_images": images * 0},
+        "channels_first": {key: np.stack(3 * [good[key]], 1) for key in ("train_images", "test_images")},
+        "volumes": {key: np.stack(7 * [good[key]], -1) for key in ("train_images", "test_images")},
     }  # fmt: skip
     found = {name: bad / f"{name}.npz" for name in changes}
     for name, change in changes.items():
@@ -165,6 +171,8 @@ def _arrays(bad: Path, whole: Path) -> dict[str, Path]:
     np.savez(found["odd_npz"], **good)
     found["unlabelled"] = bad / "unlabelled.npz"
     np.savez(found["unlabelled"], train_images=images)
+    found["quantised"] = bad / "quantised.safetensors"
+    safetensors.numpy.save_file({"fc.bias": np.zeros(3, np.int8)}, found["quantised"])
     found["folder_npz"] = bad / "folder.npz"
     found["folder_npz"].mkdir()
     found["no_zip"] = bad / "no_zip.npz"
@@ -198,6 +206,8 @@ def _pictures(bad: Path) -> dict[str, Path]:
         "text_image",
         "cut_image",
         "bomb_image",
+        "black_pictures",
+        "cut_nameless",
     )
     found = {name: samples.pictures(bad / name) for name in (*names, "dangling_image", "one_folder")}
     found["odd_pictures"] = samples.pictures(bad / f"{ODD_NAME} pictures")
@@ -216,4 +226,7 @@ def _pictures(bad: Path) -> dict[str, Path]:
     cat["dangling_image"].unlink()
     cat["dangling_image"].symlink_to("nowhere.png")
     Image.new("1", (20_000, 20_000)).save(cat["bomb_image"])
+    for path in (found["black_pictures"] / "train").rglob("*.png"):
+        Image.new("RGB", (6, 5)).save(path)
+    cat["cut_nameless"].with_name("photo").write_bytes(cat["cut_nameless"].read_bytes()[:-40])
     return found

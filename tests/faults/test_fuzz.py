@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from experiments import common
+from experiments.cli import common
 from kd_jax.types import InputError
 from tests.faults import fuzz, fuzz_flags
 
@@ -90,7 +90,7 @@ def test_any_text_is_numbers_of_a_float32_or_refused(text, positive):
 @often
 @given(some.lists(some.frozensets(some.integers(0, 7), max_size=4), min_size=1, max_size=5, unique=True))
 def test_class_sets_come_back_as_they_were_written(sets):
-    text = ",".join("+".join(map(str, sorted(one, reverse=True))) or "none" for one in sets)
+    text = ",".join("+".join(f"#{k}" for k in sorted(one, reverse=True)) or "#none" for one in sets)
     assert common.parse_classes("x", text, CLASSES) == [tuple(sorted(one)) for one in sets]
 
 

@@ -1,0 +1,124 @@
+"""Sets of classes on the command line, by the classes' numbers or names, each text in one meaning alone."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from kd_jax import nearest
+from kd_jax.types import InputError
+
+NONE = "#none"
+
+
+class _Word(NamedTuple):
+    """A class, or None for the empty set, as it stands in the text. end: where what follows it begins; last:
+    whether it ends its set."""
+
+    number: int | None
+    text: str
+    end: int
+    last: bool
+
+
+def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
+    """The class sets of a comma list such as "none,3,cat+dog"; "none" is the empty set.
+
+    A class is given by its number or its name, which may hold any sign. After # stands a number or none, and
+    no name. Errors: InputError, also for a text that has two meanings: a number may be another class's name,
+    a name may be that of two classes, or hold a + or a comma.
+    """
+    words = _graph(text, class_names)
+    readings = _readings(words, len(text))
+    if not readings:
+        raise _no_reading(name, text, class_names, max(words, default=0))
+    if len(readings) > 1:
+        raise _two_readings(name, text, class_names, readings)
+    sets: list[list[int]] = [[]]
+    for word in readings[0]:
+        sets[-1] += [] if word.number is None else [word.number]
+        sets += [[]] if word.last else []
+    sets.pop()
+    if any(len(set(classes)) < len(classes) for classes in sets):
+        raise InputError(f"--{name} names a class twice", "each class of a set once", text)
+    if len({frozenset(classes) for classes in sets}) < len(sets):
+        raise InputError(f"--{name} names a set twice", "each set once", text)
+    return [tuple(sorted(classes)) for classes in sets]
+
+
+def _graph(text: str, class_names: Sequence[str]) -> dict[int, list[_Word]]:
+    """Place in the text that a reading from its beginning may reach -> the words that may stand there."""
+    found: dict[int, list[_Word]] = {}
+    reached = {0}
+    for place in range(len(text) + 1):
+        if place in reached:
+            alone = place == 0 or text[place - 1] == ","
+            found[place] = list(_words(text, place, alone, class_names))
+            reached |= {word.end for word in found[place]}
+    return found
+
+
+def _words(text: str, place: int, alone: bool, class_names: Sequence[str]) -> Iterator[_Word]:
+    """The words that may stand at a place, each meaning once.  alone: whether no other stands before it in
+    its set."""
+    start = place + len(text[place:]) - len(text[place:].lstrip())
+    candidates: list[tuple[int | None, str]] = [(None, "none"), (None, NONE)] if alone else []
+    if digits := re.compile("#?([0-9]{1,6})").match(text, start):
+        candidates += [(int(digits[1]), digits[0])] if int(digits[1]) < len(class_names) else []
+    candidates += [(number, called.strip()) for number, called in enumerate(class_names) if called.strip()]
+    seen = set()
+    for number, word in candidates:
+        if not text.startswith(word, start):
+            continue
+        after = re.compile(r"\s*(\+|,|\Z)").match(text, start + len(word))
+        if after and (number is not None or after[1] != "+") and (number, after.end()) not in seen:
+            seen.add((number, after.end()))
+            # The end of the text is no place where a word could begin, unless a sign stands before it.
+            end = after.end() if after[1] else len(text) + 1
+            yield _Word(number, word, end, after[1] != "+")
+
+
+def _readings(words: dict[int, list[_Word]], length: int) -> list[list[_Word]]:
+    """The ways to read the text, two of them at most.  words: as `_graph` gives them."""
+    rest: dict[int, list[tuple]] = {length + 1: [()]}  # place -> readings from there on, as nested pairs
+    for place in sorted(words, reverse=True):
+        ways = ((word, tail) for word in words[place] for tail in rest[word.end])
+        rest[place] = list(itertools.islice(ways, 2))
+    found: list[list[_Word]] = []
+    for pair in rest[0]:
+        found.append([])
+        while pair:
+            word, pair = pair
+            found[-1].append(word)
+    return found
+
+
+def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) -> InputError:
+    """place: where no word that is a class stands."""
+    word = re.split("[+,]", text[place:], maxsplit=1)[0].strip()
+    named = word not in ("", "none", NONE)
+    numbers = f"numbers 0..{len(class_names) - 1}"
+    expected = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
+    wrong = f"--{name} names no class {word!r}" if named else f"malformed --{name}"
+    if re.fullmatch("#?[0-9]+", word):  # which no name is near to
+        return InputError(wrong, expected, text)
+    return InputError(wrong, expected, repr(text) + (nearest.name(word, class_names) if named else ""))
+
+
+def _two_readings(
+    name: str, text: str, class_names: Sequence[str], readings: Sequence[Sequence[_Word]]
+) -> InputError:
+    """Names what the two readings differ in, and how to write each."""
+    one, other = next((a, b) for a, b in zip(*readings, strict=False) if a != b)
+    ways = " or ".join(_unmistakable(word.number, class_names) for word in (one, other))
+    word = max(one.text, other.text, key=len)
+    return InputError(f"--{name} has two meanings at {word!r}", ways, text)
+
+
+def _unmistakable(number: int | None, class_names: Sequence[str]) -> str:
+    """How to write a class, or none, so that it is nothing else, and what that is."""
+    if number is None:
+        return f"{NONE} for no class"
+    forms = (f"#{'0' * zeros}{number}" for zeros in range(6))
+    form = next(form for form in forms if form not in class_names)
+    return f"{form} for class {number}, called {class_names[number]!r}"

@@ -1,0 +1,295 @@
+"""Image folders: root/{train,val|test}/<class>/*, as fastai ships Imagenette and Imagewoof, and the layout of
+Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt); decoded by images.py.
+
+Classes are numbered by their folders' names, sorted (Tiny-ImageNet's wnids.txt, in an order of its own, is
+not read). A words.txt in the root, lines of such a name, a tab and words, gives them readable names. Where
+there are both test and val, test is used, as with TFDS; Tiny-ImageNet's test, which has no labels, is not.
+
+An image of a class is any file in its folder, or in a folder below it, that pillow finds an image in; a file
+that is none, but whose name ends as an image's, cannot be read. What is left out of a split is noted, but for
+hidden files and for Tiny-ImageNet's lists of boxes.
+
+Left out: other ways to resize (images of one size, prepared elsewhere, are taken as they are).
+"""
+
+import contextlib
+import math
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kd_jax.data import images
+from kd_jax.data.cache import one_line, require_memory
+from kd_jax.types import InputError
+
+Progress = Callable[[int, int], None]
+"""(images done, images in all)"""
+
+_NAMED = 3
+
+
+class Picture(NamedTuple):
+    """A file: its path below the root, its size in bytes and mtime in ns (-1 where it cannot be had)."""
+
+    path: str
+    size: int
+    mtime: int
+
+
+class Listing(NamedTuple):
+    """What a folder holds, nothing decoded. train, test: a list of files for each class, K of them. strays:
+    paths of what belongs to a split, but to no class, or is no file."""
+
+    root: Path
+    class_names: list[str]
+    train: list[list[Picture]]
+    test: list[list[Picture]]
+    strays: list[str]
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether a folder of that name has a folder train."""
+    return bool(name) and os.path.isdir(os.path.join(os.path.expanduser(name), "train"))
+
+
+# --- listing --------------------------------------------------------------------------------------------
+
+
+def survey(root: Path) -> Listing:
+    """The listing of an image folder, or InputError. OSError where a folder in it cannot be read."""
+    strays: list[str] = []
+    train, test = _class_folders(root, "train", strays), _test_split(root, strays)
+    classes = sorted(train)
+    _require_each(root, classes, [len(train[name]) for name in classes])
+    if strangers := sorted(set(test) - set(train)):
+        given = f"{_some(map(_text, strangers), len(strangers))} not in train"
+        raise InputError(f"{root}: a test class has no training images", "the classes of train", given)
+    names = _readable(root, classes)
+    of_train, of_test = ([split.get(name, []) for name in classes] for split in (train, test))
+    return Listing(root, names, of_train, of_test, sorted(strays))
+
+
+def _test_split(root: Path, strays: list[str]) -> dict[str, list[Picture]]:
+    annotations = root / "val" / "val_annotations.txt"
+    if annotations.is_file() and (root / "val" / "images").is_dir():
+        return _annotated(root, annotations, strays)
+    tests = [split for split in ("test", "val") if (root / split).is_dir()]
+    if not tests:
+        expected = "train and val or test, each with a folder for each class"
+        raise InputError(f"{root} lacks a split", expected, "train alone")
+    return _class_folders(root, tests[0], strays)
+
+
+def _class_folders(root: Path, split: str, strays: list[str]) -> dict[str, list[Picture]]:
+    """folder name -> the files in it and below it; strays: told of what is left out."""
+    found, top = {}, (root / split).resolve()
+    for name in _visible(root, split):
+        path = root / split / name
+        # A link to nowhere is a class that is lacking.
+        if os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path)):
+            files = _pictures(root, f"{split}/{name}", strays, {top, *top.parents})
+            found[name] = [file for file in files if file.path != f"{split}/{name}/{name}_boxes.txt"]
+        else:
+            strays.append(f"{split}/{name}")
+    return found
+
+
+def _visible(root: Path, folder: str) -> list[str]:
+    return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))
+
+
+def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> list[Picture]:
+    """The files in a folder, then those in each folder below it.
+
+    above: the folders that it lies in; a link to one of them, which would have no end, counts as stray.
+    """
+    if not os.path.isdir(root / folder):
+        return []
+    if (here := (root / folder).resolve()) in above:
+        strays.append(folder)
+        return []
+    found, below = [], []
+    for path in (f"{folder}/{name}" for name in _visible(root, folder)):
+        if os.path.isdir(root / path):
+            below += _pictures(root, path, strays, {*above, here})
+        elif picture := _look(root, path):
+            found.append(picture)
+        else:
+            strays.append(path)
+    return found + below
+
+
+def _look(root: Path, path: str) -> Picture | None:
+    """None for what is there and no file: to open a pipe would be to wait for ever."""
+    try:
+        status = os.stat(root / path)
+    except OSError:  # A link to nowhere or round in circles is an image that is lacking.
+        return Picture(path, -1, -1)
+    return Picture(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def _annotated(root: Path, annotations: Path, strays: list[str]) -> dict[str, list[Picture]]:
+    """Tiny-ImageNet's validation split: lines of file name, tab, class (and a box, which is not used)."""
+    found: dict[str, list[Picture]] = {}
+    seen = set()
+    for number, line in enumerate(annotations.read_bytes().splitlines(), 1):
+        line_text = os.fsdecode(line)
+        name, *rest = line_text.split("\t")
+        odd = name in ("", ".", "..") or "\0" in line_text or os.path.basename(name) != name
+        if not rest or odd or name in seen:
+            expected = "on each line the name of one more file of images, a tab, a class"
+            raise InputError(f"{annotations}, line {number}, cannot be read", expected, line[:80])
+        seen.add(name)
+        picture = _look(root, f"val/images/{name}")
+        found.setdefault(rest[0], []).extend([picture] if picture else [])
+        strays += [] if picture else [f"val/images/{name}"]
+    strays += [f"val/images/{name}" for name in _visible(root, "val/images") if name not in seen]
+    return {name: sorted(pictures) for name, pictures in found.items()}
+
+
+def _readable(root: Path, classes: Sequence[str]) -> list[str]:
+    """The first of each class's words where words.txt has some, the folder's name added where two agree."""
+    try:
+        words_file = root / "words.txt"  # a pipe would be waited for
+        lines = words_file.read_text("utf-8", "replace").splitlines() if words_file.is_file() else []
+    except FileNotFoundError:
+        lines = []
+    words = {name: text.split(",")[0].strip() for name, _, text in (line.partition("\t") for line in lines)}
+    names = [words.get(name) or _text(name) for name in classes]
+    count = Counter(names)
+    return [n if count[n] == 1 else f"{n} ({_text(name)})" for n, name in zip(names, classes, strict=True)]
+
+
+def _require_each(root: Path, names: Sequence[str], counts: Sequence[int]) -> None:
+    """InputError unless every class has a training image."""
+    if empty := [_text(name) for name, count in zip(names, counts, strict=True) if not count]:
+        given = f"none in {_some(empty, len(empty))}"
+        raise InputError(f"{root}: a class has no training image", "one in each folder of train", given)
+
+
+def _text(name: str) -> str:
+    """A file's name for people: bytes that are no UTF-8 as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _some(items: Iterator[str] | Sequence[str], number: int) -> str:
+    """The first few of `number` items."""
+    first = [item for item, _ in zip(items, range(_NAMED), strict=False)]
+    return ", ".join(first) + (f" and {number - _NAMED} more" if number > _NAMED else "")
+
+
+# --- decoding -------------------------------------------------------------------------------------------
+
+
+def decode(
+    listing: Listing, image_size: int | None, skip_unreadable: bool, progress: Progress | None = None
+) -> tuple[list[np.ndarray], int, list[str]]:
+    """(images u8[N,h,w,3] and labels i64[N] of the training split, then of the test split; how many files
+    were skipped; notes on what was left out and on what was taken in its own way). The images come by class,
+    then by name. As many threads work as there are cores.
+
+    image_size: h = w; None: the images' own, one for all.
+    Raises InputError for images of several sizes or too many for the memory, and for files that cannot be
+    read unless they are to be skipped.
+    """
+    root, classes = listing.root, len(listing.class_names)
+    files = [file for group in (*listing.train, *listing.test) for file in group]
+    groups = np.repeat(np.arange(2 * classes), [len(group) for group in (*listing.train, *listing.test)])
+    with images.ready():
+        is_image = np.array([_is_image(root, file.path) for file in files], bool)
+        pictures, groups = (
+            [file for file, good in zip(files, is_image, strict=True) if good],
+            groups[is_image],
+        )
+        pixels, faults, remarks = _decode_all(root, pictures, image_size, progress)
+    if faults and not skip_unreadable:
+        named = (f"{_text(pictures[index].path)} ({fault})" for index, fault in faults.items())
+        wrong = f"{len(faults)} of {len(pictures)} images in {root} cannot be read"
+        raise InputError(wrong, "whole images, or --skip_unreadable", _some(named, len(faults)))
+    kept = np.delete(np.arange(len(pictures)), list(faults))
+    for new, old in enumerate(kept) if faults else ():  # in place: a second copy may not fit into memory
+        pixels[new] = pixels[old]
+    pixels, groups = pixels[: len(kept)], groups[kept]
+    num_train = int(np.searchsorted(groups, classes))
+    _require_each(root, listing.class_names, np.bincount(groups[:num_train], minlength=classes).tolist())
+    splits = [pixels[:num_train], groups[:num_train], pixels[num_train:], groups[num_train:] - classes]
+    others = [file.path for file, good in zip(files, is_image, strict=True) if not good]
+    return splits, len(faults), _notes(listing, others, [picture.path for picture in pictures], remarks)
+
+
+def _is_image(root: Path, path: str) -> bool:
+    """Whether a file is one of a class's images, readable or not."""
+    return os.path.splitext(path)[1].lower() in images.endings() or images.is_image(root / path)
+
+
+def _notes(
+    listing: Listing, others: list[str], pictures: list[str], remarks: dict[int, list[str]]
+) -> list[str]:
+    """others: files in which no image is found.  remarks: remark of an image -> the paths of those images."""
+    deeper = [path for path in pictures if path.count("/") > 2 + (path.split("/")[2] == "images")]
+    found = [
+        ("left out: {} in which pillow finds no image", others, "files"),
+        ("left out: {} that belong to no class", listing.strays, "files or folders"),
+        ("counted as the class whose folder they lie below: {}", deeper, "images"),
+        *((text, remarks.get(remark, []), "images") for remark, text in images.REMARKS.items()),
+    ]
+    total = len(pictures)
+    return [
+        text.format(f"{len(paths)} {what}" + f" of {total}" * (what == "images"))
+        + f" ({_some(map(_text, paths), len(paths))})"
+        for text, paths, what in found
+        if paths
+    ]
+
+
+def _decode_all(
+    root: Path, pictures: Sequence[Picture], image_size: int | None, progress: Progress | None
+) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
+    """(u8[N,h,w,3], number of a picture -> why it cannot be read, remark -> the paths of its pictures)."""
+    first, shape = _first_shape(root, pictures, image_size)
+    require_memory(root, len(pictures) * math.prod(shape))
+    pixels = np.empty((len(pictures), *shape), np.uint8)
+
+    def fill(index: int) -> str | frozenset[int]:
+        path = pictures[index].path
+        try:
+            image = images.read(root / path, image_size)
+        except Exception as error:  # A malformed file may raise nearly anything.
+            return one_line(error).replace(f" {str(root / path)!r}", "")  # it is named beside its reason
+        if image.pixels.shape != shape:
+            both = ((shape, first), (image.pixels.shape, path))
+            sizes = (f"{w} x {h} ({_text(p)})" for (h, w, _), p in both)
+            raise InputError(f"{root} has images of several sizes", "--image_size", " and ".join(sizes))
+        pixels[index] = image.pixels
+        return image.remarks
+
+    faults: dict[int, str] = {}
+    remarks: dict[int, list[str]] = {}
+    with ThreadPool(_num_cores()) as pool:
+        for index, found in enumerate(pool.imap(fill, range(len(pictures)), chunksize=8)):
+            if isinstance(found, str):
+                faults[index] = found
+            else:
+                for remark in found:
+                    remarks.setdefault(remark, []).append(pictures[index].path)
+            if progress:
+                progress(index + 1, len(pictures))
+    return pixels, faults, remarks
+
+
+def _first_shape(root: Path, pictures: Sequence[Picture], size: int | None) -> tuple[str, tuple[int, ...]]:
+    """(the first image that can be read, the shape that all are to have)."""
+    for picture in pictures if size is None else ():
+        with contextlib.suppress(Exception):
+            return picture.path, images.read(root / picture.path, None).pixels.shape
+    return "", (size or 1, size or 1, 3)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
