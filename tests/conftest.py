@@ -5,10 +5,12 @@ import os
 import tempfile
 
 # Read once, when JAX starts its first device. Compiling is most of the time, so it is done without
-# optimisation; of a flag that comes twice the last one holds, so XLA_FLAGS may say otherwise.
+# optimisation and as one module; of a flag that comes twice the last one holds, so XLA_FLAGS may say
+# otherwise.
 os.environ["XLA_FLAGS"] = (
-    f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')} "
-    "--xla_force_host_platform_device_count=8"
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1 "
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 )
 
 import jax

@@ -61,6 +61,7 @@ def test_arrays_are_read_only(digits):
 # --- MNIST ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mnist_is_the_official_one(mnist):
     assert mnist.train_images.shape == (60_000, 28, 28, 1) and mnist.test_images.shape == (10_000, 28, 28, 1)
     train = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

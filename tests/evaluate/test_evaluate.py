@@ -1,5 +1,7 @@
 """What students come to, against SciPy and scikit-learn on logits made by NumPy, one run after another."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,7 @@ def logits_of(variables, run, images):
     return x @ layers["logits"]["kernel"][run] + layers["logits"]["bias"][run]
 
 
+@functools.cache
 def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
     """Of `assess_runs`, and the students' and teachers' variables; only: one run alone."""
     students, taught = stacked(STUDENT, num_runs, 1), stacked(TEACHER, M, 2)
@@ -142,7 +145,7 @@ def test_without_teacher_or_validation_split():
 
 def test_the_probabilities_are_those_before_any_correction():
     """They are at T = 1 with no bias, though class 3 is missing and the setting's temperature is 4."""
-    found, students, _ = outcome(2)
+    found, students, _ = outcome(9)
     logits = logits_of(students, 0, TABLES["test"].images)
     nll = -log_softmax(logits, axis=1)[np.arange(len(logits)), TABLES["test"].labels].sum()
     assert found["biases"]["test_tuned"][0] != 0
@@ -151,7 +154,7 @@ def test_the_probabilities_are_those_before_any_correction():
 
 @pytest.mark.parametrize("average", [False, True])
 def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_class(average):
-    found, students, taught = outcome(3, average)
+    found, students, taught = outcome(9, average)
     table = TABLES["train"]
     for run in range(3):
         mixed_key = jax.random.fold_in(sweep.run_keys([run], 1)[0], MIXTURES)

@@ -10,9 +10,10 @@ from kd_jax import data, models
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config
 from kd_jax.io.run_folder import RANDOM, read_history, read_representation
+from tests.experiments.settings.test_teachers import save
 from tests.experiments.test_experiments import Launcher
 
-SMALL = ["--data_set=digits", "--epochs=4", "--batch_size=64", "--seeds=2"]
+SMALL = ["--data_set=digits", "--epochs=2", "--batch_size=64", "--seeds=2"]
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,9 @@ def launch(home):
 
 
 @pytest.fixture(scope="module")
-def run(home, launch):
+def run(home, launch, digits):
     """Students of two teachers with and without class 3, looked at."""
-    done = launch(
-        "train_teacher", *SMALL, "--model=mlp-16-12", "--learning_rate=1e-2", f"--out={home}/teacher"
-    )
-    assert done.status == 0, done.err
+    save(home / "teacher" / "teachers", digits, "mlp-16-12", 2)
     words = [*SMALL, "--model=mlp-12-10", "--omit=none,3", "--learning_rates=1e-2", f"--out={home}/run"]
     done = launch("distill", *words, f"--teacher={home}/teacher")
     assert done.status == 0, done.err
@@ -92,6 +90,7 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", ["blurred_noise", "other.npz"])
 def test_students_are_taught_on_other_images(launch, home, run, transfer):
     """By a teacher's answers alone; what they come to is told along the way."""
@@ -127,12 +126,13 @@ def test_students_are_taught_on_other_images(launch, home, run, transfer):
 
 
 def test_another_teacher_under_the_same_name_is_refused(run, home, launch):
-    shutil.move(home / "teacher", home / "kept")
+    folder = home / "teacher" / "teachers"
+    shutil.move(folder, home / "kept")
     try:
-        words = [*SMALL, "--model=mlp-16-12", "--learning_rate=2e-2", f"--out={home}/teacher"]
-        assert launch("train_teacher", *words).status == 0
+        variables, metadata = checkpoint.load(home / "kept")
+        checkpoint.save(folder, jax.tree.map(lambda leaf: 2 * leaf, variables), metadata)
         done = launch("representation", run)
         assert done.status == 2 and "is another teacher now" in done.err
     finally:
-        shutil.rmtree(home / "teacher")
-        shutil.move(home / "kept", home / "teacher")
+        shutil.rmtree(folder)
+        shutil.move(home / "kept", folder)

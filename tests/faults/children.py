@@ -48,7 +48,8 @@ class Children:
     def __init__(self, folder: Path, **environment: str):
         self.folder = folder
         (folder / ".streams").mkdir(parents=True, exist_ok=True)
-        quick = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+        quick = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+        quick += "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         own = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick, "PYTHONDONTWRITEBYTECODE": "1"}
         environment = os.environ | own | environment
         pipe = subprocess.PIPE

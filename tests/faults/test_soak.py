@@ -23,6 +23,7 @@ def test_what_is_left_behind_is_found(tmp_path):
     assert sorted(soak.strays(tmp_path, set())) == left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "number"),
     [("run/history.csv", "SIGINT"), (".teachers.incomplete/arrays.orbax-checkpoint-tmp/orbax", "SIGTERM")],

@@ -118,7 +118,7 @@ def test_a_signal_waits_for_the_threads_that_write(tmp_path, monkeypatch, times)
     def in_a_thread(path, arrays):
         def write():
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 interrupted.wait(0.2)  # gives the main thread time to leave, if it does not wait
             path.parent.mkdir(exist_ok=True)
             save_arrays(path, arrays)
@@ -128,10 +128,14 @@ def test_a_signal_waits_for_the_threads_that_write(tmp_path, monkeypatch, times)
         writers[0].join()
 
     monkeypatch.setattr(checkpoint, "_save_arrays", in_a_thread)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path / "teachers", random_params(), METADATA)
-    interrupted.set()
-    writers[0].join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(tmp_path / "teachers", random_params(), METADATA)
+    finally:
+        interrupted.set()
+        writers[0].join()
+        signal.signal(signal.SIGINT, before)
     assert [path.name for path in tmp_path.iterdir()] == ["teachers"]
     checkpoint.verify(tmp_path / "teachers")
 

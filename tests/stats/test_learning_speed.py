@@ -1,19 +1,19 @@
 """How quickly runs learn, by hand; the section of the report and its figure; the level that is asked for."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from experiments import report
+from experiments.cli import help
 from experiments.reporting.sections import learning_speed as sections
 from kd_jax import plots
 from kd_jax.io.run_folder import HistoryRow
 from kd_jax.stats import learning_speed
+from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import cells, rows_of, write_run
 
 FAST, SLOW = "T=4", "labels"
@@ -189,15 +189,17 @@ def test_a_run_without_history_has_no_such_section(tmp_path):
     assert sections.section([], config_of(CURVES), 40.0) == []
 
 
-@pytest.mark.parametrize("given", ["40", "0.8", "101", "-3", "nan", "much"])
-def test_the_command(folder, given):
-    command = [sys.executable, "-m", "experiments.report", f"--reach={given}", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-    if given == "40":
-        assert done.returncode == 0 and "The level is 40 %. " in (folder / "report.md").read_text()
-        return
-    assert done.returncode == 2 and not (folder / "report.md").exists()
-    assert len(done.stderr.splitlines()) == 1 and "--reach cannot be this" in done.stderr
+@flagsaver.flagsaver
+def test_the_flag():
+    assert flags.FLAGS(["report", "--reach=40", "run"])[1:] == ["run"]
+    assert flags.FLAGS.reach == 40
+
+
+@pytest.mark.parametrize("given", ["0.8", "101", "-3", "nan", "much"])
+@flagsaver.flagsaver
+def test_a_level_that_is_no_percentage_is_refused(given):
+    with pytest.raises(InputError, match="--reach cannot be this"):
+        help.parse(["report", f"--reach={given}", "run"], report.EXAMPLE)
 
 
 # The figure of a grid

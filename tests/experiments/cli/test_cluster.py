@@ -7,17 +7,20 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.cli import cluster
 from kd_jax.io import checkpoint
+from kd_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-SWEEP = ["distill", "--loss=labels", "--model=mlp-8", "--omit=none,1", "--seeds=3", "--epochs=40"]
+SWEEP = ["distill", "--loss=labels", "--model=mlp-8", "--omit=none,1", "--seeds=3"]
 SWEEP += ["--batch_size=16", "--checkpoint_every=1", "--validation_fraction=0.2"]
 
 
@@ -50,10 +53,11 @@ def words(tmp_path_factory) -> list[str]:
     return [*SWEEP, f"--data_set={path}"]
 
 
-@pytest.fixture(scope="module")
-def alone(words, tmp_path_factory) -> Path:
+LONG = "--epochs=40"  # long enough to be stopped on the way
+
+
+def alone(words: list[str], folder: Path) -> Path:
     """What one process makes of it."""
-    folder = tmp_path_factory.mktemp("alone") / "run"
     outcome = run(1, *words, f"--out={folder}")
     assert outcome.returncode == 0 and outcome.stderr == "", outcome.stderr
     return folder
@@ -70,23 +74,22 @@ def same(folder: Path, other: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
 
 
-def test_two_processes_write_what_one_writes(words, alone, tmp_path):
+def test_two_processes_write_what_one_writes(words, tmp_path):
     """Six runs on 2 x 2 devices, padded to eight; the same bits, said once."""
+    words = [*words, "--epochs=2"]
     outcome = run(2, *words, f"--out={tmp_path / 'run'}")
     assert outcome.returncode == 0 and outcome.stderr == "", outcome.stderr
     assert outcome.stdout.count("training 6 runs (2 settings x 3 seeds)") == 1
     assert outcome.stdout.count("Report: ") == 1 and "Gloo" not in outcome.stdout
     device = json.loads((tmp_path / "run/config.json").read_text())["device"]
     assert device.startswith("4 x") and device.endswith(", 2 processes")
-    same(tmp_path / "run", alone)
-    again = run(2, *words, f"--out={tmp_path / 'run'}")
-    assert again.returncode == 0 and "is complete; the report is written again" in again.stdout
+    same(tmp_path / "run", alone(words, tmp_path / "alone"))
 
 
 @pytest.mark.slow
-def test_one_that_dies_ends_the_others_and_other_numbers_go_on(words, alone, tmp_path):
+def test_one_that_dies_ends_the_others_and_other_numbers_go_on(words, tmp_path):
     """Process 1 of 2 is killed after a checkpoint; one process goes on, is stopped, and three end it."""
-    folder = tmp_path / "run"
+    folder, words = tmp_path / "run", [*words, LONG]
     started = start(command(2, *words, f"--out={folder}"))
     wait_for(lambda: newest(folder) >= 2)
     children = subprocess.run(
@@ -113,13 +116,16 @@ def test_one_that_dies_ends_the_others_and_other_numbers_go_on(words, alone, tmp
     outcome = run(3, *words, f"--out={folder}")
     assert outcome.returncode == 0 and outcome.stderr == "", outcome.stderr
     assert f"continuing after epoch {reached}\n" in outcome.stdout
-    same(folder, alone)
+    same(folder, alone(words, tmp_path / "alone"))
+    again = run(2, *words, f"--out={folder}")
+    assert again.returncode == 0 and "is complete; the report is written again" in again.stdout
 
 
+@pytest.mark.slow
 def test_without_their_watcher_processes_end_by_themselves(words, tmp_path):
     """As a cluster starts them: process 1 is killed, process 0 says in one line that another ended."""
     place = f"127.0.0.1:{free_port()}"
-    own = [sys.executable, "-P", "-m", "experiments.distill", *words[1:], f"--out={tmp_path / 'run'}"]
+    own = [sys.executable, "-P", "-m", "experiments.distill", *words[1:], LONG, f"--out={tmp_path / 'run'}"]
     both = [
         start(own, {"KD_JAX_PROCESSES": "2", "KD_JAX_PROCESS": str(i), "KD_JAX_COORDINATOR": place})
         for i in (0, 1)
@@ -132,8 +138,9 @@ def test_without_their_watcher_processes_end_by_themselves(words, tmp_path):
     assert err == "error: another process ended; the same command goes on from the last checkpoint, if any\n"
 
 
+@pytest.mark.slow
 def test_when_the_watcher_is_killed_its_processes_end(words, tmp_path):
-    started = start(command(2, *words, f"--out={tmp_path / 'run'}"))
+    started = start(command(2, *words, LONG, f"--out={tmp_path / 'run'}"))
     wait_for(lambda: newest(tmp_path / "run") >= 1)
     children = subprocess.run(
         ["pgrep", "-P", str(started.pid)], capture_output=True, text=True
@@ -160,8 +167,17 @@ def test_each_process_has_its_share_of_the_cores(words, tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["device"].startswith(f"{2 * each} x cpu")
 
 
-@pytest.mark.parametrize("name", ["report", "tables", "benchmark"])
-def test_what_is_not_a_sweep_is_not_done_by_several(name):
+def test_what_is_not_a_sweep_is_not_done_by_several(monkeypatch):
+    monkeypatch.setenv("KD_JAX_PROCESSES", "2")
+    with pytest.raises(
+        InputError, match="not a work for several processes: expected train_teacher or distill"
+    ):
+        cluster.join(possible=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["report", "tables"])
+def test_it_is_said_once(name):
     outcome = run(2, name)
     assert outcome.returncode == 2 and outcome.stdout == ""
     assert outcome.stderr.startswith(
@@ -215,7 +231,10 @@ def running(pid: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("more", [["--omit=none,7"], ["--nosuch=1"], ["--data_set=nowhere.npz"]])
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("more", [["--omit=none,7"], slow(["--nosuch=1"]), slow(["--data_set=nowhere.npz"])])
 def test_bad_input_is_said_once(words, tmp_path, more):
     outcome = run(2, *words, *more, f"--out={tmp_path / 'run'}")
     assert outcome.returncode == 2 and outcome.stdout == "", outcome
@@ -240,24 +259,37 @@ def test_processes_that_find_no_cluster():
     "more",
     [
         {"KD_JAX_PROCESS": "x", "KD_JAX_COORDINATOR": "127.0.0.1:45671"},
-        {"KD_JAX_PROCESS": "0", "KD_JAX_COORDINATOR": "nonsense"},
+        {"KD_JAX_PROCESS": "0", "KD_JAX_COORDINATOR": "127.0.0.1:45671", "KD_JAX_PROCESSES": "two"},
         {"KD_JAX_PROCESS": "0"},
-        {"KD_JAX_PROCESSES": "two"},
+        {"KD_JAX_COORDINATOR": "127.0.0.1:45671"},
     ],
 )
-def test_a_malformed_environment_is_refused(more):
+def test_a_malformed_environment_is_refused(monkeypatch, more):
+    """Before JAX is asked to find the others."""
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **__: pytest.fail("asked"))
+    for name in ("KD_JAX_PROCESS", "KD_JAX_COORDINATOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"KD_JAX_PROCESSES": "2"} | more).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="the processes do not find each other: expected"):
+        cluster.join(possible=True)
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_no_address_is_refused():
     own = [sys.executable, "-P", "-m", "experiments.distill", "--loss=labels"]
-    process = start(own, {"KD_JAX_PROCESSES": "2"} | more)
+    given = {"KD_JAX_PROCESSES": "2", "KD_JAX_PROCESS": "0", "KD_JAX_COORDINATOR": "nonsense"}
+    process = start(own, given)
     err = process.communicate(timeout=60)[1]
     assert process.returncode == 2 and err.count("\n") == 1, err
     assert err.startswith("error: the processes do not find each other: expected")
 
 
 @pytest.mark.parametrize("number", ["0", "two", "-1", "5000", "٢"])
-def test_a_number_of_processes(number):
-    outcome = run(number, "distill")
-    assert outcome.returncode == 2
-    assert outcome.stderr == (f"error: --processes: expected a number from 1 to 1024; given {number!r}\n")
+def test_a_number_of_processes(number, capsys):
+    assert cluster.launch([number, "distill"]) == 2
+    expected = f"error: --processes: expected a number from 1 to 1024; given {number!r}\n"
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(

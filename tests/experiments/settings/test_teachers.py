@@ -1,14 +1,20 @@
-"""Whom students learn from, from the command line: several folders, and students as teachers of others."""
+"""Whom students learn from: several folders, and students as teachers of others."""
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from scipy.special import softmax
 
+from experiments.cli import common
+from experiments.settings import teachers as teachers_
+from kd_jax import data, models
 from kd_jax.io import checkpoint
+from kd_jax.train import sweep
 from tests.experiments.test_experiments import (
     Launcher,
     Run,
@@ -37,19 +43,30 @@ def launch(home):
 
 @pytest.fixture(scope="module")
 def distil(launch, home):
-    def call(out: str, *words: str, draw: bool = False) -> Run:
+    def call(out: str, *words: str) -> Run:
         given = [*STUDENTS, *words]
-        return Run(home / out, given, launch("distill", *given, f"--out={out}", draw=draw))
+        return Run(home / out, given, launch("distill", *given, f"--out={out}", draw=False))
 
     return call
 
 
+def save(folder: Path, digits, spec: str, num: int, **metadata) -> None:
+    """A checkpoint of `num` untrained networks that differ, described as train_teacher or distill does."""
+    random, model = np.random.RandomState(num), models.build(spec, 10)
+    shapes = jax.eval_shape(lambda key: models.init_variables(model, key, (8, 8, 1)), jax.random.key(0))
+    draw = lambda leaf: random.normal(0, 0.3, (num, *leaf.shape)).astype(np.float32)  # noqa: E731
+    _, validation = data.split_validation(digits.train_labels, 0.1)
+    seen = {"name": "digits", "fingerprint": digits.fingerprint, "num_classes": 10}
+    common_to_all = {"model": spec, "model_options": {}, "image_shape": [8, 8, 1], "data": seen, "flags": {}}
+    common_to_all |= {"validation_split": common.split_hash(validation), "class_mask": [True] * 10}
+    checkpoint.save(folder, jax.tree.map(draw, shapes), common_to_all | metadata)
+
+
 @pytest.fixture(scope="module")
-def teachers(launch) -> None:
+def teachers(home, digits) -> None:
     """Folders of two structures, two teachers each, under wide/ and deep/; one teacher under lone/."""
     for out, model, seeds in (("wide", "mlp-24", 2), ("deep", "mlp-12-12", 2), ("lone", "mlp-20", 1)):
-        words = [*TRAINING, f"--model={model}", f"--seeds={seeds}", "--learning_rate=1e-2"]
-        assert launch("train_teacher", *words, f"--out={out}", draw=False).status == 0
+        save(home / out / "teachers", digits, model, seeds)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +77,12 @@ def assistants(distil, teachers) -> Run:
 
 @pytest.fixture(scope="module")
 def pair(distil, teachers) -> Run:
-    return distil("pair", "--teacher=wide,deep", "--omit=none,3", draw=True)
+    return distil("pair", "--teacher=wide,deep", "--omit=none,3")
 
 
 @pytest.fixture(scope="module")
 def everyone(distil, teachers) -> Run:
-    return distil("everyone", "--teacher=wide,deep,lone", "--teacher_seeds=ensemble", draw=True)
+    return distil("everyone", "--teacher=wide,deep,lone", "--teacher_seeds=ensemble")
 
 
 def test_each_teacher_is_told_apart(home, pair, everyone):
@@ -132,21 +149,12 @@ def test_the_report_of_an_ensemble(everyone):
     assert re.search(r"its teachers, one by one, \d+\.\d\d %, together \d+\.\d\d %; 2 seeds", words)
 
 
-def test_who_teaches_matters_and_the_order_of_the_folders_hardly(distil, pair, everyone):
-    turned = distil("turned", "--teacher=deep,wide", "--omit=none,3")
-    done(turned)
-    one, other = (arrays_of(run.folder / "students") for run in (pair, turned))
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], atol=1e-3)
-    all_ = arrays_of(everyone.folder / "students")["logits/kernel"]
-    assert not np.allclose(one["logits/kernel"][:2], all_, atol=1e-3)
+def test_who_teaches_matters(pair, everyone):
+    one, other = (arrays_of(run.folder / "students")["logits/kernel"][:2] for run in (pair, everyone))
+    assert not np.allclose(one, other, atol=1e-3)
 
 
-def done_folder(run: Run) -> Path:
-    done(run)
-    return run.folder / "students"
-
-
+@pytest.mark.slow
 def test_several_folders_are_queried_on_augmented_images(distil, pair):
     run = distil("queried", "--teacher=wide,deep", "--jitter=1")
     done(run)
@@ -162,10 +170,9 @@ def test_the_same_teachers_are_the_same_experiment_and_others_are_not(distil, pa
 
 
 def test_teacher_assistant_student(distil, home, assistants, digits):
-    """Each link a checkpoint of the one before; the chain is on record; none starts as its teacher did."""
+    """Each link a checkpoint of the one before, and on record; its students' generation is one more."""
     done(assistants)
-    still = ["--learning_rates=1e-30", "--model=mlp-16"]  # whose students end where they began
-    student = distil("student", "--teacher=assistants", "--teacher_setting=T=4", *still)
+    student = distil("student", "--teacher=assistants", "--teacher_setting=T=4")
     done(student)
     manifest, about = (
         checkpoint.read_manifest(home / "assistants/students"),
@@ -181,46 +188,67 @@ def test_teacher_assistant_student(distil, home, assistants, digits):
         errors = int((logits.argmax(axis=1) != digits.test_labels).sum())
         assert results["teacher", seed, "test", "none", "all", "errors"] == errors
         assert results_of(home / "assistants")["T=4", seed, "test", "none", "all", "errors"] == errors
-    folders = [done_folder(distil("of_wide", "--teacher=wide", *still)), student.folder / "students"]
-    folders.append(done_folder(distil("third", "--teacher=student", *still)))  # one setting needs no name
-    kernels = [arrays_of(folder)["hidden_0/kernel"][seed] for folder in folders for seed in range(2)]
-    assert all(not np.allclose(a, b, atol=0.1) for i, a in enumerate(kernels) for b in kernels[:i])
-    assert config_of(home / "third")["teacher"]["generation"] == 2
-    assert config_of(home / "third")["teacher"]["teacher"]["teacher"]["path"] == "wide"
+    generations = []
+    for words, setting in (("wide", None), ("assistants", "T=4"), ("student", None)):
+        of_folder = load(home, digits, words, setting)
+        generations.append(teachers_.generation(of_folder))
+    assert generations == [1, 2, 3]
+    assert of_folder.description["teacher"]["teacher"]["path"] == "wide"
+    bits = [jax.random.key_data(sweep.run_keys([0], 1, base)).tobytes() for base in (0, *generations)]
+    assert len(set(bits)) == 4  # none starts from the weights from which one in its chain did
 
 
-def test_the_gap_of_an_assistant_is_its_settings(distil, assistants):
-    words = ["--teacher=assistants", "--teacher_setting=T=4 omit=3", "--omit=3"]
-    run = distil("gap", *words, "--epochs=1")
-    assert (run.outcome.status, run.outcome.err) == (0, "note: the teacher never saw class 3 either\n")
-    assert [k for k, seen in enumerate(config_of(run.folder)["teacher"]["class_mask"]) if not seen] == [3]
+# --- loaded directly --------------------------------------------------------------------------------------
 
 
-def test_what_a_teachers_teacher_saw_is_seen(distil, launch, assistants, home):
+def load(home: Path, digits, words: str, setting: str | None = None, fraction: float = 0.1):
+    """What distill loads, run in `home`."""
+    _, validation = data.split_validation(digits.train_labels, fraction)
+    with contextlib.chdir(home):
+        return teachers_.load(words, setting, "paired", digits, validation)
+
+
+def students(of: dict | None = None, *settings: tuple[str, list[int]]) -> dict:
+    """Metadata of two seeds of each setting (name, omitted classes), taught by a teacher that is `of`."""
+    settings = settings or (("T=4", []),)
+    numbered = enumerate((name, seed) for name, _ in settings for seed in (0, 1))
+    runs = [{"run": run, "setting": name, "seed": seed} for run, (name, seed) in numbered]
+    described = [{"name": name, "missing": missing} for name, missing in settings]
+    generation = 1 + (of or {}).get("generation", 0)
+    return {"settings": described, "runs": runs, "teacher": of, "generation": generation}
+
+
+def test_the_gap_of_an_assistant_is_its_settings(tmp_path, digits):
+    save(tmp_path / "a/students", digits, "mlp-8", 4, **students(None, ("T=4", []), ("T=4 omit=3", [3])))
+    both, gap = (load(tmp_path, digits, "a", setting) for setting in ("T=4", "T=4 omit=3"))
+    assert [k for k, seen in enumerate(both.description["class_mask"]) if not seen] == []
+    assert [k for k, seen in enumerate(gap.description["class_mask"]) if not seen] == [3]
+    arrays = arrays_of(tmp_path / "a/students")["logits/kernel"]
+    np.testing.assert_array_equal(gap.variables[0]["params"]["logits"]["kernel"], arrays[2:])
+
+
+def test_what_a_teachers_teacher_saw_is_seen(tmp_path, digits):
     """Validation figures mean less when the split was trained on, by the teacher or by one before it."""
-    run = distil("other_split", "--teacher=assistants", "--teacher_setting=T=4", "--validation_fraction=0.2")
-    done(run)
-    assert config_of(run.folder)["teacher"]["saw_validation"] is True
-    words = [*TRAINING, "--model=mlp-8", "--validation_fraction=0"]
-    assert launch("train_teacher", *words, "--out=greedy", draw=False).status == 0
-    done(distil("of_greedy", "--teacher=greedy"))
-    run = distil("of_of_greedy", "--teacher=of_greedy")
-    done(run)
-    assert config_of(run.folder)["teacher"]["saw_validation"] is True
-    assert {key[2] for key in results_of(run.folder) if key[0] == "teacher"} == {"test"}
-    sentence = "The teacher, or one that it learnt from, trained on the validation images:"
-    assert sentence in (run.folder / "report.md").read_text()
+    save(tmp_path / "fair/teachers", digits, "mlp-8", 2)
+    save(tmp_path / "greedy/teachers", digits, "mlp-8", 2, validation_split=None)
+    for teacher, saw in (("fair", False), ("greedy", True)):
+        about = load(tmp_path, digits, teacher).description
+        save(tmp_path / f"of_{teacher}/students", digits, "mlp-8", 2, **students(about))
+        of_it = load(tmp_path, digits, f"of_{teacher}").description
+        assert about["saw_validation"] is of_it["saw_validation"] is saw
+    assert load(tmp_path, digits, "of_fair", fraction=0.2).description["saw_validation"] is True
+    # Without a validation split there are no such figures.
+    assert load(tmp_path, digits, "of_greedy", fraction=0).description["saw_validation"] is False
 
 
-def test_an_assistant_beside_a_teacher(distil, assistants):
-    run = distil("beside", "--teacher=wide,assistants", "--teacher_setting=T=4")
-    done(run)
-    about = config_of(run.folder)["teacher"]
+def test_an_assistant_beside_a_teacher(tmp_path, digits):
+    save(tmp_path / "wide/teachers", digits, "mlp-24", 2)
+    save(tmp_path / "a/students", digits, "mlp-8", 2, **students({"generation": 0, "path": "wide"}))
+    about = load(tmp_path, digits, "wide,a", "T=4").description
     assert ["setting" in one for one in about["members"]] == [False, True] and about["generation"] == 1
 
 
-def test_students_of_labels_teach_as_well(distil):
-    done(distil("plain", "--loss=labels"))
-    run = distil("of_plain", "--teacher=plain", "--loss=hard_label")
-    done(run)
-    assert config_of(run.folder)["teacher"]["teacher"] is None
+def test_students_of_labels_teach_as_well(tmp_path, digits):
+    save(tmp_path / "plain/students", digits, "mlp-8", 2, **students(None, ("labels", [])))
+    about = load(tmp_path, digits, "plain").description
+    assert about["teacher"] is None and about["generation"] == 1
