@@ -1,6 +1,7 @@
 """What the missing classes come to along the way: against scikit-learn and by the rules' own definitions."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +75,8 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
         states = sweep.init_states(own, sweep.run_keys([0, 1], 1))
         ((states, history, _),) = sweep.run_segments(own, train, held_out, hparams(masks), states, 2, 2, 1)
         outcomes.append((sweep.gather(states.params, 2), history, sweep.gather(variables_of(states), 2)))
-    jax.tree.map(np.testing.assert_array_equal, outcomes[0][0], outcomes[1][0])
+    # Two programs, which may round otherwise.
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), outcomes[0][0], outcomes[1][0])
     history = {
         name: {"correct": np.asarray(c.correct), "total": np.asarray(c.total)}
         for name, c in outcomes[1][1].items()

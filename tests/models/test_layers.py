@@ -32,7 +32,7 @@ def test_batch_norm_is_flax_s(shape):
         y, state = layers.BatchNorm().apply(held | {"params": params}, x, True, mutable=["batch_stats"])
         return jnp.sum(weights * y), (y, state["batch_stats"])
 
-    found, expected = (jax.grad(f, (0, 1), has_aux=True)(held["params"], x) for f in (ours, theirs))
+    found, expected = (jax.jit(jax.grad(f, (0, 1), has_aux=True))(held["params"], x) for f in (ours, theirs))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), found, expected)
 
 
@@ -59,13 +59,13 @@ def test_batch_norm_in_half_precision_keeps_its_statistics_in_single():
     np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * mean, rtol=1e-4)
 
 
-@pytest.mark.parametrize("side", [2, 4, 5, 7])
+@pytest.mark.parametrize("side", [2, 5])
 def test_halve_is_max_pooling(side):
     x = images(3, side, side + 1, 2)
     expected = nn.max_pool(x, (2, 2), (2, 2))
     np.testing.assert_array_equal(layers.halve(x), expected)
     found, wanted = (
-        jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2))(x)
+        jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2)))(x)
         for f in (layers.halve, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
