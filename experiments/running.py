@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import common, places, processes, progress, report, tensorboard
-from kd_jax import checkpoint, ensemble, metrics, models, results, run_config, sums, sweep, tidy
+from kd_jax import checkpoint, ensemble, metrics, models, results, run_config, summary, sums, sweep, tidy
 from kd_jax.train import Config, init_state
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -170,7 +170,7 @@ def train_runs(
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size
-    of_seeds = [run["teacher_seed"] for run in description["runs"][: FLAGS.seeds]]
+    of_seeds = summary.teachers_of_seeds(description)[: FLAGS.seeds]
     shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)
