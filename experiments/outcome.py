@@ -105,7 +105,9 @@ def _differences(content: Content) -> list[Section]:
         if pair["metric"] == "accuracy" and worth:
             within = [f"{correction} - none", a]
             between = [f"{a} - {b}", f"correction {correction}"]
-            known = {key: math.nan if pair[key] is None else pair[key] for key in stats.Difference._fields}
+            known: dict[str, Any] = {
+                key: math.nan if pair[key] is None else pair[key] for key in stats.Difference._fields
+            }
             cells = [pair["class"], *difference_cells(stats.Difference(**known))]
             rows.append((within if a == b else between) + cells)
     if not rows:
