@@ -67,11 +67,9 @@ def binomial_interval(share: float, trials: float, confidence: float = 0.95) -> 
     Source: Clopper & Pearson 1934, by quantiles of the Beta distribution, for which share * trials need not
     be whole.
     """
-    right = min(max(share, 0.0), 1.0) * trials
-    right = round(right) if abs(right - round(right)) < 1e-6 else right  # of a share that was rounded
-    tail = (1 - confidence) / 2
-    low = 0.0 if right <= 0 else float(betaincinv(right, trials - right + 1, tail))
-    high = 1.0 if right >= trials else float(betaincinv(right + 1, trials - right, 1 - tail))
+    right, tail = share * trials, (1 - confidence) / 2
+    low = float(betaincinv(right, trials - right + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, trials - right, 1 - tail)) if right < trials else 1.0
     return low, high
 
 

@@ -93,7 +93,7 @@ def test_no_spread_is_no_certainty():
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize(
-    "right, total, n", [(0, 51, 10), (51, 51, 10), (7, 30, 2), (999, 1000, 3), (0, 1, 2)]
+    "right, total, n", [(0, 51, 10), (51, 51, 10), (7, 30, 2), (999, 1000, 3), (0, 1, 2), (1, 1, 2)]
 )
 def test_shares_without_spread_have_the_exact_interval_of_all_their_examples(right, total, n, confidence):
     exact = scipy.stats.binomtest(n * right, n * total).proportion_ci(confidence, "exact")

@@ -269,3 +269,10 @@ def test_units_in_words():
     assert summary.units_of(make_config(seeds=1)) == "1 seed"
     assert summary.units_of(make_config(seeds=3)) == "3 seeds"
     assert summary.units_of(make_config(seeds=4, num_teachers=2)) == "4 seeds of 2 teachers"
+
+
+def test_teachers_of_several_folders_are_one_unit_without_an_interval():
+    config = make_config()
+    config["teacher"]["members"] = [{"path": "a"}, {"path": "b"}]
+    (entry,) = summary.summarise(accuracies("teacher", [0.7, 0.9]), config)["results"]
+    assert (entry["mean"], entry["low"], entry["n"]) == (pytest.approx(0.8), None, 1)
