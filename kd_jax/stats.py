@@ -59,7 +59,7 @@ def mean_interval(
     return Interval(mean, low, high, len(values))
 
 
-def binomial_interval(share: float, trials: float, confidence: float = 0.95) -> tuple[float, float]:
+def binomial_interval(share: float, trials: float, confidence: float) -> tuple[float, float]:
     """The ends of the exact interval of a probability of which `share` of the `trials` came true.
 
     As an interval over seeds it is a floor: it takes the examples of a test set, and the seeds on one
@@ -115,14 +115,12 @@ def paired_difference(
 
 def _student(units: Sequence[float], confidence: float, noise: float) -> tuple[float, float, float]:
     """(mean, half width of its interval, two-sided p of a true mean of 0); nan where undefined, the
-    latter two also where the units show no spread."""
+    latter two also where the units show no spread, as one alone does not."""
     n = len(units)
     if n == 0 or not all(map(math.isfinite, units)):
         return math.nan, math.nan, math.nan
     low, high = min(units), max(units)
     mean = min(max(math.fsum(units) / n, low), high)  # rounding must not carry the mean out of its values
-    if n == 1:
-        return mean, math.nan, math.nan
     if high - low <= noise:
         return (0.0 if abs(mean) <= noise else mean), math.nan, math.nan
     error = math.dist(units, [mean] * n) / math.sqrt(n * (n - 1))

@@ -113,6 +113,8 @@ def test_ten_seeds_without_a_single_hit_by_hand():
     two, three = (scipy.stats.binomtest(k, 20).proportion_ci(0.95, "exact") for k in (4, 6))
     assert two.low < clustered.low < three.low and two.high < clustered.high < three.high
     assert (clustered.mean, clustered.n) == (0.25, 2)
+    distinct = stats.clustered_interval([0.2, 0.2], [0, 1], total=10)
+    assert distinct == stats.mean_interval([0.2, 0.2], total=10)
 
 
 def test_where_there_is_a_spread_the_number_of_examples_changes_nothing():
