@@ -14,8 +14,8 @@ die() { # status message
 
 # --- what can be run ---------------------------------------------------------------------------------------
 
-is_entry_point() { # name: whether that file of experiments/ has a main and is not common to the others
-  [[ $1 =~ ^[a-z0-9_]+$ && $1 != common ]] && grep -qs '^def main(' "$repo/experiments/$1.py"
+is_entry_point() { # name: whether that file of experiments/ has a main
+  [[ $1 =~ ^[a-z0-9_]+$ ]] && grep -qs '^def main(' "$repo/experiments/$1.py"
 }
 
 entry_points() { # prints their names
@@ -166,7 +166,7 @@ case ${1:-} in
     module=()
     case $1 in
       --processes=auto) export KD_JAX_PROCESSES=auto && shift ;;
-      --processes=*) module=(experiments.processes "${1#*=}") && shift ;;
+      --processes=*) module=(experiments.cli.cluster "${1#*=}") && shift ;;
     esac
     if [ "${1:-}" = --processes ]; then die 2 'the number is missing, as in --processes=2 distill ...'; fi
     [ $# -gt 0 ] || die 2 'the experiment is missing, as in --processes=2 distill --flagfile=...'

@@ -2,7 +2,7 @@
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
 ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. What is measured, and
-how, is in experiments/measures.py and pictures.py. The rivals need `./launch.sh setup bench`.
+how, is in experiments/benchmarks/dense.py and pictures.py. The rivals need `./launch.sh setup bench`.
 """
 
 import json
@@ -17,8 +17,10 @@ from importlib.metadata import version
 import jax
 from absl import flags
 
-from experiments import common, measures, pictures
-from kd_jax import nearest, run_files
+from experiments.benchmarks import dense, pictures
+from experiments.cli import common
+from kd_jax import nearest
+from kd_jax.io import run_files
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -27,7 +29,7 @@ flags.declare_key_flag("out")  # of common's flags these two mean something here
 flags.declare_key_flag("precision")
 PARTS = ("starts", "growth", "extras", "chunks", "speed", "noise", "pictures", "convolutions")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
-flags.DEFINE_string("workloads", ",".join(measures.UPDATES), "Of the part speed, comma list.")
+flags.DEFINE_string("workloads", ",".join(dense.UPDATES), "Of the part speed, comma list.")
 flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
 flags.DEFINE_integer("repeats", 3, "Turns; the table shows their median.", lower_bound=1)
 flags.DEFINE_integer("growth_of", 0, "One row of the part growth, in a process of its own.", lower_bound=0)
@@ -35,7 +37,7 @@ flags.DEFINE_enum("rival_of", None, pictures.MODELS, "Serve as a PyTorch process
 
 
 def starts() -> list[dict]:
-    rows = measures.measure_starts()
+    rows = dense.measure_starts()
     for row in rows:
         seconds = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
         print(f"{row['program']}: first epoch after {seconds}")
@@ -58,14 +60,14 @@ def growth() -> list[dict]:
 
 
 def extras() -> dict:
-    shares = measures.measure_extras(FLAGS.repeats)
+    shares = dense.measure_extras(FLAGS.repeats)
     each, end = 100 * shares["evaluation_share"]["median"], 100 * shares["assessment_share"]
     print(f"evaluation {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True)
     return shares
 
 
 def chunks() -> list[dict]:
-    rows = measures.measure_chunks(FLAGS.repeats)
+    rows = dense.measure_chunks(FLAGS.repeats)
     for row in rows:
         rate, chunk = row["examples_per_second"]["median"], f"chunk {row['chunk']}"
         print(f"{row['workload']:<12}{row['runs']:>3} runs, {chunk:<10}{rate:>12,.0f} examples/s", flush=True)
@@ -81,14 +83,14 @@ def _medians(row: dict) -> tuple[float, float, float]:
 
 
 def speed() -> list[dict]:
-    if not measures.has_torch():
+    if not dense.has_torch():
         print("no PyTorch here, so no rival and a peak by JAX alone: ./launch.sh setup bench adds it")
     columns = ("workload", "runs", "examples/s", "GFLOP/s", "of peak", "x best loop", "x loader loop")
     print(("{:<12}{:>5}{:>13}{:>9}{:>9}{:>21}{:>15}").format(*columns), flush=True)
     rows = []
     for workload in FLAGS.workloads.split(","):
         for number in map(int, FLAGS.runs.split(",")):
-            row = measures.measure_speed(workload, number, FLAGS.precision, FLAGS.repeats)
+            row = dense.measure_speed(workload, number, FLAGS.precision, FLAGS.repeats)
             rate, flops, share = _medians(row)
             line = f"{workload:<12}{number:>5}{rate:>13,.0f}{flops / 1e9:>9.0f}{share:>9.2f}"
             if "times_best_loop" in row:
@@ -100,7 +102,7 @@ def speed() -> list[dict]:
 
 
 def noise() -> dict:
-    row = measures.measure_noise(100, FLAGS.repeats)
+    row = dense.measure_noise(100, FLAGS.repeats)
     rate = row["examples_per_second"]["median"]
     print(f"{row['runs']} students on noise: {rate:,.0f} examples/s", flush=True)
     for name, rival in row["rivals"].items():
@@ -128,7 +130,7 @@ def convolutions() -> list[dict]:
     for layer in pictures.LAYERS:
         for num_runs, chunk in pictures.ways_of_mapping(jax.default_backend(), common.num_cores()):
             for way in pictures.WAYS:
-                options = FLAGS.precision, FLAGS.repeats, measures.BATCH_SIZE
+                options = FLAGS.precision, FLAGS.repeats, dense.BATCH_SIZE
                 row = pictures.measure_layer(layer, way, num_runs, chunk, *options)
                 flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
                 mapped = f"{num_runs} runs, chunk {chunk or 'all'}"
@@ -153,7 +155,7 @@ MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
 
 
 def check_flags() -> None:
-    for name, known in (("parts", PARTS), ("workloads", tuple(measures.UPDATES))):
+    for name, known in (("parts", PARTS), ("workloads", tuple(dense.UPDATES))):
         if unknown := [word for word in str(FLAGS[name].value).split(",") if word not in known]:
             given = ", ".join(map(repr, unknown)) + nearest.name(unknown[0], known)
             raise InputError(f"unknown --{name}", f"a list of {', '.join(known)}", given)
@@ -168,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     check_flags()
     if FLAGS.growth_of:
-        print(json.dumps(measures.measure_growth(FLAGS.growth_of)))
+        print(json.dumps(dense.measure_growth(FLAGS.growth_of)))
         return
     if FLAGS.rival_of:
         pictures.serve(FLAGS.rival_of)
@@ -180,20 +182,20 @@ def main(argv: Sequence[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise InputError("--out cannot be written", "a folder that this user may write", out)
-    packages = ["jax", "jaxlib", "numpy", *(["torch"] if measures.has_torch() else [])]
+    packages = ["jax", "jaxlib", "numpy", *(["torch"] if dense.has_torch() else [])]
     wanted = [part for part in PARTS if part in FLAGS.parts.split(",")]
     # Those that start processes come first, before this one takes an accelerator's memory.
     measured = {part: MEASURE[part]() for part in wanted}
     content = {
         "format": 1,
         "command": common.command(),
-        "device": measures.device(),
+        "device": dense.device(),
         "platform": jax.default_backend(),
         "cores": common.num_cores(),
         "versions": {"kd_jax": common.own_version(common.ROOT), "python": platform.python_version()}
         | {name: version(name) for name in packages},
         "repeats": FLAGS.repeats,
-        "batch_size": measures.BATCH_SIZE,
+        "batch_size": dense.BATCH_SIZE,
     } | measured
     print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages))
     if out:

@@ -19,10 +19,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, measures, places
-from experiments.markdown import show, tabulate
-from kd_jax import checkpoint, costs, models, results, run_config, run_files, summary
-from kd_jax.stats import Interval
+from experiments.benchmarks import dense
+from experiments.cli import common, places
+from experiments.reporting.markdown import show, tabulate
+from kd_jax import models
+from kd_jax.io import checkpoint, run_config, run_files, run_folder
+from kd_jax.models import cost
+from kd_jax.stats import summary
+from kd_jax.stats.intervals import Interval
 from kd_jax.types import InputError, Variables
 
 FLAGS = flags.FLAGS
@@ -65,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     content = {
         "format": 1,
         "command": common.command(),
-        "device": measures.device(),
+        "device": dense.device(),
         "platform": jax.default_backend(),
         "versions": {"kd_jax": common.own_version(common.ROOT), "python": platform.python_version()}
         | {name: version(name) for name in ("jax", "jaxlib", "numpy")},
@@ -81,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
 def read(folder: Path) -> Candidate:
     """What is on disk of a run. Errors: InputError that names the file that is missing or damaged."""
     config = run_config.read(folder)
-    sums = summary.summarise(results.read_results(folder, config), config)
+    sums = summary.summarise(run_folder.read_results(folder, config), config)
     settings: dict[str, dict[str, dict[str, Any]]] = {setting["name"]: {} for setting in config["settings"]}
     for entry in sums["results"]:
         key = entry["split"], entry["correction"], entry["class"]
@@ -137,9 +141,9 @@ def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) ->
 def measure(candidate: Candidate) -> list[dict[str, Any]]:
     """A row for each setting: they share the model, so what it costs is measured once."""
     spent = {
-        "parameters": costs.num_parameters(candidate.variables),
-        "forward_flops": costs.forward_flops(candidate.model, candidate.variables, candidate.image_shape),
-        "bytes": costs.num_bytes(candidate.variables),
+        "parameters": cost.num_parameters(candidate.variables),
+        "forward_flops": cost.forward_flops(candidate.model, candidate.variables, candidate.image_shape),
+        "bytes": cost.num_bytes(candidate.variables),
         "latency_ms": {str(size): latency(candidate, size) for size in (1, BATCH_SIZE)},
     }
     names = {"run": candidate.name, "model": candidate.spec}
@@ -161,8 +165,8 @@ def latency(candidate: Candidate, batch_size: int) -> dict[str, float]:
         call()
     times: list[float] = []
     while len(times) < FEWEST or (sum(times) < SECONDS and len(times) < MOST):
-        times.append(measures.seconds(call))
-    return measures.spread([1e3 * time for time in times])
+        times.append(dense.seconds(call))
+    return dense.spread([1e3 * time for time in times])
 
 
 def page(content: dict[str, Any]) -> str:
@@ -207,7 +211,7 @@ def _interval(entry: dict[str, Any] | None) -> Interval | None:
 
 def write(out: Path, content: dict[str, Any], text: str) -> None:
     """compression.json, .md, .png and .svg in the folder `out`."""
-    from kd_jax import plots  # matplotlib takes half a second, so only where it is used
+    from kd_jax import plots
 
     points = []
     for row in content["models"]:

@@ -11,14 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import augmentation, common, misclassified, running, teachers, transfer
-from experiments.distill_settings import Setting, parse_settings
-from experiments.teachers import Teachers
-from kd_jax import assess, checkpoint, ensemble, losses, models, results, sweep, tidy
+from experiments.cli import common, running
+from experiments.reporting.sections import misclassified
+from experiments.settings import augmentation, teachers, transfer
+from experiments.settings.distill import Setting, parse_settings
+from experiments.settings.teachers import Teachers
+from kd_jax import losses, models
 from kd_jax.data import Dataset
-from kd_jax.noise import NOISES
-from kd_jax.signals import SIGNALS
-from kd_jax.train import Config, variables_of
+from kd_jax.evaluate import ensemble, evaluate
+from kd_jax.io import checkpoint, run_folder, tidy
+from kd_jax.losses.teacher_ablations import SIGNALS
+from kd_jax.train import Config, sweep, variables_of
+from kd_jax.train.noise import NOISES
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
@@ -62,7 +66,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "signals",
     "full",
-    f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}; see kd_jax/signals.py.",
+    f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}; see kd_jax/losses/teacher_ablations.py.",
 )
 flags.DEFINE_string(
     "initial",
@@ -177,12 +181,12 @@ def main(argv: Sequence[str]) -> None:
     start = partial(init_states, teacher, settings)
     states, history = running.train_runs(config, table, held_out, hparams, keys, out, description, start)
 
-    evidence = assess.Evidence(table, held_out, test, teacher and teacher.variables)
-    outcome = assess.assess_runs(
+    evidence = evaluate.Evidence(table, held_out, test, teacher and teacher.variables)
+    outcome = evaluate.assess_runs(
         config.model, teacher.models if teacher else (), config.average_teachers,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
-    together = assess_together(config, assess.splits_of(evidence), variables_of(states), len(settings))
+    together = assess_together(config, evaluate.splits_of(evidence), variables_of(states), len(settings))
     if jax.process_index() == 0:
         rows = write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
         misclassified.save(out, description, rows, outcome["examples"], tables[2])
@@ -250,14 +254,14 @@ def write_outcome(
     validation: Table | None,
     test: Table,
     together: dict[str, np.ndarray],
-) -> list[results.ResultRow]:
+) -> list[run_folder.ResultRow]:
     """Writes history.csv, results.csv and bias_curve.csv; returns the rows of results.csv.
 
     outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
     """
     names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
     missing = [setting.missing for setting, _ in runs]
-    results.write_history(out, tidy.history_rows(history, names, seeds, missing))
+    run_folder.write_history(out, tidy.history_rows(history, names, seeds, missing))
     ends = tidy.diverged_at(history)
     rows = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
@@ -272,14 +276,14 @@ def write_outcome(
                 continue
             setting, seed = runs[first]
             rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.missing)
-    results.write_results(out, rows)
+    run_folder.write_results(out, rows)
     labels = np.asarray(test.labels)
     curves = [
         tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)
         for run, (setting, seed) in enumerate(runs)
         if setting.missing and not ends[run]
     ]
-    results.write_bias_curve(out, itertools.chain.from_iterable(curves))
+    run_folder.write_bias_curve(out, itertools.chain.from_iterable(curves))
     return rows
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from experiments import common, measures
-from kd_jax import cache, data, tfds
+from experiments.benchmarks import dense
+from experiments.cli import common
+from kd_jax import data
+from kd_jax.data import cache, tfds
 
 FLAGS = flags.FLAGS
 EXAMPLE = "info --data_dir=data/tensorflow_datasets"
@@ -50,7 +52,7 @@ def lines(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def devices() -> list[tuple[str, str]]:
     """What JAX computes on; the cores of a CPU are devices here."""
-    return [(jax.default_backend(), f"{measures.device()}; {os.cpu_count()} CPU cores in the machine")]
+    return [(jax.default_backend(), f"{dense.device()}; {os.cpu_count()} CPU cores in the machine")]
 
 
 def versions() -> list[tuple[str, str]]:

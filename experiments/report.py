@@ -13,10 +13,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import common, comparison, learning, outcome, page
-from experiments.markdown import Section, lines_of, plain, tabulate
-from experiments.outcome import Content
-from experiments.sentences import (
+from experiments.cli import common
+from experiments.reporting import comparison, html
+from experiments.reporting.content import Content, class_parts, grid, read, report_sections, run_facts
+from experiments.reporting.markdown import Section, lines_of, plain, tabulate
+from experiments.reporting.sections import learning_speed
+from experiments.reporting.sentences import (
     HOW,
     about_intervals,
     about_validation,
@@ -25,7 +27,8 @@ from experiments.sentences import (
     table_notes,
     used_corrections,
 )
-from kd_jax import run_files, summary
+from kd_jax.io import run_files
+from kd_jax.stats import summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -77,8 +80,8 @@ def _write(files: dict[Path, bytes]) -> None:
 
 
 def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
-    content, level = outcome.read(folder), FLAGS["reach"].value
-    figures, sections = _figures(content), outcome.sections(folder, content, level)
+    content, level = read(folder), FLAGS["reach"].value
+    figures, sections = _figures(content), report_sections(folder, content, level)
     files = {
         folder / "figures" / f"{name}.{kind}": drawn
         for name, kinds in figures.items()
@@ -86,15 +89,15 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     }
     files[folder / "summary.json"] = run_files.to_json(content.sums)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, sections, list(figures)).encode()
-    files[folder / "report.html"] = page.render(folder, content, sections)
-    soon = learning.section(content.run.history, content.run.config, level) if level else []
+    files[folder / "report.html"] = html.render(folder, content, sections)
+    soon = learning_speed.section(content.run.history, content.run.config, level) if level else []
     lines = [line for section in soon for line in lines_of(section)]
     return files, "\n".join([_terminal(content), "", *lines, f"Report: {folder / 'report.html'}"])
 
 
 def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     """Of each figure, its file of each kind."""
-    from kd_jax import plots  # matplotlib takes half a second, so only where it is used
+    from kd_jax import plots
 
     config, values, rows = content.run.config, content.values, content.run.results
     if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
@@ -103,7 +106,7 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
         figures["learning_curves"] = plots.learning_curves(content.run.history, config)
-        level = learning.level_of(content.run.history, config, FLAGS["reach"].value)
+        level = learning_speed.level_of(content.run.history, config, FLAGS["reach"].value)
         if plots.is_grid(config["settings"]):
             figures["learning_grid"] = plots.learning_grid(content.run.history, config, level)
     curved = {row.setting for row in content.run.bias_curve}
@@ -129,7 +132,7 @@ def _terminal(content: Content) -> str:
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
     last = None
-    for name, correction, errors, *cells, n in outcome.grid(content, parts, half=None):
+    for name, correction, errors, *cells, n in grid(content, parts, half=None):
         if full and name != last:
             unit = summary.unit_of(config, name)
             lines.append(f"{name}  (n = {n}{unit}{_lost(content, name)})"[:WIDTH])
@@ -176,8 +179,8 @@ def _aligned(cells: Sequence[str], parts: Sequence[str]) -> str:
 
 def _markdown(title: str, content: Content, sections: Sequence[Section], figures: Sequence[str]) -> str:
     config = content.run.config
-    parts, heads = outcome.class_parts(config)
-    table = list(outcome.grid(content, ["all", *parts], half=" ± "))
+    parts, heads = class_parts(config)
+    table = list(grid(content, ["all", *parts], half=" ± "))
     lines = [f"# {plain(title)}", "", plain(question(config)), "", f"**{plain(answer(content))}**", ""]
     lines += [
         "## Accuracy of each class",
@@ -193,7 +196,7 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
     for name in figures:
         lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
     lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
-    return "\n".join([*lines, *(f"- {what}: {plain(value)}" for what, value in outcome.facts(config)), ""])
+    return "\n".join([*lines, *(f"- {what}: {plain(value)}" for what, value in run_facts(config)), ""])
 
 
 if __name__ == "__main__":

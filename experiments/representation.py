@@ -14,11 +14,16 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import common, hidden_signals, progress, report, teachers
-from kd_jax import analysis, checkpoint, data, models, results, run_config, run_files, sweep
+from experiments import report
+from experiments.cli import common, progress
+from experiments.reporting.sections import hidden_signals
+from experiments.settings import teachers
+from kd_jax import data, models
 from kd_jax.data import Dataset
-from kd_jax.results import RANDOM, RepresentationRow
-from kd_jax.train import INIT
+from kd_jax.evaluate import representation
+from kd_jax.io import checkpoint, run_config, run_files, run_folder
+from kd_jax.io.run_folder import RANDOM, RepresentationRow
+from kd_jax.train import INIT, sweep
 from kd_jax.types import InputError, Variables
 
 FLAGS = flags.FLAGS
@@ -68,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
         if student.seed == study.students[0].seed:
             last[student.setting] = (student, features)
         shown(number, len(study.students))
-    results.write_representation(study.folder, rows)
+    run_folder.write_representation(study.folder, rows)
     for kind, drawn in picture(study, last, splits["test"][1]).items():
         run_files.write((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
     print(report.build(study.folder))
@@ -152,7 +157,7 @@ def look(
 ) -> tuple[list[RepresentationRow], np.ndarray]:
     """(its rows, its last hidden features of the test images)."""
     fitted_on, judged_on = (
-        analysis.features_of(study.model, student.variables, splits[split][0])
+        representation.features_of(study.model, student.variables, splits[split][0])
         for split in ("validation", "test")
     )
     labels, test_labels = splits["validation"][1], splits["test"][1]
@@ -174,7 +179,10 @@ def look(
 
     for depth, layer in enumerate(reversed(layers), 1):
         x, y = fitted_on[layer], judged_on[layer]
-        for measure, judge in (("probe", analysis.probe), ("neighbours", analysis.nearest_neighbours)):
+        for measure, judge in (
+            ("probe", representation.probe),
+            ("neighbours", representation.nearest_neighbours),
+        ):
             recall = judge(x, labels, y, test_labels, study.dataset.num_classes)
             add(layer, measure, by_part(recall, student.missing))
         if depth <= len(of_teacher):
@@ -183,9 +191,9 @@ def look(
             add(
                 layer,
                 "cka",
-                {name: analysis.linear_cka(y[part], theirs[part]) for name, part in parts.items()},
+                {name: representation.linear_cka(y[part], theirs[part]) for name, part in parts.items()},
             )
-        for measure, value in analysis.separability(y, member).items():
+        for measure, value in representation.separability(y, member).items():
             add(layer, measure, {"missing": value})
     return rows, judged_on[layers[-1]]
 
@@ -207,7 +215,7 @@ def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict
     number = student.teacher_seed
     if number is None:
         number = student.seed % teachers.num_committees(study.teacher)
-    return analysis.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
+    return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
 
 
 def picture(
@@ -218,9 +226,9 @@ def picture(
 
     places = []
     for setting, (student, features) in last.items():
-        member = np.isin(labels, student.missing)[: analysis.MOST_FOR_DISTANCES]
+        member = np.isin(labels, student.missing)[: representation.MOST_FOR_DISTANCES]
         for how in ("pca", "tsne"):
-            places.append((setting, how, analysis.embed(features, how), member))
+            places.append((setting, how, representation.embed(features, how), member))
     names = study.config["data"]["class_names"]
     asked = " + ".join(names[k] for k in study.students[0].missing)
     return plots.render(plots.features(places, asked))

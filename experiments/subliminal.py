@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from experiments import common, progress, running, transfer
-from experiments.subliminal_settings import (
+from experiments.cli import common, progress, running
+from experiments.settings import transfer
+from experiments.settings.subliminal import (
     REFERENCE,
     TEACHER,
     Setting,
@@ -20,10 +21,11 @@ from experiments.subliminal_settings import (
     parse_share,
     parse_structures,
 )
-from kd_jax import data, losses, models, results, subliminal, sweep, tidy
+from kd_jax import data, losses, models
+from kd_jax.io import run_folder, tidy
 from kd_jax.models.mlp import MLP
-from kd_jax.noise import NOISES
-from kd_jax.train import Config, variables_of
+from kd_jax.train import Config, subliminal, sweep, variables_of
+from kd_jax.train.noise import NOISES
 from kd_jax.types import HParams, InputError, Table, Variables
 
 FLAGS = flags.FLAGS
@@ -226,7 +228,7 @@ def main(argv: Sequence[str]) -> None:
             stopped = np.maximum(tidy.diverged_at(history), np.tile(lost, len(own)))
             rows += rows_of(config, own, students, test, stopped)
     write_history(out, histories, runs)
-    results.write_results(out, rows)
+    run_folder.write_results(out, rows)
     running.finish(out)
 
 
@@ -261,7 +263,7 @@ def write_history(
         named = [setting.name for setting, _ in own], [seed for _, seed in own]
         for row in tidy.history_rows(history, *named, [setting.missing for setting, _ in own]):
             rows.append(row._replace(run=numbers[row.setting, row.seed]))
-    results.write_history(out, rows)
+    run_folder.write_history(out, rows)
 
 
 if __name__ == "__main__":

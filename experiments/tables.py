@@ -16,11 +16,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments import common, gallery, hidden_signals, performance, reliability
-from experiments.markdown import NO_SPREAD, half_width, rounded_width
-from experiments.rows import FIXED, FIXED_BIAS, Ours, Table
-from experiments.studies import TABLES
-from kd_jax import results, run_config, run_files, summary
+from experiments.cli import common
+from experiments.gallery import page, performance, reliability
+from experiments.gallery.rows import FIXED, FIXED_BIAS, Ours, Table
+from experiments.gallery.studies import TABLES
+from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width
+from experiments.reporting.sections import hidden_signals
+from kd_jax.io import run_config, run_files, run_folder
+from kd_jax.stats import summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -47,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     for folder, files in outcomes.items():
         write(folder.resolve().name, files)
     run_files.write(README, fill(README.read_text()).encode())
-    run_files.write(GALLERY, gallery.page(RECIPES, RESULTS, render).encode())
+    run_files.write(GALLERY, page.page(RECIPES, RESULTS, render).encode())
 
 
 def outcome(folder: Path) -> dict[str, bytes]:
@@ -64,15 +67,15 @@ def outcome(folder: Path) -> dict[str, bytes]:
         shown = list(filter(worth, sums["results"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
-    tested: list[results.ResultRow] = []
+    tested: list[run_folder.ResultRow] = []
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
-        tested = results.read_results(folder, config)
+        tested = run_folder.read_results(folder, config)
         sums = summary.summarise(tested, config)
         shown = list(filter(worth, sums["results"]))
     if "summary.json" in files:
         files["summary.json"] = run_files.to_json(sums | {"results": shown})
     if (folder / "bias_curve.csv").is_file():
-        rows = [row for row in results.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
+        rows = [row for row in run_folder.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:
             files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, config, tested))
     return files
@@ -94,7 +97,7 @@ def write(name: str, files: dict[str, bytes]) -> None:
 
 
 def at_fixed_bias(
-    curve: Sequence[results.BiasRow], config: dict[str, Any], tested: Sequence[results.ResultRow]
+    curve: Sequence[run_folder.BiasRow], config: dict[str, Any], tested: Sequence[run_folder.ResultRow]
 ) -> dict[str, Any]:
     """The content of fixed_bias.json from the rows of a single bias; intervals as in summary.json.
 
@@ -104,12 +107,12 @@ def at_fixed_bias(
     rows = []
     for row in curve:
         key = row.setting, row.seed, "test", FIXED
-        rows.append(results.ResultRow(*key, str(row.class_), "accuracy", row.accuracy))
+        rows.append(run_folder.ResultRow(*key, str(row.class_), "accuracy", row.accuracy))
         if not math.isnan(row.accuracy):
             by_run.setdefault(key[:2], []).append(row.accuracy)
     for (setting, seed), accuracies in by_run.items():
         mean = math.fsum(accuracies) / len(accuracies)
-        rows.append(results.ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
+        rows.append(run_folder.ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
     totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "total")]
     sums = summary.summarise([*rows, *totals], config)
     return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "total"]}

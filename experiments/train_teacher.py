@@ -8,9 +8,12 @@ from functools import partial
 import jax
 from absl import flags
 
-from experiments import augmentation, common, progress, running
-from kd_jax import checkpoint, losses, models, pretrained, results, sweep, tidy
-from kd_jax.train import Config, variables_of
+from experiments.cli import common, progress, running
+from experiments.settings import augmentation
+from kd_jax import losses, models
+from kd_jax.io import checkpoint, run_folder, tidy
+from kd_jax.models import pretrained
+from kd_jax.train import Config, sweep, variables_of
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
@@ -102,8 +105,8 @@ def main(argv: Sequence[str]) -> None:
     rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing, lost)
     if jax.process_index() == 0:
         names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
-        results.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
-        results.write_results(out, rows)
+        run_folder.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
+        run_folder.write_results(out, rows)
     metadata = teacher_metadata(spec, model_options, config, description, rows) | {
         "class_mask": hparams.class_mask.tolist(),
         "diverged": list(lost),

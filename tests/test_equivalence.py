@@ -18,8 +18,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from kd_jax import augment, checkpoint, losses, models, optim, sweep
-from kd_jax.train import Config, evaluate, fit, init_state, variables_of
+from kd_jax import losses, models
+from kd_jax.io import checkpoint
+from kd_jax.train import Config, augment, evaluate, fit, init_state, optim, sweep, variables_of
 from kd_jax.types import HParams, Table, TrainState
 
 N, K, M, B, U, EPOCHS = 24, 3, 2, 8, 3, 5

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from experiments.markdown import difference_cells, ends, show
-from kd_jax.stats import Difference, Interval
+from experiments.reporting.markdown import difference_cells, ends, show
+from kd_jax.stats.intervals import Difference, Interval
 
 NAN = math.nan
 

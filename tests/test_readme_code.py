@@ -8,8 +8,16 @@ import pandas as pd
 import pytest
 
 from experiments import report, tables
-from kd_jax import data, results
-from tests.test_report import SETTINGS, SOFT, toy_curve, toy_history, toy_rows, write_run
+from kd_jax import data
+from kd_jax.io import run_folder
+from tests.experiments.reporting.test_report import (
+    SETTINGS,
+    SOFT,
+    toy_curve,
+    toy_history,
+    toy_rows,
+    write_run,
+)
 
 BLOCKS = re.findall(r"```python\n(.*?)```", tables.README.read_text(), re.DOTALL)
 OWN, FIGURE, SCATTER, LIBRARY = (
@@ -64,7 +72,7 @@ def test_three_lines_make_a_figure(folder, tmp_path, monkeypatch):
 
 
 def test_pandas_reads_what_was_written(folder):
-    run = results.read_run(folder)
+    run = run_folder.read_run(folder)
     kinds = {int: "int64", float: "float64", str: "str"}
     for name, rows in (("history", run.history), ("results", run.results), ("bias_curve", run.bias_curve)):
         frame = pd.read_csv(folder / f"{name}.csv")

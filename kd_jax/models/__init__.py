@@ -16,7 +16,7 @@ from kd_jax import nearest
 from kd_jax.models.cnn import cnn
 from kd_jax.models.layers import drop
 from kd_jax.models.mlp import MLP, mlp
-from kd_jax.models.normalized import Normalize, Normalized
+from kd_jax.models.normalization import Normalize, Normalized
 from kd_jax.models.resnet import NAMED as RESNETS
 from kd_jax.models.resnet import resnet
 from kd_jax.models.shufflenet import NAMED as SHUFFLENETS

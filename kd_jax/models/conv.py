@@ -38,7 +38,9 @@ def prefers_products(platform: str, groups: int, channels: int) -> bool:
     return platform == "cpu" and groups in (1, channels)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))  # a call in the traced program, by which kd_jax/costs.py knows it
+@partial(
+    jax.jit, static_argnums=(2, 3, 4)
+)  # a call in the traced program, by which kd_jax/models/cost.py knows it
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
     """Cross-correlation of images with zeros around them, as neural networks mean convolution.
 

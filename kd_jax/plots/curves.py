@@ -7,9 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax import results
-from kd_jax.curves import TITLES, by_epoch, most_worth
-from kd_jax.learning import judged_split
+from kd_jax.io import run_folder
 from kd_jax.plots.style import (
     COLOURS,
     COLUMN,
@@ -24,14 +22,16 @@ from kd_jax.plots.style import (
     sample,
     style,
     whole_ticks,
-)  # fmt: skip
+)
+from kd_jax.stats.curves import TITLES, by_epoch, most_worth
+from kd_jax.stats.learning_speed import judged_split
 
 MOST_CURVES = len(COLOURS)
 MOST_BANDS = 4
 MOST_PANELS = 6
 
 
-def learning_curves(history: Sequence[results.HistoryRow], config: dict[str, Any]) -> Figure:
+def learning_curves(history: Sequence[run_folder.HistoryRow], config: dict[str, Any]) -> Figure:
     """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
     most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
     missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
@@ -81,7 +81,7 @@ def is_grid(settings: Sequence[dict[str, Any]]) -> bool:
 
 
 def learning_grid(
-    history: Sequence[results.HistoryRow], config: dict[str, Any], level: float = math.nan
+    history: Sequence[run_folder.HistoryRow], config: dict[str, Any], level: float = math.nan
 ) -> Figure:
     """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
     most), the students without a teacher black in every panel; `level`, a fraction, as a line."""

@@ -9,18 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from kd_jax.plots.style import (
-    COLOURS,
-    GREY,
-    MARKERS,
-    PAGE,
-    errors,
-    finish,
-    panels,
-    percent,
-    style,
-)  # fmt: skip
-from kd_jax.stats import Interval
+from kd_jax.plots.style import COLOURS, GREY, MARKERS, PAGE, errors, finish, panels, percent, style
+from kd_jax.stats.intervals import Interval
 
 
 def compression(models: Sequence[tuple[str, Interval, float, float, float]], batch_size: int) -> Figure:

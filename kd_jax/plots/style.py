@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kd_jax.stats import Interval
-from kd_jax.summary import units_of
+from kd_jax.stats.intervals import Interval
+from kd_jax.stats.summary import units_of
 
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches."""

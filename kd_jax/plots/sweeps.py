@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from kd_jax.axis import LABELS, Axis, axis_of, controls_of
 from kd_jax.plots.style import CONTROL, PAGE, errors, finish, look_of, panels, percent, sample, style
-from kd_jax.summary import Values
+from kd_jax.stats.summary import Values
+from kd_jax.stats.sweep_axis import LABELS, Axis, axis_of, controls_of
 
 
 def axis(values: Values, config: dict[str, Any]) -> Figure:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kd_jax import checkpoint, data
+from kd_jax import data
+from kd_jax.io import checkpoint
 from tests.faults import samples
 
 ODD_NAME = "ä b (Ж) ñ's"

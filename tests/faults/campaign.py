@@ -17,8 +17,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments import common
-from kd_jax import run_files
+from experiments.cli import common
+from kd_jax.io import run_files
 
 PARTS = (
     "killed", "damaged", "disk", "two_at_once", "diverged", "bad_input", "loaded", "fuzz", "numbers",

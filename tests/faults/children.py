@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock")
 SLOW = (
-    "jax", "optax", "orbax.checkpoint", "scipy.stats", "matplotlib.backends.backend_agg", "kd_jax.analysis",
-    "kd_jax.assess", "kd_jax.checkpoint", "kd_jax.data", "kd_jax.ensemble", "kd_jax.examples", "kd_jax.plots",
+    "jax", "optax", "orbax.checkpoint", "scipy.stats", "matplotlib.backends.backend_agg", "kd_jax.evaluate.representation",
+    "kd_jax.evaluate.evaluate", "kd_jax.io.checkpoint", "kd_jax.data", "kd_jax.evaluate.ensemble", "kd_jax.io.examples", "kd_jax.plots",
 )  # fmt: skip
 
 

@@ -6,10 +6,10 @@ from unittest import mock
 
 import pytest
 
+from tests.experiments.test_experiments import Launcher
 from tests.faults import bad_input
 from tests.faults.children import Children
 from tests.faults.killed import Whole
-from tests.test_experiments import Launcher
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from kd_jax import stats
+from kd_jax.stats import intervals
 from tests.faults.tried import Tried
 
 SIZES = (3, 5, 10, 30)
@@ -46,15 +46,15 @@ def of_teachers(random: np.random.Generator, repeats: int, n: int) -> np.ndarray
 
 def clustered(values: list[float]) -> tuple:
     """The clustered interval where each STUDENTS values have a teacher."""
-    return stats.clustered_interval(values, [index // STUDENTS for index in range(len(values))])
+    return intervals.clustered_interval(values, [index // STUDENTS for index in range(len(values))])
 
 
 def paired(values: list[float]) -> tuple:
     """Of the difference of two settings, where one seed does far better than another in both."""
     luck = np.linspace(3, 7, len(values))
-    about_truth = stats.paired_difference(luck + values, luck + MEAN)
+    about_truth = intervals.paired_difference(luck + values, luck + MEAN)
     assert (about_truth.p < 0.05) == (about_truth.low > 0 or about_truth.high < 0), values
-    return stats.paired_difference(luck + values, luck)
+    return intervals.paired_difference(luck + values, luck)
 
 
 def shares(draw: Callable, interval: Interval, repeats: int = REPEATS) -> list[float]:
@@ -82,9 +82,9 @@ def told(what: str, draw: Callable, interval: Interval) -> Tried:
 def campaign() -> list[Tried]:
     each = f"n = {', '.join(map(str, SIZES))}: {REPEATS:,} intervals each"
     return [
-        kept(f"interval of the mean of n normal values, {each}", normal, stats.mean_interval),
+        kept(f"interval of the mean of n normal values, {each}", normal, intervals.mean_interval),
         kept(f"interval of the paired difference of n seeds, {each}", normal, paired),
         kept(f"interval of n teachers with {STUDENTS} students each, {each}", of_teachers, clustered),
-        told(f"the same students taken as independent, {each}", of_teachers, stats.mean_interval),
-        told(f"interval of the mean of n exponential values, {each}", skewed, stats.mean_interval),
+        told(f"the same students taken as independent, {each}", of_teachers, intervals.mean_interval),
+        told(f"interval of the mean of n exponential values, {each}", skewed, intervals.mean_interval),
     ]

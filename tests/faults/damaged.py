@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from experiments import outcome, teachers
-from kd_jax import data, examples
+from experiments.settings import teachers
+from kd_jax import data
+from kd_jax.io import examples
 from kd_jax.types import InputError
 from tests.faults.children import Children
 from tests.faults.killed import COMMANDS, RUN, Whole, differences
@@ -93,7 +94,7 @@ def run_rows(folder: Path, draw: random.Random, times: int) -> list[Tried]:
     """As the report reads it.  folder: of a finished distill."""
 
     def read() -> Any:
-        content = outcome.read(folder)
+        content = read(folder)
         found = examples.read(folder, content.run.config["data"]["num_classes"])
         return {"run": repr(content), "examples": found and found._asdict()}
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kd_jax import checkpoint
+from kd_jax.io import checkpoint
 from tests.faults.children import Children, Ended
 from tests.faults.killed import COMMANDS, Whole, differences
 from tests.faults.tried import Tried

@@ -6,7 +6,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from kd_jax import data, losses, models, optim, sweep, train
+from kd_jax import data, losses, models, train
+from kd_jax.train import optim, sweep
 from kd_jax.types import Table
 from tests.faults.tried import Tried
 

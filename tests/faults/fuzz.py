@@ -27,8 +27,13 @@ from unittest import mock
 import jax
 import numpy as np
 
-from experiments import common, compression, outcome, report, tables, teachers
-from kd_jax import cache, checkpoint, data, plots, run_files
+from experiments import compression, report, tables
+from experiments.cli import common
+from experiments.reporting.content import read
+from experiments.settings import teachers
+from kd_jax import data, plots
+from kd_jax.data import cache
+from kd_jax.io import checkpoint, run_files
 from kd_jax.types import InputError
 from tests.faults import fuzz_flags, samples
 from tests.faults.mutations import csv_bytes, json_bytes, npz_bytes, spoil_bytes, spoil_json
@@ -187,7 +192,7 @@ def targets(home: Path) -> list[Target]:
     students = samples.write_run(home / "students", dataset, settings)
     teacher = samples.write_run(home / "teacher", dataset)
     render_figures(students)  # what is imported when it is first used is imported
-    run_files.write(students / "summary.json", run_files.to_json(outcome.read(students).sums))
+    run_files.write(students / "summary.json", run_files.to_json(read(students).sums))
     (home / "cached").mkdir()
     cache.write(home / "cached" / "toy.npz", "source", dataset)
 

@@ -79,27 +79,27 @@ def parse_randomly(name: str, times: int, seed: int) -> list[str]:
     """What was wrong, of so many command lines to an entry point that is taken up here."""
     from absl import flags
 
-    from experiments import common, usage
+    from experiments.cli import common, help
 
     with mock.patch.object(common, "run", lambda *_, **__: None), mock.patch.object(sys, "argv", ["x"]):
-        module = Path(common.__file__).with_name(f"{name}.py")
+        module = common.ROOT / "experiments" / f"{name}.py"
         sys.argv = [str(module)]
         runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
         draw, failures = random.Random(f"{seed} {name}"), []
-        names = [*usage.listed(), "flagfile", "undefok", "helpfull", "colour"]
+        names = [*help.listed(), "flagfile", "undefok", "helpfull", "colour"]
         assert len(names) > 5, names
         for number in range(times):
             words = words_of(draw, names)
             flags.FLAGS.unparse_flags()
             with mock.patch("builtins.print"):
-                if found := told(lambda words=words: usage.parse([str(module), *words], "EXAMPLE")):  # type: ignore[misc]
+                if found := told(lambda words=words: help.parse([str(module), *words], "EXAMPLE")):  # type: ignore[misc]
                     failures.append(f"{name}, number {number}: {found}")
         return failures
 
 
 def list_randomly(times: int, seed: int) -> list[str]:
     """What was wrong, of so many texts to the functions that read list flags."""
-    from experiments import common
+    from experiments.cli import common
 
     draw, failures = random.Random(seed), []
     classes = ["cat", "dog", "none", "a+b", "3", "", "big dog", "c,d", "\U0001f600", "10"]
@@ -129,7 +129,7 @@ def command_lines(launch: Any, times: int, seed: int = 0) -> Tried:
 
 
 def campaign() -> list[Tried]:
-    from tests.test_experiments import Launcher
+    from tests.experiments.test_experiments import Launcher
 
     with tempfile.TemporaryDirectory() as name, Launcher(Path(name)) as launch:
         lines = command_lines(launch, 2000)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import outcome
-from kd_jax import checkpoint, run_config
+from experiments.reporting.content import run_facts
+from kd_jax.io import checkpoint, run_config
 from tests.faults.children import ROOT, Children
 from tests.faults.tried import Tried
 
@@ -47,7 +47,7 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _timeless(folder: Path, name: str) -> str:
-    facts = dict(outcome.facts(run_config.read(folder)))
+    facts = dict(run_facts(run_config.read(folder)))
     return (folder / name).read_text().replace(facts["time"], "")
 
 
@@ -141,7 +141,7 @@ def at_moments(whole: Whole, name: str, draw: random.Random, times: int) -> Trie
 
 def start_two(whole: Whole) -> subprocess.Popen:
     """Two processes in a group of their own, so that they can be killed at once."""
-    command = ["experiments.processes", "2", "distill", *COMMANDS["distill"]]
+    command = ["experiments.cli.cluster", "2", "distill", *COMMANDS["distill"]]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", *command],
         cwd=whole.folder,

@@ -23,7 +23,9 @@ from unittest import mock
 
 import numpy as np
 
-from kd_jax import cache, checkpoint, data, examples
+from kd_jax import data
+from kd_jax.data import cache
+from kd_jax.io import checkpoint, examples
 from kd_jax.types import InputError
 from tests.faults import samples
 from tests.faults.tried import Tried
@@ -244,7 +246,7 @@ def refused(folder: Path) -> bool:
 
 
 def campaign() -> list[Tried]:
-    from tests.test_experiments import Launcher
+    from tests.experiments.test_experiments import Launcher
 
     with tempfile.TemporaryDirectory() as name:
         home = Path(name).resolve()

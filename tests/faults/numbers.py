@@ -15,8 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import bias, losses, metrics, signals, stats
-from kd_jax.sweep import QUICK_COMPILE
+from kd_jax import losses
+from kd_jax.evaluate import bias_correction, metrics
+from kd_jax.losses import teacher_ablations
+from kd_jax.stats import intervals
+from kd_jax.train.sweep import QUICK_COMPILE
 from kd_jax.types import Batch, HParams
 from tests.faults import float64
 from tests.faults.float64 import EPS, C
@@ -97,13 +100,13 @@ def of_averages(draws: int) -> list[np.ndarray]:
 
 def of_signals(draws: int) -> list[np.ndarray]:
     """Probabilities after each ablation; one class missing, or all but one."""
-    random, ablate, found = np.random.default_rng(2), jit(signals.ablate), []
+    random, ablate, found = np.random.default_rng(2), jit(teacher_ablations.ablate), []
     for temperature in TEMPERATURES * draws:
         for mask in (np.arange(CLASSES) != 3, np.arange(CLASSES) == 3):
             teacher = draw(random)
             expected, factor = float64.ablations(teacher, mask, temperature)
             for name, exact in expected.items():
-                index = list(signals.SIGNALS).index(name)
+                index = list(teacher_ablations.SIGNALS).index(name)
                 key = jax.random.key(index)
                 said = ablate(jnp.int32(index), key, teacher, mask, number(temperature))
                 said = np.exp(float64.log_softmax(said, temperature)[0])
@@ -165,8 +168,8 @@ def of_bias(draws: int) -> list[np.ndarray]:
     return found
 
 
-tuned, matched = jit(bias.label_tuned), jit(bias.share_matched)
-adjusted, margins = jit(bias.corrected), jit(bias.margins)
+tuned, matched = jit(bias_correction.label_tuned), jit(bias_correction.share_matched)
+adjusted, margins = jit(bias_correction.corrected), jit(bias_correction.margins)
 
 
 def of_search(logits, labels, missing, wanted: int) -> list[np.ndarray]:
@@ -204,8 +207,8 @@ def of_sample(values: list[float], confidence: float) -> np.ndarray:
     """The mean and the deviations are rounded at the size of the values: t by that over the error."""
     mean, error, degrees = float64.interval(values, confidence)
     rounding = C * 2.0**-52 * max(map(abs, values))
-    ours = stats.mean_interval(values, confidence)
-    difference = stats.paired_difference(values, [0.0] * len(values), confidence=confidence)
+    ours = intervals.mean_interval(values, confidence)
+    difference = intervals.paired_difference(values, [0.0] * len(values), confidence=confidence)
     assert difference[:3] == ours[:3]
     off = rounding / error + 64 * 2.0**-52  # of t, relatively; 64 roundings for the special functions
     half = (ours.high - ours.low) / 2

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kd_jax import checkpoint, data, examples, models, results, run_config, tidy
-from kd_jax.examples import Examples
-from kd_jax.results import HistoryRow, RepresentationRow, ResultRow
+from kd_jax import data, models
+from kd_jax.io import checkpoint, examples, run_config, run_folder, tidy
+from kd_jax.io.examples import Examples
+from kd_jax.io.run_folder import HistoryRow, RepresentationRow, ResultRow
 
 OPTIONS = {"input_dropout": 0.0, "dropout": 0.0, "precision": "float32", "normalize": None}
 EPOCHS = 3
@@ -72,11 +73,11 @@ def write_run(
     runs = [(one, seed) for one in settings for seed in range(seeds)]
     config = _config(dataset, experiment, settings, spec, seeds) | changes
     run_config.write(folder, config)
-    results.write_history(folder, _history(runs))
+    run_folder.write_history(folder, _history(runs))
     rows, curve = _rows(runs, dataset), _curve(runs, dataset)
-    results.write_results(folder, rows)
+    run_folder.write_results(folder, rows)
     if curve:
-        results.write_bias_curve(folder, curve)
+        run_folder.write_bias_curve(folder, curve)
         _write_more(folder, runs)
     metadata = {key: config[key] for key in ("data", "flags", "versions", "teacher", "settings", "runs")}
     metadata |= {"model": spec, "model_options": OPTIONS, "class_mask": [True] * dataset.num_classes}
@@ -143,7 +144,7 @@ def _rows(runs: Runs, dataset: data.Dataset) -> list[ResultRow]:
     return rows
 
 
-def _curve(runs: Runs, dataset: data.Dataset) -> list[results.BiasRow]:
+def _curve(runs: Runs, dataset: data.Dataset) -> list[run_folder.BiasRow]:
     labels = np.repeat(np.arange(dataset.num_classes), 8)
     correct = np.full((2, dataset.num_classes), 7) - [[0], [1]]
     of_runs = [(one["name"], seed) for one, seed in runs if one["missing"]]
@@ -158,7 +159,7 @@ def _write_more(folder: Path, runs: Runs) -> None:
         for of, seed in (("random", 0), *((one["name"], seed) for one, seed in runs))
         for measure, part in (("probe", "missing"), ("probe", "kept"), ("cka", "missing"))
     ]
-    results.write_representation(folder, looked)
+    run_folder.write_representation(folder, looked)
     images = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
     places = [np.array(pair, np.int32) for pair in ((missing, missing), (0, 1), (missing, 1), (20, 23))]
     examples.write(folder, Examples(images, *places, name, 0, "prior_matched"))

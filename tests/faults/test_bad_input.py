@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.experiments.test_experiments import Outcome
 from tests.faults import bad_input
-from tests.test_experiments import Outcome
 
 
 @pytest.fixture(scope="module")

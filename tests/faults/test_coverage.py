@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd_jax import stats
+from kd_jax.stats import intervals
 from tests.faults import coverage
 
 REPEATS = 2000
@@ -11,7 +11,7 @@ REPEATS = 2000
 @pytest.mark.parametrize(
     "draw, interval",
     [
-        (coverage.normal, stats.mean_interval),
+        (coverage.normal, intervals.mean_interval),
         (coverage.normal, coverage.paired),
         (coverage.of_teachers, coverage.clustered),
     ],
@@ -25,6 +25,6 @@ def test_students_of_one_teacher_are_not_independent():
     """Where a teacher's luck is as large as a student's, the mean of n teachers with 4 students each has the
     variance (1 + 1/4) / n; taken as 4 n independent values, about (1 + 1) / (4 n): the interval is too narrow
     by sqrt(2.5), and a normal one would hold the mean where |z| < 1.96 / 1.58: with probability 0.785."""
-    shares = coverage.shares(coverage.of_teachers, stats.mean_interval, REPEATS)
+    shares = coverage.shares(coverage.of_teachers, intervals.mean_interval, REPEATS)
     assert all(share < 0.85 for share in shares)
     assert shares[-1] == pytest.approx(0.785, abs=0.03)

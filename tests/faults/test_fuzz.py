@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from experiments import common
+from experiments.cli import common
 from kd_jax.types import InputError
 from tests.faults import fuzz, fuzz_flags
 

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from kd_jax import checkpoint, run_config
+from kd_jax.io import checkpoint, run_config
 from tests.faults import killed
 
 

@@ -7,7 +7,8 @@ from unittest import mock
 
 import pytest
 
-from experiments import comparison, report
+from experiments import report
+from experiments.reporting import comparison
 from kd_jax import data, plots
 from tests.faults import loaded, samples
 

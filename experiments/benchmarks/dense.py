@@ -1,0 +1,365 @@
+"""What the benchmark measures: speed against PyTorch, ways of mapping the runs, the cost of more runs and of
+what is not training, and starts. Images are random, of MNIST's size: nothing depends on what they show.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks import rivals
+from experiments.cli import common
+from kd_jax import losses, models
+from kd_jax.evaluate import evaluate
+from kd_jax.train import Config, augment, noise, optim, sweep, variables_of
+from kd_jax.types import HParams, InputError, Table
+
+TEACHER = "mlp-1200-1200"
+BATCH_SIZE, NUM_TRAIN, NUM_HELD_OUT, NUM_CLASSES = 128, 54_000, 6_000, 10
+MNIST = (28, 28, 1)
+# Updates of a timed pass, so that one of 64 runs takes seconds. A full epoch has 422; the epoch's own costs,
+# as its shuffling, fall on fewer updates here, against us.
+UPDATES = {"mlp-30-30": 422, "mlp-300-300": 211, "mlp-800-800": 106, "teacher": 53}
+
+
+def random_table(num: int, image_shape: tuple[int, int, int] = MNIST) -> Table:
+    """Images u8[N,h,w,c], labels i32[N] and logits f32[1,N,10] of one teacher at random."""
+    random = np.random.RandomState(0)
+    images = random.randint(256, size=(num, *image_shape), dtype=np.uint8)
+    labels = random.randint(NUM_CLASSES, size=num).astype(np.int32)
+    logits = 3 * random.standard_normal((1, num, NUM_CLASSES)).astype(np.float32)
+    return Table(jnp.asarray(images), jnp.asarray(labels), (jnp.asarray(logits),))
+
+
+def make_config(
+    workload: str, num_updates: int, precision: str = "float32", image_shape: tuple[int, int, int] = MNIST
+) -> Config:
+    """The teacher with dropout 0.2 and 0.5, jitter and max-norm 3, or a student distilled at T = 20."""
+    teacher = workload == "teacher"
+    return Config(
+        model=models.build(
+            TEACHER if teacher else workload,
+            NUM_CLASSES,
+            input_dropout=0.2 if teacher else 0.0,
+            dropout=0.5 if teacher else 0.0,
+            precision=precision,
+        ),
+        image_shape=image_shape,
+        num_classes=NUM_CLASSES,
+        loss_fn=losses.LOSSES["labels" if teacher else "soft"],
+        optimizer=optim.OPTIMIZERS["adam"],
+        schedule=optim.SCHEDULES["cosine"](1000 * num_updates),
+        batch_size=BATCH_SIZE,
+        num_updates=num_updates,
+        max_norm=3.0 if teacher else None,
+        augment=partial(augment.jitter, pixels=2) if teacher else None,
+    )
+
+
+def make_hparams(num_runs: int) -> HParams:
+    """Two settings, with every class and without class 3, by as many seeds; one run: the first of them."""
+    settings = [sweep.make_hparams(NUM_CLASSES, missing, 1e-3, 0.0, 20.0, 1.0) for missing in ((), (3,))]
+    return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
+
+
+def passes(config: Config, num_runs: int, chunk: int | None, validation: Table | None = None) -> Iterator:
+    """Trains for ever, one epoch of `config` a step; the first is the compilation."""
+    hparams = make_hparams(num_runs)
+    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
+    table = random_table(NUM_TRAIN, config.image_shape)
+    yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, chunk)
+
+
+def seconds(step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def flops_per_example(widths: Sequence[int]) -> int:
+    """Of the matrix products of a training step: forward, gradients of weights and of inputs, two a product.
+    The first layer's inputs need no gradient. All else (optimiser, dropout, loss) is not counted."""
+    sizes = (784, *widths, NUM_CLASSES)
+    products = [a * b for a, b in itertools.pairwise(sizes)]
+    return 2 * (3 * sum(products) - products[0])
+
+
+def matrix_peak(precision: str = "float32", size: int = 2048) -> float:
+    """FLOP/s of a matrix product: the best of five by JAX, and on a CPU by PyTorch if it is there."""
+    if jax.default_backend() != "cpu":
+        size *= 4
+    multiply = jax.jit(jnp.matmul)
+    a = jnp.ones((size, size), models.PRECISIONS[precision])
+    multiply(a, a).block_until_ready()
+    best = 2 * size**3 / min(seconds(lambda: multiply(a, a).block_until_ready()) for _ in range(5))
+    if has_torch() and jax.default_backend() == "cpu" and precision == "float32":
+        best = max(best, rivals.matrix_peak(common.num_cores()))
+    return best
+
+
+def device() -> str:
+    """Kind and number of devices; of a CPU its model, for its cores are the devices."""
+    if jax.default_backend() != "cpu":
+        return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{common.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+
+
+def has_torch() -> bool:
+    return importlib.util.find_spec("torch") is not None
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, lowest and highest of the turns."""
+    return {"median": float(np.median(values)), "low": float(min(values)), "high": float(max(values))}
+
+
+def times(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """How many times another rate ours is, turn by turn."""
+    return spread([a / b for a, b in zip(ours, others, strict=True)])
+
+
+def rates(flops: int, ours: Sequence[float], peaks: Sequence[float]) -> dict:
+    """What a row says of the turns' examples/s, of `flops` each, and matrix peaks."""
+    flop_rates = [rate * flops for rate in ours]
+    return {
+        "flops_per_example": flops,
+        "examples_per_second": spread(ours),
+        "flops_per_second": spread(flop_rates),
+        "matrix_peak": spread(peaks),
+        "share_of_peak": times(flop_rates, peaks),
+    }
+
+
+def widths_of(workload: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in (TEACHER if workload == "teacher" else workload).split("-")[1:])
+
+
+def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) -> dict:
+    """One row of the table."""
+    updates, widths = UPDATES[workload], widths_of(workload)
+    chunk = sweep.default_chunk(jax.default_backend())
+    ours = passes(make_config(workload, updates, precision), num_runs, chunk)
+    first = seconds(lambda: next(ours))
+    best, loader, how = None, None, None
+    if has_torch() and jax.default_backend() == "cpu":
+        model = TEACHER if workload == "teacher" else workload
+        work = rivals.Work(model, random_table(NUM_TRAIN), BATCH_SIZE, updates, workload == "teacher")
+        candidates = rivals.loops(work, num_runs, common.num_cores())
+        trial = min(updates, 50)
+        for run in candidates.values():
+            run(5)  # the first compiles
+        how = max(candidates, key=lambda name: candidates[name](trial))
+        best, loader = candidates[how], rivals.loader_loop(work, common.num_cores())
+    turns: dict[str, list[float]] = {"ours": [], "peak": [], "best": [], "loader": []}
+    for _ in range(repeats):
+        turns["peak"].append(matrix_peak(precision))
+        turns["ours"].append(num_runs * updates * BATCH_SIZE / seconds(lambda: next(ours)))
+        if best is not None and loader is not None:
+            turns["best"].append(best(min(updates, 200)))
+            turns["loader"].append(loader(min(updates, 40)))
+    flops = flops_per_example(widths)
+    row = {
+        "workload": workload,
+        "runs": num_runs,
+        "precision": precision,
+        "chunk": chunk,
+        "updates": updates,
+        "first_pass_seconds": first,
+    } | rates(flops, turns["ours"], turns["peak"])
+    if best is not None:
+        row["best_loop"] = {"how": how, "examples_per_second": spread(turns["best"])}
+        row["loader_loop"] = {"examples_per_second": spread(turns["loader"])}
+        for name in ("best", "loader"):
+            row[f"times_{name}_loop"] = times(turns["ours"], turns[name])
+    return row
+
+
+def measure_noise(num_runs: int, repeats: int) -> dict:
+    """Students of subliminal learning (mlp-256-256, 3 auxiliary outputs, batches of 1,024): examples/s on
+    noise drawn at every step, and of PyTorch with all models in one bmm, or ten at a time."""
+    updates, spec = 6, "mlp-256-256"
+    model = models.build(spec, NUM_CLASSES + 3, initial="fan_in", normalize=((0.5,), (0.5,)))
+    config = dataclasses.replace(
+        make_config(spec, updates),
+        model=model,
+        batch_size=rivals.NOISE_BATCH,
+        noise=noise.uniform,
+        labelled=False,
+        teacher_models=(model,),
+        schedule=optim.SCHEDULES["constant"](0),
+    )
+    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
+    teachers = sweep.gather(variables_of(states), num_runs)
+    one = sweep.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
+    hparams = sweep.stack_runs([one], range(num_runs), num_runs).replace(
+        outputs=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
+    )
+    table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
+    chunk = sweep.default_chunk(jax.default_backend())
+    ours = sweep.run_segments(config, table, None, hparams, states, 2**30, 1, chunk)
+    next(ours)
+    turns: dict[str, list[float]] = {"ours": []}
+    loops = {}
+    if has_torch() and jax.default_backend() == "cpu":
+        loops = {
+            f"{number} in one bmm": rivals.noise_loop(spec, NUM_CLASSES, number, common.num_cores())
+            for number in sorted({num_runs, min(num_runs, 10)})
+        }
+        for loop in loops.values():
+            loop(1)
+    for _ in range(repeats):
+        rate = num_runs * updates * rivals.NOISE_BATCH / seconds(lambda: next(ours))
+        turns["ours"].append(rate)
+        for name, loop in loops.items():
+            turns.setdefault(name, []).append(loop(2))
+    rivals_ = {
+        name: {"examples_per_second": spread(turns[name]), "times": times(turns["ours"], turns[name])}
+        for name in loops
+    }
+    return {"runs": num_runs, "model": spec, "examples_per_second": spread(turns["ours"]), "rivals": rivals_}
+
+
+def measure_chunks(repeats: int) -> list[dict]:
+    """Examples/s of 16 students (64 on an accelerator) in each way of mapping them."""
+    num_runs = 16 if jax.default_backend() == "cpu" else 64
+    rows = []
+    for workload in ("mlp-30-30", "mlp-300-300", "mlp-800-800"):
+        updates = UPDATES[workload] // 2
+        chunks = (1, 2, 4, None)
+        ways = {chunk: passes(make_config(workload, updates), num_runs, chunk) for chunk in chunks}
+        for way in ways.values():
+            next(way)
+        rates: dict[int | None, list[float]] = {chunk: [] for chunk in chunks}
+        for _ in range(repeats):
+            for chunk, way in ways.items():
+                rates[chunk].append(num_runs * updates * BATCH_SIZE / seconds(lambda way=way: next(way)))
+        rows += [
+            {
+                "workload": workload,
+                "runs": num_runs,
+                "chunk": "all" if chunk is None else chunk,
+                "examples_per_second": spread(rates[chunk]),
+            }
+            for chunk in chunks
+        ]
+    return rows
+
+
+def peak_memory() -> int:
+    """Bytes: of the device where it counts them, else of the process (a CPU's memory is the process's)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return stats.get("peak_bytes_in_use") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def measure_growth(num_runs: int) -> dict:
+    """What `num_runs` students mlp-300-300 cost: time until the first pass is done, rate, memory."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    config = make_config("mlp-300-300", 106)
+    ours = passes(config, num_runs, sweep.default_chunk(jax.default_backend()))
+    first = seconds(lambda: next(ours))
+    second = min(seconds(lambda: next(ours)) for _ in range(2))
+    shapes = jax.eval_shape(
+        partial(models.init_variables, config.model, image_shape=MNIST), jax.random.key(0)
+    )
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return {
+        "runs": num_runs,
+        "compile_seconds": first - second,
+        "examples_per_second": num_runs * 106 * BATCH_SIZE / second,
+        "peak_memory_bytes": peak_memory(),
+        "state_bytes": 3 * 4 * parameters * num_runs,  # weights and Adam's two moments
+    }
+
+
+def measure_extras(repeats: int) -> dict:
+    """Shares of the training time at default settings (40 epochs, mlp-800-800): evaluation after
+    each epoch, then biases, confusion matrices and curves at the end."""
+    num_runs, updates = 8, -(-NUM_TRAIN // BATCH_SIZE)
+    config = make_config("mlp-800-800", updates)
+    chunk = sweep.default_chunk(jax.default_backend())
+    held_out, test = (random_table(num).replace(teacher_logits=None) for num in (NUM_HELD_OUT, 10_000))
+    bare, whole = passes(config, num_runs, chunk), passes(config, num_runs, chunk, held_out)
+    next(bare), next(whole)
+    pairs = [(seconds(lambda: next(bare)), seconds(lambda: next(whole))) for _ in range(repeats)]
+    states, _, _ = next(whole)
+    teacher = models.build(TEACHER, NUM_CLASSES)
+    variables = models.init_variables(teacher, jax.random.key(0), MNIST)
+    evidence = evaluate.Evidence(
+        random_table(NUM_TRAIN).replace(teacher_logits=None),
+        held_out,
+        test,
+        (jax.tree.map(lambda x: x[None], variables),),
+    )
+    grid = jnp.arange(-6.0, 24.01, 0.25)
+    judge = lambda: evaluate.assess_runs(  # noqa: E731
+        config.model,
+        (teacher,),
+        False,
+        evidence,
+        grid,
+        variables_of(states),
+        make_hparams(num_runs),
+        states.key,
+    )
+    judge()  # the first compiles
+    training = 40 * float(np.median([bare for bare, _ in pairs]))
+    return {
+        "evaluation_share": spread([(whole - bare) / bare for bare, whole in pairs]),
+        "assessment_share": seconds(judge) / training,
+    }
+
+
+def measure_starts() -> list[dict]:
+    """Seconds from the command to its first epoch, of the quickstart's two programs: with an empty
+    compilation cache, and again with the one that is then there."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
+        environment["PYTHONPATH"] = str(common.ROOT)
+        for name, recipe in (("train_teacher", "quickstart_teacher"), ("distill", "quickstart")):
+            times = []
+            for turn in ("first", "second"):
+                words = [
+                    f"--flagfile={common.ROOT}/experiments/recipes/{recipe}.flags",
+                    "--checkpoint_every=1",
+                ]
+                words += [f"--out={folder}/{turn}_{name}"]
+                if name == "distill":
+                    words += [f"--teacher={folder}/{turn}_train_teacher"]
+                times.append(_first_epoch([f"experiments.{name}", *words], environment, name == "distill"))
+            rows.append({"program": name, "first_seconds": times[0], "second_seconds": times[1]})
+    return rows
+
+
+def _first_epoch(words: list[str], environment: dict, stop: bool) -> float:
+    """Until the line of the first epoch; then the process is stopped, or let to its end."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", *words], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        found = next((time.perf_counter() for line in process.stdout if line.startswith("epoch 1/")), None)
+        if stop:
+            process.kill()
+        else:
+            process.stdout.read()
+    if found is None:
+        raise InputError("the quickstart did not start", "a line of its first epoch", words[0])
+    return found - start

@@ -1,0 +1,44 @@
+"""Where an entry point may write: not where another one's files would be lost or miscounted."""
+
+import json
+import os
+from pathlib import Path
+
+from experiments.cli import common
+from kd_jax.types import InputError
+
+
+def refuse_inside(out: Path) -> None:
+    """Refuses a folder to write within another run, a checkpoint or a folder of images: what counts the files
+    there would find it changed."""
+    if os.path.isfile(out / "config.json"):  # a run's own folder, whatever lies around it
+        return
+    for parent in out.absolute().parents:
+        of_a_run = (parent / "config.json").exists() and (
+            (parent / "results.csv").exists() or (parent / "checkpoints").exists()
+        )
+        if of_a_run or ((parent / "manifest.json").exists() and (parent / "arrays").exists()):
+            expected = "a folder of its own: the other run counts its files and clears up"
+            raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
+        below = out.absolute().relative_to(parent).parts
+        splits = ("train", "val", "test")
+        of_data = all(any((parent / name).is_dir() for name in names) for names in (splits[:1], splits[1:]))
+        if of_data and below[0] in splits and len(below) > 1:
+            expected = "a folder elsewhere: each one there is a class"
+            raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
+
+
+def refuse_taken(out: Path, report: str) -> None:
+    """Refuses --out within a run or a data set, one that is no folder, and one with the like of `report`, a
+    JSON file with its command, that another command wrote."""
+    refuse_inside(out)
+    if out.exists() and not out.is_dir():
+        raise InputError("--out cannot be written", "a folder", out)
+    before = out / report
+    if before.is_file():
+        try:
+            command = json.loads(before.read_text())["command"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            command = "something else"
+        if command != common.command():
+            raise InputError("--out is taken", "a folder without another report", f"{before}, by {command}")

@@ -1,0 +1,173 @@
+"""The README's tables of studies: their rows, what others published, which of our intervals stands beside it.
+
+`./launch.sh tables` fills them from experiments/results/.
+"""
+
+from collections.abc import Sequence
+
+from experiments.gallery import hidden_studies
+from experiments.gallery.rows import EACH, FIXED, FIXED_BIAS, Ours, Row, Table, omission
+
+
+def _missing_class(noun: str, soft: str, hard: str, setting: str) -> Table:
+    """Class 3, a `noun`, of the runs `soft` (whose distilled setting is `setting`) and `hard`."""
+    ways = (
+        ("labels", soft, "labels"),
+        ("the teacher's answers", hard, "hard_label"),
+        ("soft outputs", soft, setting),
+    )
+    seen = [(f"student, {label}", run, name, False) for label, run, name in ways]
+    unseen = [(f"{label}, never saw a {noun}", run, f"{name} omit=3", True) for label, run, name in ways]
+    return omission("3", f"{noun}s", EACH, [("teacher", soft, "teacher", False), *seen, *unseen])
+
+
+def _architecture(label: str, theirs: str, run: str, setting: str, metric: str = "accuracy") -> Row:
+    return Row(label, (theirs, Ours(run, setting, metric=metric)))
+
+
+def _compression(label: str, theirs: Sequence[str], run: str, setting: str) -> Row:
+    ours = (Ours(run, setting, metric=metric) for metric in ("accuracy", "macro_precision", "macro_accuracy"))
+    return Row(label, tuple(cell for pair in zip(theirs, ours, strict=True) for cell in pair))
+
+
+def _hinton(label: str, paper: str, *cells: str | Ours, others: str = "") -> Row:
+    return Row(label, (paper, others, *cells))
+
+
+def _soft(
+    run: str, masked: str, correction: str = "none", class_: str = "all", metric: str = "errors"
+) -> Ours:
+    return Ours(run, f"T=20{masked}", correction, class_, metric)
+
+
+def _general(label: str, setting: str, theirs: str = "", threes: str = "", correction: str = "none") -> Row:
+    ours = Ours(GENERAL, setting, correction, "all", "macro_accuracy")
+    return Row(label, (theirs, threes, ours, Ours(GENERAL, setting, correction, "3", "accuracy")))
+
+
+PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
+GENERAL, COMPRESSED = "generalisation_students", "compression_reduced_students"
+
+TABLES: dict[str, Table] = {
+    "quickstart": omission(
+        "3",
+        "3s",
+        ("teacher_matched", "prior_matched"),
+        (
+            ("teacher", "quickstart", "teacher", False),
+            ("student, hard labels", "quickstart", "labels", False),
+            ("student, distilled", "quickstart", "T=20", False),
+            ("hard labels, never saw a 3", "quickstart", "labels omit=3", True),
+            ("**distilled, never saw a 3**", "quickstart", "T=20 omit=3", True),
+        ),
+    ),
+    "mnist_cnn": _missing_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
+    "cifar10_reduced": _missing_class("cat", "cifar10_reduced_soft", "cifar10_reduced_hard_label", "T=4"),
+    "architectures": Table(
+        ("theirs", "ours"),
+        (
+            _architecture("VGG-16", "99.68", "architectures_vgg16", "teacher"),
+            _architecture("ResNet-164", "99.70", "architectures_resnet164", "teacher"),
+            _architecture("CNN of 3 convolutions alone", "97.00", "architectures_vgg16_cnn", "labels"),
+            _architecture("CNN under VGG-16", "97.65", "architectures_vgg16_cnn", "T=4 alpha=0.9"),
+            _architecture("CNN under ResNet-164", "98.16", "architectures_resnet164_cnn", "T=4 alpha=0.9"),
+            *(
+                _architecture(label, "", "architectures_vgg16_cnn", setting, "ensemble_accuracy")
+                for label, setting in (
+                    ("three CNNs alone, together", "labels"),
+                    ("three CNNs under VGG-16, together", "T=4 alpha=0.9"),
+                )
+            ),
+            _architecture("two dense layers alone", "", "architectures_vgg16_mlp", "labels"),
+            _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
+        ),
+    ),
+    "compression": Table(
+        ("accuracy, theirs", "ours", "precision, theirs", "ours", "recall, theirs", "ours"),
+        (
+            _compression("teacher, 2.2 M parameters", ("89", "89", "89"), COMPRESSED, "teacher"),
+            _compression("distilled, 330 K", ("86", "87", "86"), COMPRESSED, "T=4 alpha=0.8"),
+            _compression("plain, 330 K", ("79", "80", "79"), COMPRESSED, "labels"),
+        ),
+    ),
+    "hinton": Table(
+        ("paper", "others, derived", "ours, the paper's way", "ours, teacher queried on augmented images"),
+        (
+            _hinton("teacher", "67", Ours(PAPER_WAY, "teacher"), ""),
+            _hinton("student, hard labels", "146", Ours(PLAIN, "labels"), ""),
+            _hinton("student, distilled, T = 20", "74", _soft(PAPER_WAY, ""), _soft(QUERIED, "")),
+            _hinton("no 3s", "206", _soft(PAPER_WAY, " omit=3"), _soft(QUERIED, " omit=3")),
+            *(
+                _hinton(
+                    f"no 3s, bias `{correction}`",
+                    paper,
+                    _soft(PAPER_WAY, " omit=3", correction),
+                    _soft(QUERIED, " omit=3", correction),
+                )
+                for correction, paper in (
+                    ("test_tuned", "109"),
+                    ("prior_matched", ""),
+                    ("teacher_matched", ""),
+                )
+            ),
+            _hinton(
+                "no 3s, errors on the 1,010 threes",
+                "133",
+                *(_soft(run, " omit=3", class_="3") for run in (PAPER_WAY, QUERIED)),
+                others="82 (91.88 % right)",
+            ),
+            *(
+                _hinton(
+                    f"no 3s, errors on threes, bias `{correction}`",
+                    paper,
+                    *(_soft(run, " omit=3", correction, "3") for run in (PAPER_WAY, QUERIED)),
+                    others=others,
+                )
+                for correction, paper, others in (
+                    ("test_tuned", "14", ""),
+                    ("prior_matched", "", "22 (97.82 % right)"),
+                    ("teacher_matched", "", ""),
+                )
+            ),
+            *(
+                _hinton(
+                    f"only 7s and 8s{how}",
+                    paper,
+                    *(_soft(run, " keep=7+8", correction) for run in (PAPER_WAY, QUERIED)),
+                )
+                for how, correction, paper in (
+                    ("", "none", "4730"),
+                    (", bias `test_tuned`", "test_tuned", "1320"),
+                    (", bias `prior_matched`", "prior_matched", ""),
+                    (", bias `teacher_matched`", "teacher_matched", ""),
+                )
+            ),
+        ),
+    ),
+    "generalisation": Table(
+        ("theirs (one seed)", "theirs, the 3s", "ours", "ours, the 3s"),
+        (
+            _general("teacher", "teacher", "98.18", "97.3"),
+            _general("plain", "labels", "97.72", "96.9"),
+            _general("distilled", "T=4 alpha=0.9", "97.25", "96.2"),
+            _general("plain, no 3s", "labels omit=3", "87.01", "0.0"),
+            _general("plain, no 3s, bias `prior_matched`", "labels omit=3", correction="prior_matched"),
+            _general("distilled, no 3s", "T=4 alpha=0.9 omit=3", "87.91", "2.9"),
+            _general(
+                f"distilled, no 3s, bias {FIXED_BIAS:+}, fixed",
+                "T=4 alpha=0.9 omit=3",
+                "91.02",
+                "39.1",
+                FIXED,
+            ),
+            *(
+                _general(
+                    f"distilled, no 3s, bias `{correction}`",
+                    "T=4 alpha=0.9 omit=3",
+                    correction=correction,
+                )
+                for correction in ("test_tuned", "prior_matched", "teacher_matched")
+            ),
+        ),
+    ),
+} | hidden_studies.TABLES

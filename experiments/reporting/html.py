@@ -1,0 +1,286 @@
+"""report.html: a run's report as a page that needs no network, with curves and a bias to move."""
+
+import base64
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.reporting import sentences
+from experiments.reporting.content import Content, class_parts, grid, run_facts, show_part
+from experiments.reporting.markdown import Grid, Section, show
+from experiments.reporting.sections import misclassified
+from kd_jax.io import examples
+from kd_jax.stats import curves, learning_speed, summary
+from kd_jax.stats.intervals import Interval
+
+TEMPLATES = Path(__file__).parent / "templates"
+LINES = {"missing": 1, "kept": 0, "all": 2}  # the number of each one's colour in COLOURS
+MOST_CURVED, MOST_EPOCHS, MOST_CONFUSED, MOST_NAMED = 12, 500, 15, 20
+
+
+def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes:
+    """The page of a run; the same run gives the same bytes.
+
+    Errors: InputError for a damaged examples.npz.
+    """
+    config = content.run.config
+    found = examples.read(folder, config["data"]["num_classes"])
+    learnt, biases = learning_curves(content), bias_curves(content)
+    figures = {s.figure: _data_uri(folder / s.figure) for s in sections if s.figure}
+    return fill(
+        "report.html",
+        {"curves": learnt, "biases": biases},
+        title=folder.resolve().name,
+        question=sentences.question(config),
+        answer=sentences.answer(content),
+        test=f"{config['data']['name']}, {config['data']['test']} examples",
+        table=class_table(content),
+        notes=sentences.table_notes(content),
+        corrections=sentences.used_corrections(content),
+        learnt=learnt,
+        biases=biases,
+        maps=heat_maps(content),
+        confusion=confusion(content),
+        found=found,
+        pictures=misclassified.pictures(found, config["data"]["class_names"]) if found else [],
+        sections=sections,
+        figures=figures,
+        command=config["command"],
+        facts=run_facts(config),
+    )
+
+
+def fill(template: str, data: dict[str, Any], **variables: Any) -> bytes:
+    """A template of experiments/reporting/templates/ as bytes. Text is escaped, and so is the JSON of `data`, which the
+    page's script reads; of scripts the page runs that one alone, known by its hash."""
+    import jinja2
+    from markupsafe import Markup
+
+    from kd_jax.plots.style import COLOURS
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["numeric_columns"] = _numeric_columns
+    script = (TEMPLATES / "page.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
+    return environment.get_template(template).render(own | variables).encode()
+
+
+def _numeric_columns(table: Grid) -> list[Any]:
+    """Of each column the attribute that aligns it: numbers, or none, in all its cells stand to the right."""
+    from markupsafe import Markup
+
+    columns = zip(table.head, *table.rows, strict=True)
+    numeric = [all(re.match(r"[+\->]?\d|-?$", cell) for cell in column[1:]) for column in columns]
+    return [Markup(' class="number"') if found else "" for found in numeric]
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def class_table(content: Content) -> dict[str, Any]:
+    """The table of the classes: its heads, and the settings, each with a row a correction; of a cell the
+    mean, what stands behind ±, and whether its class is missing."""
+    parts, heads = class_parts(content.run.config)
+    rows = grid(content, ["all", *parts], half=" ± ")
+    groups = [
+        {"setting": setting, "rows": [_row(*row[1:]) for row in rows_of]}
+        for setting, rows_of in itertools.groupby(rows, key=lambda row: row[0])
+    ]
+    return {"heads": heads, "groups": groups}
+
+
+def _row(correction: str, errors: str, *cells: str) -> dict[str, Any]:
+    *accuracies, n = cells
+    split = [(*cell.rstrip(" *").partition(" ± ")[::2], cell.endswith("*")) for cell in accuracies]
+    return {"correction": correction, "errors": errors, "cells": split, "n": n}
+
+
+def learning_curves(content: Content) -> list[dict[str, Any]]:
+    """A panel a metric: what it is of, and its lines; those that the figure colours have a colour."""
+    from kd_jax.plots.curves import MOST_CURVES
+
+    split = learning_speed.judged_split(content.run.history)
+    found = curves.by_epoch(content.run.history, content.run.config, split)
+    settings = [s["name"] for s in content.run.config["settings"] if (s["name"], "accuracy") in found]
+    coloured = curves.most_worth(found, settings, MOST_CURVES)
+    return [
+        {
+            "title": f"{'validation' if split == 'validation' else 'training'} accuracy (%), {title}",
+            "lines": [
+                {
+                    "name": name,
+                    "colour": coloured.index(name) if name in coloured else None,
+                    "points": _points(_thinned(found[name, metric])),
+                }
+                for name in settings
+                if (name, metric) in found
+            ],
+        }
+        for metric, title in curves.TITLES.items()
+        if any((name, metric) in found for name in settings)
+    ]
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    """At most about 500 of them, the last one among them."""
+    return points[:: -max(1, len(points) // MOST_EPOCHS)][::-1]
+
+
+def _points(array: np.ndarray) -> list[list[float | None]]:
+    """Numbers for JSON, which has no nan; 0.001 % is finer than a screen."""
+    return [[None if math.isnan(value) else round(float(value), 3) for value in row] for row in array]
+
+
+def bias_curves(content: Content) -> list[dict[str, Any]]:
+    """Of each setting with a bias curve: the biases, the accuracies under each as the tables print them, the
+    lines of the chart, and what each correction chose."""
+    config = content.run.config
+    curved = {row.setting for row in content.run.bias_curve}
+    settings = [s for s in config["settings"] if s["name"] in curved]
+    settings.sort(key=lambda setting: setting["name"] != content.head[0])
+    return [_bias_curve(content, setting) for setting in settings[:MOST_CURVED]]
+
+
+def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
+    config, name, missing = content.run.config, setting["name"], set(setting["missing"])
+    every = set(range(config["data"]["num_classes"]))
+    shown, heads = class_parts(config)
+    sets = {"missing": missing, "kept": every - missing, "all": every} | {str(k): {k} for k in every}
+    parts = list(dict.fromkeys(["missing", "kept", "all", *shown]))
+    own = [row for row in content.run.bias_curve if row.setting == name]
+    found = curves.by_bias(own, content.values, config, name, {part: sets[part] for part in parts})
+    rows = zip(["all", *shown], ["all classes", *heads], strict=True)
+    absent = {"missing", *map(str, missing)}
+    return {
+        "name": name,
+        "biases": list(found["all"]),
+        "lines": [
+            {"name": f"{part} classes", "colour": colour, "points": _points(curves.in_percent(found[part]))}
+            for part, colour in LINES.items()
+        ],
+        "rows": [
+            {
+                "part": part,
+                "name": head,
+                "missing": part in absent,
+                "colour": LINES["all" if part == "all" else "missing" if part in absent else "kept"],
+                "texts": [show_part(interval, part, " ± ") for interval in found[part].values()],
+                "means": [point[1] for point in _points(curves.in_percent(found[part]))],
+            }
+            for part, head in rows
+        ],
+        "chosen": _chosen(content, name),
+    }
+
+
+def _chosen(content: Content, setting: str) -> list[dict[str, Any]]:
+    """The bias that each correction chose: its mean, and how far the seeds are apart."""
+    by_seed: dict[str, list[float]] = {}
+    for row in content.run.results:
+        if (row.setting, row.split, row.class_, row.metric) == (setting, "test", "missing", "bias"):
+            by_seed.setdefault(row.correction, []).append(row.value)
+    corrections = [c for c in summary.corrections_of(setting, content.values) if c != "none"]
+    return [
+        {
+            "correction": correction,
+            "mean": content.values[setting, "test", correction, "missing", "bias"].mean,
+            "low": min(by_seed[correction]),
+            "high": max(by_seed[correction]),
+            "seeds": len(by_seed[correction]),
+        }
+        for correction in corrections
+        if not any(map(math.isnan, by_seed.get(correction, [math.nan])))
+    ]
+
+
+def heat_maps(content: Content) -> list[dict[str, Any]]:
+    """T x alpha, where settings that differ in nothing else have several values of both: test accuracies, of
+    the missing classes too where there are such."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for setting in content.run.config["settings"]:
+        rest = {k: v for k, v in setting.items() if k not in ("name", "temperature", "alpha")}
+        groups.setdefault(repr(sorted(rest.items())), []).append(setting)
+    return [one for group in groups.values() for one in _heat_maps(content, group)]
+
+
+def _heat_maps(content: Content, group: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    places = {(s.get("temperature"), s.get("alpha")): s["name"] for s in group}
+    taught = [(t, alpha) for t, alpha in places if t is not None and alpha is not None]
+    temperatures, alphas = (sorted({place[axis] for place in taught}) for axis in (0, 1))
+    if min(len(temperatures), len(alphas)) < 2:
+        return []
+    missing = group[0]["missing"]
+    shown = [("all", "none")] if not missing else [("missing", "none")]
+    after = summary.preferred_correction(places[taught[0]], content.values)
+    shown += [("missing", after), ("all", after)] if missing and after != "none" else []
+    plain = [s["name"] for s in group if s.get("alpha") == 0]
+    names = content.run.config["data"]["class_names"]
+    of = f", {', '.join(names[k] for k in missing)} left out" if missing else ""
+    maps = []
+    for part, correction in shown:
+        at = lambda name, part=part, c=correction: content.values.get((name, "test", c, part, "accuracy"))  # noqa: E731
+        cells = {place: at(name) for place, name in places.items() if place in taught}
+        means = [cell.mean for cell in cells.values() if cell and not math.isnan(cell.mean)]
+        low, width = min(means, default=0.0), max(means, default=0.0) - min(means, default=0.0)
+        maps.append(
+            {
+                "title": f"{part} classes, {correction if correction != 'none' else 'as trained'}{of}",
+                "alphas": [f"{alpha:g}" for alpha in alphas],
+                "rows": [
+                    (f"{t:g}", [_shaded(cells.get((t, alpha)), low, width) for alpha in alphas])
+                    for t in temperatures
+                ],
+                "plain": f"{plain[0]}: {show(at(plain[0]), half=' ± ')}" if plain else "",
+            }
+        )
+    return maps
+
+
+def _shaded(interval: Interval | None, low: float, width: float) -> tuple[str, str, float]:
+    """(mean, what stands behind ±, shade from 0 to 1)."""
+    mean, _, half = show(interval, half=" ± ").partition(" ± ")
+    known = interval is not None and not math.isnan(interval.mean)
+    return mean, half, round((interval.mean - low) / width, 3) if known and width else 0.0  # type: ignore[union-attr]
+
+
+def confusion(content: Content) -> dict[str, Any] | None:
+    """The matrices of the answer's setting, as trained and corrected, in %; of many classes, the confusions
+    that come most often."""
+    config, (name, correction) = content.run.config, content.head
+    data, rows = config["data"], content.run.results
+    if not any(row.setting == name and row.metric.startswith("predicted_as_") for row in rows):
+        return None
+    shown = list(dict.fromkeys(["none", correction]))
+    shares = [curves.confusion(rows, data["num_classes"], name, c) for c in shown]
+    names, missing = data["class_names"], next(s["missing"] for s in config["settings"] if s["name"] == name)
+    heads = ["as trained" if c == "none" else f"bias corrected, {c}" for c in shown]
+    labels = [f"{called} *" if k in missing else called for k, called in enumerate(names)]
+    found = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
+    if data["num_classes"] <= MOST_NAMED:
+        text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731
+        found["matrices"] = [
+            [[(text(share), round(share / 100, 3)) for share in row] for row in one] for one in shares
+        ]
+        return found
+    wrong = shares[0] * (1 - np.eye(data["num_classes"]))
+    places = [divmod(int(k), data["num_classes"]) for k in np.argsort(-wrong, axis=None, kind="stable")]
+    found["most"] = [
+        (labels[true], labels[called], [f"{one[true, called]:.1f}" for one in shares])
+        for true, called in places[:MOST_CONFUSED]
+        if wrong[true, called] > 0
+    ]
+    return found

@@ -1,0 +1,121 @@
+"""The report's chapter on hidden signals: through which channel a missing class comes, when, and what the
+students' features hold, where `representation` has looked."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments.reporting.markdown import Grid, Section, show, tabulate
+from kd_jax.io import run_config, run_files, run_folder
+from kd_jax.io.run_folder import RANDOM
+from kd_jax.stats import curves, summary
+from kd_jax.stats.intervals import Interval
+
+FIGURE = "figures/features.png"
+SHOWN = (
+    ("probe", "missing", "linear probe", 100, 1),
+    ("probe", "kept", "the others", 100, 1),
+    ("neighbours", "missing", "10 neighbours", 100, 1),
+    ("cka", "missing", "CKA to the teacher", 1, 3),
+    ("cka", "kept", "the others", 1, 3),
+    ("silhouette", "missing", "silhouette", 1, 3),
+    ("centroid_distance", "missing", "distance of the centre", 1, 2),
+)
+EXPLAINED = (
+    "Of each network's features, as the next layer sees them (large maps averaged), test split. Linear "
+    "probe and neighbours: recall in %, fitted on validation images of all classes, the one that was left "
+    "out too: what could be read off, not what is. CKA (0 to 1): with the same layer of the student's "
+    "teacher, on images of the class and of the others. Silhouette (-1 to 1) and distance of the centre "
+    "(in root mean square distances from it): how apart the class lies. "
+    f"{RANDOM!r}: the same networks before training."
+)
+
+CHANNEL = (
+    "What comes back of the missing classes, test accuracy in % of their examples: as trained, and under the "
+    "corrections that need no label of theirs."
+)
+WHEN = (
+    "When: accuracy in % of the missing classes' validation examples after an epoch, as classified, with the "
+    "bias that their known share sets, and as a linear probe reads them off the last hidden layer (fitted on "
+    "half of the validation images with their labels, judged on the other half)."
+)
+VARIED = ("left", "signal", "initial")  # what a setting says of the channel
+LABEL_FREE = ("teacher_matched", "prior_matched")
+TRACKED = (
+    ("accuracy_missing", "classified"),
+    ("accuracy_missing_corrected", "corrected"),
+    ("accuracy_missing_probe", "by a probe"),
+)
+
+
+def last_layer(folder: Path) -> str:
+    """The table of a run's last hidden layer, which stands first in the file."""
+    config = run_config.read(folder)
+    rows = run_folder.read_representation(folder, config)
+    return "\n".join(tabulate(*_table(rows, rows[0].layer, config))).strip()
+
+
+def _table(rows: list[run_folder.RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
+    learnt, compared, table = summary.teachers_of(config), summary.teachers_of(config, True), []
+    # An untrained network depends on no teacher, but is compared with that of its seed's students.
+    compared |= {(RANDOM, seed): teacher for (_, seed), teacher in compared.items()}
+    for setting in dict.fromkeys(row.setting for row in rows):
+        own = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
+        cells, units = [], 0
+        for measure, classes, _, scale, digits in SHOWN:
+            found = {row.seed: row.value for row in own if (row.measure, row.class_) == (measure, classes)}
+            taught = compared if summary.depends_on_teacher("none", measure) else learnt
+            interval = summary.interval_of(setting, found, taught)
+            units = max(units, interval.n)
+            cells.append(show(interval, scale, digits, " ± "))
+        table.append([setting, *cells, str(units)])
+    return Grid(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
+
+
+def section(folder: Path, run: run_folder.Run, values: summary.Values) -> list[Section]:
+    """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
+    blocks = _channel(run.config, values) + _tracked(run, values)
+    figure = ""
+    if run_files.read(folder / "representation.csv") is not None:
+        rows = run_folder.read_representation(folder, run.config)
+        blocks.append(EXPLAINED)
+        for layer in dict.fromkeys(row.layer for row in rows):
+            blocks += [f"Layer {layer}:", _table(rows, layer, run.config)]
+        figure = FIGURE if (folder / FIGURE).is_file() else ""
+    return [Section("Hidden signals", blocks, figure)] if blocks else []
+
+
+def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]:
+    """What comes back of the missing classes through each channel, where settings differ in one."""
+    settings = [setting for setting in config["settings"] if setting["missing"]]
+    varied = any(setting.get(name) for setting in settings for name in VARIED)
+    if not varied and len({tuple(setting["missing"]) for setting in settings}) < 3:
+        return []
+    rows = []
+    for setting in settings:
+        name = setting["name"]
+        found = [values.get((name, "test", c, "missing", "accuracy")) for c in ("none", *LABEL_FREE)]
+        cost = values.get((name, "test", LABEL_FREE[-1], "all", "accuracy"))
+        cells = [show(interval, half=" ± ") for interval in (*found, cost)]
+        rows.append([name, *cells, str(found[0].n if found[0] else 0)])
+    heads = ["setting", "as trained", *LABEL_FREE, f"all classes, {LABEL_FREE[-1]}", "n"]
+    return [CHANNEL, Grid(heads, rows)]
+
+
+def _tracked(run: run_folder.Run, values: summary.Values) -> list[str | Grid]:
+    """When the missing classes come back, where --track measured it."""
+    found = curves.by_epoch(run.history, run.config, "validation")
+    rows: list[list[str]] = []
+    heads: list[str] = []
+    for setting in dict.fromkeys(name for name, _ in found):
+        judged = values.get((setting, "test", "none", "missing", "accuracy"))
+        if judged is None or not all((setting, metric) in found for metric, _ in TRACKED):
+            continue
+        n, cells, heads = judged.n, [], []
+        for metric, words in TRACKED:
+            points = found[setting, metric]
+            for place in sorted({0, len(points) // 2, len(points) - 1}):
+                epoch, mean, low, high = points[place]
+                heads.append(f"{words}, epoch {epoch:.0f}")
+                cells.append(show(Interval(mean, low, high, n), 1, half=" ± "))
+        rows.append([setting, *cells, str(n)])
+    return [WHEN, Grid(["setting", *heads, "n"], rows)] if rows else []

@@ -1,0 +1,129 @@
+"""The settings of subliminal learning: what makes a program of its own, and the points of its grid."""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments.cli import common
+from experiments.settings import transfer
+from kd_jax.train import subliminal
+from kd_jax.types import InputError
+
+FLAGS = flags.FLAGS
+OUTPUTS = ("auxiliary", "classes", "all")
+TEACHER, REFERENCE = "teacher", "reference"
+
+
+class Structure(NamedTuple):
+    """What makes a program of its own. Its first three make the teachers."""
+
+    model: str
+    auxiliary: int
+    classes: int
+    transfer: str
+    loss: str
+
+
+class Setting(NamedTuple):
+    """One point of the grid; `share`: its words; None: not of this setting, as of the teachers."""
+
+    name: str
+    missing: tuple[int, ...]
+    structure: Structure
+    outputs: str | None = None
+    share: str | None = None
+    perturb: float | None = None
+    temperature: float | None = None
+
+    def described(self) -> dict:
+        """Its entry in config.json."""
+        own = self._asdict() | self.structure._asdict()
+        own.pop("structure")
+        if self.outputs is None:
+            own |= {"transfer": None, "loss": None}
+        return own | {"missing": list(self.missing)}
+
+
+def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
+    """The whole numbers of a comma list."""
+    numbers = common.parse_numbers(name, text)
+    if not all(low <= number <= high and number == int(number) for number in numbers):
+        raise InputError(f"--{name} out of range", f"whole numbers from {low} to {high}", repr(text))
+    return [int(number) for number in numbers]
+
+
+def parse_share(text: str) -> dict[str, np.ndarray]:
+    """{word: bool[3], which of PARTS}."""
+    found: dict[str, np.ndarray] = {}
+    for word in map(str.strip, text.split(",")):
+        parts = {"all": subliminal.PARTS, "none": ()}.get(word, tuple(word.split("+")))
+        mask = np.array([part in parts for part in subliminal.PARTS])
+        fitting = set(parts) <= set(subliminal.PARTS) and len(set(parts)) == len(parts)
+        if not fitting or any(np.array_equal(mask, other) for other in found.values()):
+            expected = f"each set once: all, none, or of {', '.join(subliminal.PARTS)}, joined by +"
+            raise InputError("malformed --share", expected, repr(text))
+        found[word] = mask
+    return found
+
+
+def parse_structures(num_classes: int) -> list[Structure]:
+    """The product of the lists that make programs."""
+    model_specs = [word.strip() for word in common.require("model", "mlp-256-256").split(",")]
+    if len(set(model_specs)) < len(model_specs):
+        raise InputError("--model names a model twice", "each once", FLAGS.model)
+    auxiliary = numbers_of("auxiliary", FLAGS.auxiliary, 0, 10_000)
+    classes = numbers_of("classes", FLAGS.classes or str(num_classes), 2, num_classes)
+    transfers = [word.strip() for word in FLAGS.transfers.split(",")]
+    if not all(transfers) or len(set(transfers)) < len(transfers):
+        raise InputError("malformed --transfers", "each once, by commas", repr(FLAGS.transfers))
+    loss_names = common.parse_words("losses", FLAGS.losses, ("soft", "logits"))
+    return list(
+        itertools.starmap(
+            Structure, itertools.product(model_specs, auxiliary, classes, transfers, loss_names)
+        )
+    )
+
+
+def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) -> list[Setting]:
+    """The students' settings, then the teachers' and their initial weights'."""
+    outputs, share = common.parse_words("outputs", FLAGS.outputs, OUTPUTS), parse_share(FLAGS.share)
+    perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
+    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
+    masks = common.parse_classes("omit", FLAGS.omit, class_names)
+    if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or FLAGS.classes):
+        expected = f"--transfers={transfer.OWN} with it, and no --classes"
+        raise InputError("--omit needs images that have classes", expected, f"--omit={FLAGS.omit}")
+    if any(len(mask) == len(class_names) for mask in masks):
+        raise InputError("nothing left after masking", "at least one class kept", f"--omit={FLAGS.omit}")
+    if 0 in {s.auxiliary for s in structures} and "auxiliary" in outputs:
+        raise InputError("--auxiliary=0 leaves none to learn from", "--outputs=all or classes", FLAGS.outputs)
+    if FLAGS.seeds < 2 and not all(mask.all() for mask in share.values()):
+        raise InputError("what is not shared is another model's", "--seeds=2 or more", FLAGS.seeds)
+    settings: dict[str, Setting] = {}  # what is the same twice comes once
+    grid = itertools.product(structures, masks, temperatures, perturb, share, outputs)
+    for structure, missing, temperature, sigma, shared, seen in grid:
+        words = [seen, f"share={shared}", *_varying(structure, structures)]
+        words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
+        heard = temperature if structure.loss == "soft" else None
+        words += [f"T={temperature:g}"] if heard is not None and len(temperatures) > 1 else []
+        words += [f"omit={'+'.join(map(str, missing))}"] if missing else []
+        name = " ".join(words)
+        settings.setdefault(name, Setting(name, missing, structure, seen, shared, sigma, heard))
+    for taught in dict.fromkeys(structure[:3] for structure in structures):
+        one = next(structure for structure in structures if structure[:3] == taught)
+        for name in (TEACHER, REFERENCE):
+            full = " ".join([name, *_varying(one, structures, 3)])
+            settings[full] = Setting(full, (), one)
+    return list(settings.values())
+
+
+def _varying(structure: Structure, structures: Sequence[Structure], most: int = 5) -> list[str]:
+    """What tells this structure from the others, in words."""
+    return [
+        f"{field}={value}"
+        for number, (field, value) in enumerate(zip(Structure._fields, structure, strict=True))
+        if number < most and len({other[number] for other in structures}) > 1
+    ]

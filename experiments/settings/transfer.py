@@ -1,0 +1,77 @@
+"""What students are taught on: the data set's own training images, another's, or noise (--transfer).
+
+The last two have no labels: all comes from the teacher, whose answers stand for labels in the history.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments.cli import progress
+from kd_jax import data
+from kd_jax.data import image_folder
+from kd_jax.train.noise import NOISES, Noise
+from kd_jax.types import InputError, Table
+
+FLAGS = flags.FLAGS
+OWN = "own"
+
+
+class Transfer(NamedTuple):
+    """Another data set's training images, u8[N,h,w,c]; description: what config.json says of them."""
+
+    images: np.ndarray
+    description: dict
+
+    def table(self) -> Table:
+        """Its labels mean nothing."""
+        return Table(jnp.asarray(self.images), jnp.zeros(len(self.images), jnp.int32))
+
+
+def is_noise() -> bool:
+    """Whether batches are drawn, not read."""
+    return FLAGS.transfer in NOISES
+
+
+def noise() -> Noise | None:
+    """The field of Config."""
+    return NOISES.get(FLAGS.transfer)
+
+
+def load(dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
+    """The other data set that --transfer names; None where it is the own one, or noise.
+
+    settings: the students', which must need no labels. Errors: InputError, also for images of another shape.
+    """
+    if FLAGS.transfer == OWN:
+        return None
+    given = f"--transfer={FLAGS.transfer}"
+    if not all(setting.alpha == 1 for setting in settings):
+        raise InputError("a transfer set without labels", "a teacher and --alphas=1", given)
+    if any(setting.missing for setting in settings):
+        expected = "no --omit and no --keep, which are of labels"
+        raise InputError("a transfer set without labels", expected, given)
+    return None if is_noise() else load_other(FLAGS.transfer, dataset)
+
+
+def load_other(name: str, dataset: data.Dataset) -> Transfer:
+    """The data set of this name. Errors: InputError where it does not fit `dataset`."""
+    given = f"--transfer={name}"
+    other = data.load(
+        name, FLAGS.data_dir, image_size=_size_of(name), progress=progress.counting("decoding images")
+    )
+    own, theirs = ("x".join(map(str, one.train_images.shape[1:])) for one in (dataset, other))
+    if own != theirs:
+        raise InputError(f"{given} has images of another shape", f"{own}, as {dataset.name} has", theirs)
+    if other.fingerprint == dataset.fingerprint:
+        raise InputError(f"{given} is the data set itself", f"another, or --transfer={OWN}", dataset.name)
+    description = {"name": other.name, "fingerprint": other.fingerprint}
+    return Transfer(other.train_images, description | {"examples": len(other.train_images)})
+
+
+def _size_of(name: str) -> int | None:
+    """--image_size, where the transfer set is a folder as well."""
+    return FLAGS.image_size if image_folder.is_image_folder(name) else None

@@ -1,0 +1,1 @@
+"""What trained networks come to: predictions, confusions, corrections of the bias, features."""

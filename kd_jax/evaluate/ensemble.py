@@ -1,0 +1,47 @@
+"""What models come to together: the mean of their probabilities (at T = 1), and whom it gets right.
+
+The mean of logits, and a majority vote, are left out: students are taught by means of probabilities.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kd_jax import losses
+from kd_jax.evaluate import metrics
+from kd_jax.models import predict
+from kd_jax.train.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
+from kd_jax.types import Table, Variables
+
+
+def confusion_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Confusion matrix of the mean of M models' probabilities.  f32[M,N,K], i32[N] -> i32[K,K]."""
+    together = losses.average_teachers(logits, jnp.ones(()))
+    return metrics.confusion(jnp.argmax(together, axis=-1), labels, logits.shape[-1])
+
+
+def assess_settings(
+    model: Any, table: Table, variables: Variables, num_settings: int, num_seeds: int
+) -> np.ndarray:
+    """Confusion matrix of each setting's S students together.
+
+    Args: variables: leading axis R = H x S, setting-major, or on the mesh with its padding.
+    Returns: i32[H,K,K], numpy, in every process.
+    The logits of all runs on this table, f32[R,N,K], are held at once, split over the devices.
+    """
+    num_runs = num_settings * num_seeds
+    mesh = runs_mesh(num_runs)
+    runs = place(pad_runs(variables, mesh.size), mesh, SPLIT)
+    shared = place((table.images, table.labels), mesh, EVERYWHERE)
+    return gather(_assess_all(model, num_settings, num_seeds, mesh, shared, runs), num_settings)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _assess_all(model, num_settings, num_seeds, mesh, shared, runs):
+    images, labels = shared
+    logits = over_runs(lambda images, one: predict(model, one, images), mesh, 1)(images, runs)
+    of_setting = logits[: num_settings * num_seeds].reshape(num_settings, num_seeds, *logits.shape[1:])
+    return jax.lax.map(lambda each: confusion_of(each, labels), of_setting)

@@ -1,0 +1,206 @@
+"""What trained students come to: the bias that each rule chooses, how many of each class it gets right, and
+how good the probabilities are.
+
+All of it stays on the device until it is counted.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses
+from kd_jax.evaluate import bias_correction, metrics
+from kd_jax.models import predict, predict_stacked
+from kd_jax.train import MIXTURES
+from kd_jax.train.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
+from kd_jax.types import HParams, Table, Variables
+
+NUM_MIXTURES = 10_000
+MOST_EXAMPLES = 24
+
+
+class Evidence(flax.struct.PyTreeNode):
+    """What the rules may look at.
+
+    train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
+    teacher_variables: of each group of teachers, with leading axis M; or None.
+    """
+
+    train: Table
+    validation: Table | None
+    test: Table
+    teacher_variables: tuple[Variables, ...] | None
+
+
+def ask_teachers(
+    teacher_models: tuple[Any, ...],
+    average_teachers: bool,
+    teacher_variables: tuple[Variables, ...],
+    hparams: HParams,
+    images: jax.Array,
+) -> jax.Array:
+    """What a run's teachers say together: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
+
+    teacher_models, average_teachers: as in `train.Config`; teacher_variables: leading axis M in each group.
+    """
+    each = []
+    for model, variables in zip(teacher_models, teacher_variables, strict=True):
+        if average_teachers:
+            each.append(jax.lax.map(lambda one, model=model: predict(model, one, images), variables))
+        else:
+            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
+            each.append(predict(model, own, images)[None])
+    return losses.combine_teachers(each, jnp.ones(()), average_teachers)
+
+
+def choose_biases(
+    model: Any,
+    teacher_models: tuple[Any, ...],
+    average_teachers: bool,
+    evidence: Evidence,
+    variables: Variables,
+    hparams: HParams,
+    key: jax.Array,
+    logits: dict[str, jax.Array],
+) -> dict[str, jax.Array]:
+    """One student's bias f32[] by each rule that its evidence allows; "none" is 0. Of the labels of the
+    validation split, `prior_matched` uses the number of those of missing classes alone.
+
+    key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
+    """
+    missing = ~hparams.class_mask
+    biases = {
+        "none": jnp.zeros(()),
+        "test_tuned": bias_correction.label_tuned(logits["test"], evidence.test.labels, missing),
+    }
+    if evidence.validation is not None:
+        held_out = logits["validation"]
+        biases["validation_tuned"] = bias_correction.label_tuned(
+            held_out, evidence.validation.labels, missing
+        )
+        # The share within this split: where a class is rare, that of the whole training set may round to no
+        # example, though the split holds at least one. Only how many there are is used, not which.
+        share = jnp.mean(missing[evidence.validation.labels].astype(jnp.float32))
+        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, share)
+    teacher_variables = evidence.teacher_variables
+    if teacher_variables is not None:
+
+        def matched():
+            mask = hparams.class_mask[evidence.train.labels]
+            mixed_key = jax.random.fold_in(key, MIXTURES)
+            images = bias_correction.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
+            answers = ask_teachers(teacher_models, average_teachers, teacher_variables, hparams, images)
+            share = bias_correction.share_missing(answers, missing)
+            return bias_correction.share_matched(predict(model, variables, images), missing, share)
+
+        # Where nothing is missing, two networks would be asked about thousands of images for nothing.
+        biases["teacher_matched"] = jax.lax.cond(jnp.any(missing), matched, lambda: jnp.zeros(()))
+    return biases
+
+
+def assess_runs(
+    model: Any,
+    teacher_models: tuple[Any, ...],
+    average_teachers: bool,
+    evidence: Evidence,
+    grid: jax.Array,
+    variables: Variables,
+    hparams: HParams,
+    keys: jax.Array,
+) -> dict[str, Any]:
+    """Biases, confusion matrices, bias curves and calibration of R students, a device's one after another.
+
+    Args: grid: f32[G], biases of the curve; hparams: leading axis R; variables, keys: leading axis R, or on
+        the mesh with its padding.
+    Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
+        "curve": i32[R,G,K], right test predictions per class under each bias of the grid,
+        "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R},
+        "examples": {correction: what `first_examples` gives, leading axis R}}.
+    """
+    num_runs = hparams.alpha.shape[0]
+    mesh = runs_mesh(num_runs)
+    runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
+    shared = place((evidence, grid), mesh, EVERYWHERE)
+    return gather(_assess_all(model, teacher_models, average_teachers, mesh, shared, runs), num_runs)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _assess_all(model, teacher_models, average_teachers, mesh, shared, runs):
+    evidence, grid = shared
+    taught = {}
+    if evidence.teacher_variables is not None:  # of the M teachers once, not of each student's again
+        taught = {
+            split: [
+                predict_stacked(*group, table.images)
+                for group in zip(teacher_models, evidence.teacher_variables, strict=True)
+            ]
+            for split, table in splits_of(evidence).items()
+        }
+    assess = partial(_assess, model, teacher_models, average_teachers)
+    return over_runs(assess, mesh, 1)((evidence, grid, taught), runs)
+
+
+def splits_of(evidence: Evidence) -> dict[str, Table]:
+    """The splits that students are judged on."""
+    held_out = {} if evidence.validation is None else {"validation": evidence.validation}
+    return held_out | {"test": evidence.test}
+
+
+def _assess(model, teacher_models, average_teachers, shared, run):
+    """`assess_runs` of one run."""
+    evidence, grid, taught = shared
+    variables, hparams, key = run
+    splits = splits_of(evidence)
+
+    missing = ~hparams.class_mask
+    logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
+    biases = choose_biases(model, teacher_models, average_teachers, evidence, variables, hparams, key, logits)
+
+    def confusion(split, value):
+        predicted = jnp.argmax(bias_correction.corrected(logits[split], missing, value), axis=-1)
+        return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
+
+    def examples(value):
+        before, after = (
+            jnp.argmax(bias_correction.corrected(logits["test"], missing, b), axis=-1)
+            for b in (biases["none"], value)
+        )
+        return first_examples(before, after, splits["test"].labels, missing)
+
+    def quality(split):
+        teacher_logits = None
+        if taught:
+            heard = [group if average_teachers else group[hparams.teacher][None] for group in taught[split]]
+            teacher_logits = losses.combine_teachers(heard, jnp.ones(()), average_teachers)
+        return metrics.quality(logits[split], splits[split].labels, teacher_logits)
+
+    return {
+        "biases": biases,
+        "confusions": {
+            split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
+        },
+        "curve": bias_correction.curve(logits["test"], evidence.test.labels, missing, grid),
+        "quality": {split: quality(split) for split in splits},
+        "examples": {name: examples(value) for name, value in biases.items()},
+    }
+
+
+def first_examples(
+    before: jax.Array, after: jax.Array, labels: jax.Array, missing: jax.Array
+) -> dict[str, jax.Array]:
+    """The first examples of missing classes that are wrong as trained.
+
+    Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; missing
+        bool[K].
+    Returns: "index" i32[48]: places of the first 24 that the correction makes right, then of the first 24
+        that stay wrong; N where there are no more. "before", "after" i32[48]: what these are called.
+    """
+    wrong = missing[labels] & (before != labels)
+    groups = (wrong & (after == labels), wrong & (after != labels))
+    size = {"size": MOST_EXAMPLES, "fill_value": labels.shape[0]}
+    index = jnp.concatenate([jnp.nonzero(group, **size)[0] for group in groups]).astype(jnp.int32)
+    last = jnp.minimum(index, labels.shape[0] - 1)
+    return {"index": index, "before": before[last], "after": after[last]}

@@ -1,0 +1,1 @@
+"""Files: checkpoints, the run folder and its tables."""

@@ -1,0 +1,122 @@
+"""config.json of a run folder, documented in results.py: written and read strictly (host side)."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from kd_jax.io import run_files
+from kd_jax.types import InputError
+
+FORMAT = 1
+
+_CONFIG = {
+    "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
+    "data": dict, "teacher": dict | None, "settings": list, "runs": list,
+}  # fmt: skip
+_DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
+    "name": str, "fingerprint": str, "class_names": list,
+}  # fmt: skip
+_TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
+_SETTING = {"name": str, "missing": list}
+_NUMBERS = ("temperature", "alpha", "left", "learning_rate", "weight_decay", "perturb")
+"""Of a setting, where it has them; else null. All other values that make it are words or numbers too."""
+_RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
+
+
+def write(folder: Path, config: dict[str, Any]) -> None:
+    """Errors: InputError when the config lacks what the readers need."""
+    path = Path(folder) / "config.json"
+    _check_config(path, config)
+    run_files.write(path, run_files.to_json(config))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Errors: InputError when the folder is no run folder or config.json is malformed."""
+    path = Path(folder) / "config.json"
+    text = run_files.read_text(path)
+    try:
+        config = json.loads(text, parse_int=_json_int, parse_float=_json_float, parse_constant=_json_float)
+        run_files.to_json({"config": config})
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}", "JSON", error.msg) from None
+    # A number beyond 64 bits, nan, half a surrogate pair, a thousand brackets.
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}", "JSON of sensible numbers, text and depth", error) from None
+    _check_config(path, config)
+    return config
+
+
+def _json_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number out of range, {text[:20]}")
+    return value
+
+
+def _json_int(text: str) -> int:
+    if abs(_json_float(text)) >= 2**63:
+        raise ValueError(f"a number out of range, {text[:20]}")
+    return int(text)
+
+
+def _check_config(path: Path, config: Any) -> None:
+    _check_keys(f"{path}", config, _CONFIG)
+    if config["format"] != FORMAT:
+        raise InputError(f"{path}: format", str(FORMAT), config["format"])
+    data = config["data"]
+    _check_keys(f"{path}: data", data, _DATA)
+    names = data["class_names"]
+    if len(names) != data["num_classes"] or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: data: class_names", f"{data['num_classes']} names", names)
+    if not config["settings"] or not config["runs"]:
+        raise InputError(f"{path}: settings and runs", "one or more of each", "none")
+    for setting in config["settings"]:
+        _check_keys(f"{path}: a setting", setting, _SETTING)
+        _check_values(f"{path}: setting {setting['name']!r}", setting)
+        if not set(map(repr, setting["missing"])) <= set(map(repr, range(data["num_classes"]))):
+            where, expected = f"{path}: setting {setting['name']!r}: missing", f"indices below {len(names)}"
+            raise InputError(where, expected, setting["missing"])
+    settings = setting_names(config)
+    if len(set(settings)) < len(settings):
+        raise InputError(f"{path}: settings", "a name of its own for each", settings)
+    if "time" in config:
+        _check_keys(f"{path}: time", config["time"], _TIME)
+    _check_keys(f"{path}: transfer", config.get("transfer") or {"examples": 1}, {"examples": int})
+    teacher = config["teacher"] or {}
+    for about in (teacher, *_members(path, teacher)):
+        _check_keys(f"{path}: teacher", {"num_teachers": 1} | about, {"num_teachers": int})
+    if not isinstance(config.get("continued", []), list):
+        raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
+    for run in config["runs"]:
+        _check_keys(f"{path}: a run", run, _RUN)
+        if run["setting"] not in settings:
+            raise InputError(f"{path}: a run's setting", " | ".join(settings), repr(run["setting"]))
+
+
+def _check_values(where: str, setting: dict[str, Any]) -> None:
+    for name, value in setting.items():
+        number = isinstance(value, int | float | None)
+        if not number and (name in _NUMBERS or not (isinstance(value, str) or name == "missing")):
+            expected = "a number or null" if name in _NUMBERS else "a word or a number"
+            raise InputError(f"{where}: {name}", expected, repr(value))
+
+
+def _members(path: Path, teacher: dict[str, Any]) -> list[dict[str, Any]]:
+    members = teacher.get("members", [])
+    if not isinstance(members, list) or not all(isinstance(about, dict) for about in members):
+        raise InputError(f"{path}: teacher: members", "a list of objects", repr(members))
+    return members
+
+
+def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:
+    if not isinstance(value, dict):
+        raise InputError(where, "an object", repr(value))
+    for key, kind in keys.items():
+        if key not in value or not isinstance(value[key], kind) or isinstance(value[key], bool):
+            expected = getattr(kind, "__name__", str(kind))
+            raise InputError(f"{where}: {key}", expected, repr(value[key]) if key in value else "nothing")
+
+
+def setting_names(config: dict[str, Any]) -> list[str]:
+    return [setting["name"] for setting in config["settings"]]

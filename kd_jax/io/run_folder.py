@@ -1,0 +1,432 @@
+"""The run folder: its files, written atomically and read strictly (host side).
+
+This docstring is the one place where the columns are documented; `run_config.FORMAT`, which config.json and
+summary.json repeat, is their version: a column that changes its meaning raises it, one more metric does not.
+Each csv is tidy, one measurement a row, and one line of pandas:
+
+    pd.read_csv(folder / "results.csv", dtype={"class": str})     # bias_curve.csv: class is a number
+
+config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": {}, "device",
+                "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
+                "train", "validation", "test"},
+                "teacher": null or {"path", "sha256", "model", "num_teachers", ..., and, where it is so,
+                "saw_validation": true, that it trained on images of this validation split; of students who
+                teach, "setting", "generation" (1: taught by teachers of labels) and "teacher", their own; of
+                several folders, "members", a list with the like for each},
+                "settings": [{"name", "missing": [class indices], and the values that make the setting; null
+                is a value that has no meaning there, as the temperature of a student without a teacher}],
+                "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
+                "question": the line that heads the report, "transfer": {"name", "fingerprint",
+                "examples"} of another data set whose images students were taught on, "continued": a list
+                with an object (device, versions and the like) for each time that the run was continued, and
+                "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
+                within it, of its training, compilation included, and how many examples all its students (or
+                teachers) saw in it, epochs trained again counted again; over all processes that continued it,
+                without what one that was killed did after its last checkpoint. Runs of older versions do not
+                have it.
+history.csv     run, setting, seed, epoch (from 1), split (train | validation),
+                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions; with --track also
+                accuracy and accuracy_missing followed by _corrected, under the bias that the known share of
+                the missing classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
+                the validation images of even index and judged on the others), value.
+                Split train is what training met during the epoch: loss (there the training objective),
+                accuracy and agreement (with the target, ablated where --signals cut it) on augmented batches
+                with dropout on; where the images have no labels, the teacher's answers stand for them, and
+                accuracy is agreement. Split validation is measured at
+                the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
+                two losses are not comparable.
+                A run that diverged has no row from the epoch on in which it did.
+results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
+                several folders of them, its number counted through all "members"), seed, split (validation
+                | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
+                Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
+                bias (class missing: what is added to the missing classes' logits, in nats), predicted_as_<j>
+                (split test: how many of the class are called j). Of each class, fractions: precision (0 where
+                nothing is called so), f1 (0 where nothing is right). Of class all, macro_accuracy (which is
+                the macro recall), macro_precision, macro_f1: means over the classes that have examples.
+                Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
+                classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
+                bins of equal width, Guo et al. 2017, section 2), and of students, against the teacher that
+                they were given (the mean, where that is an ensemble; also where alpha = 0, so that nothing
+                was learnt from it): agreement (fraction called the same), kl_to_teacher (nats, the mean of
+                KL(teacher || student)). Runs of older versions have neither these nor precision and f1.
+                ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
+                (correction none): of a setting, its students of all seeds together, under the first seed; of
+                "teacher", the teachers that a student hears, where they are several, under that student's
+                teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0;
+                none where one of them diverged.
+                A run that diverged, one that an epoch left with a number that is not finite, has one row
+                alone: diverged (split test, correction none, class all), the epoch. It stays as it was before
+                that epoch, in students/ or teachers/ too, and is left out of every mean.
+representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
+                layer, measure (probe, neighbours: recall, a fraction; cka, silhouette; centroid_distance, in
+                root mean square distances from the centre), class (missing | kept), value. Written by
+                `representation`.
+bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
+                setting has missing classes.
+examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], setting, seed, correction: test
+                images of the classes that this setting misses, which its student of this seed gets wrong as
+                trained; their true class, what they are called as trained and under this correction, their
+                place in the test split. At most 24 that the correction makes right and 24 that stay wrong,
+                the first of each; of the setting and the correction that the report's answer speaks of, and
+                its first seed that did not diverge. Only of `distill`, where that setting misses classes;
+                older runs do not have it.
+SHA256SUMS      the sha256 of config.json, history.csv, results.csv, bias_curve.csv, examples.npz and
+                representation.csv, once the run is complete, as `sha256sum --check` reads it. What is not as
+                it says is refused; the line of a file that was changed on purpose is to be removed. Older
+                runs do not have it.
+summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
+                "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
+                "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
+                counts independent units (see stats.py). A pair is a minus b over the same seeds, both under
+                that correction; where a and b are the same setting, it is that correction minus none. What is
+                undefined is null, and so are the ends of the interval over teachers of several folders, which
+                differ by more than their seed, and are one unit. Where the units show no spread, shares of
+                the test examples and numbers of these have the exact binomial interval; else the ends are
+                null, and so is p.
+
+A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; only
+the loss of a run may be inf, every other number is finite.
+Numbers are written with repr, so they read back as the same float64.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kd_jax.io import run_config, run_files, sums
+from kd_jax.types import InputError
+
+TEACHER = "teacher"
+DIVERGED = "diverged"
+CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
+METRICS = (
+    "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
+    "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
+    DIVERGED,
+)  # fmt: skip
+MEASURED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "examples.npz")
+"""What a report is made from."""
+FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
+MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
+RANDOM = "random"
+TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
+HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing", *TRACKED_METRICS)
+
+
+class HistoryRow(NamedTuple):
+    """One line of history.csv."""
+
+    run: int
+    setting: str
+    seed: int
+    epoch: int
+    split: str
+    metric: str
+    value: float
+
+
+class ResultRow(NamedTuple):
+    """One line of results.csv; `class_` is its column `class`."""
+
+    setting: str
+    seed: int
+    split: str
+    correction: str
+    class_: str
+    metric: str
+    value: float
+
+
+class RepresentationRow(NamedTuple):
+    """One line of representation.csv."""
+
+    setting: str
+    seed: int
+    layer: str
+    measure: str
+    class_: str
+    value: float
+
+
+class BiasRow(NamedTuple):
+    """One line of bias_curve.csv; `class_` is its column `class`."""
+
+    setting: str
+    seed: int
+    bias: float
+    class_: int
+    accuracy: float
+
+
+class Run(NamedTuple):
+    """A whole run folder, read and checked.  history: of the runs that did not diverge."""
+
+    config: dict[str, Any]
+    history: list[HistoryRow]
+    results: list[ResultRow]
+    bias_curve: list[BiasRow]
+
+
+# Writing
+
+
+def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
+    """history.csv, whole or not at all, as all that is written here."""
+    run_files.write(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
+
+
+def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
+    """results.csv."""
+    run_files.write(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
+
+
+def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
+    """bias_curve.csv."""
+    run_files.write(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
+
+
+def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
+    """representation.csv; where the run has sums, with its own."""
+    folder, name = Path(folder), "representation.csv"
+    unseal(folder, [name])  # first: killed in between, the file has no sum rather than another's
+    run_files.write(folder / name, _to_csv(RepresentationRow, rows))
+    if (folder / sums.NAME).exists():
+        seal(folder, [name])
+
+
+def seal(folder: Path, names: Iterable[str] = MEASURED) -> None:
+    """SHA256SUMS says from now on what these files of a run are; those that are not there it leaves out."""
+    run_files.write(folder / sums.NAME, sums.render(sums.read(folder) | sums.of(folder, names)))
+
+
+def unseal(folder: Path, names: Iterable[str] = (*MEASURED, "representation.csv")) -> None:
+    """SHA256SUMS says nothing of these files any more: they are about to change."""
+    before = sums.read(folder)
+    left = {name: digest for name, digest in before.items() if name not in names}
+    if left:
+        run_files.write(folder / sums.NAME, sums.render(left))
+    elif before:
+        (folder / sums.NAME).unlink()
+
+
+def _columns(row_type: type) -> list[str]:
+    return [field.rstrip("_") for field in row_type._fields]  # type: ignore[attr-defined]
+
+
+def _cell(value: Any) -> Any:
+    """Numbers of NumPy and JAX too become Python's, whose repr is the shortest that reads back the same."""
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    return value
+
+
+def _to_csv(row_type: type, rows: Iterable[tuple[Any, ...]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_columns(row_type))
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+# Reading
+
+Parser = Callable[[str], Any]
+"""Of a cell; raises ValueError with what it expected."""
+
+
+def read_run(folder: Path) -> Run:
+    """Reads config.json, history.csv, results.csv and bias_curve.csv, and checks that they belong together.
+
+    Errors: InputError that names the file, and the line where there is one, of whatever is missing, an epoch
+    of a run included, malformed, unknown to config.json or given twice.
+    """
+    config = run_config.read(folder)
+    results = read_results(folder, config)
+    corrected = any(row.correction != "none" for row in results)
+    curve = read_bias_curve(folder, config) if corrected else []
+    lost = {(row.setting, row.seed) for row in results if row.metric == DIVERGED}
+    history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
+    _require_epochs(Path(folder) / "history.csv", history, config, lost)
+    return Run(config, history, results, curve)
+
+
+def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
+    """Errors: InputError that names the line."""
+    parsers = _parsers(config) | {
+        "split": _one_of(("train", "validation")),
+        "metric": _one_of(HISTORY_METRICS),
+        "value": _or_empty(_number),
+    }
+    return _read_csv(Path(folder) / "history.csv", HistoryRow, parsers)
+
+
+def _require_epochs(path: Path, rows: list[HistoryRow], config: dict[str, Any], lost: set) -> None:
+    """Refuses a history that lacks epochs, of those that config.json's flags say; of a setting that was
+    trained at all, and of runs that are not lost: (setting, seed)."""
+    epochs = config["flags"].get("epochs")
+    runs = {(run["setting"], run["seed"]) for run in config["runs"]} - lost
+    if not isinstance(epochs, int) or not runs:
+        return
+    found: dict[tuple[str, int], Counter[int]] = {}
+    for row in rows:
+        if row.metric not in TRACKED_METRICS:  # of which there are fewer where nothing can be told
+            found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
+    trained = {setting for setting, _ in found}
+    judged = sorted(run for run in runs if run[0] in trained)
+    lacking = [run for run in judged if not _counts_to(epochs, found.get(run, Counter({0: 1})))]
+    if lacking or not judged:
+        given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
+        raise InputError(f"{path} is incomplete", f"epochs 1 to {epochs} of each run", given)
+
+
+def _counts_to(last: int, found: Counter[int]) -> bool:
+    """Whether 1 to last, which may be any number, are there equally often."""
+    return len(found) == last == max(found) and min(found) == 1 and len(set(found.values())) == 1
+
+
+def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
+    """Errors: InputError that names the line; also when a run of config.json has no result at all."""
+    path = Path(folder) / "results.csv"
+    classes = _class_indices(config)
+    parsers = _parsers(config) | {
+        "setting": _one_of([*run_config.setting_names(config), TEACHER]),
+        "class": _one_of(["all", "missing", "kept", *classes]),
+        "metric": _one_of([*METRICS, *(f"predicted_as_{index}" for index in classes)]),
+    }
+    rows: list[ResultRow] = _read_csv(path, ResultRow, parsers)
+    present = {(row.setting, row.seed) for row in rows}
+    for run in config["runs"]:
+        if (run["setting"], run["seed"]) not in present:
+            expected = f"rows of each run of config.json, also of {run['setting']!r}, seed {run['seed']}"
+            raise InputError(f"{path} is incomplete", expected, "none")
+    return rows
+
+
+def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
+    """Errors: InputError that names the line."""
+    parsers = _parsers(config) | {
+        "setting": _one_of([RANDOM, *run_config.setting_names(config)]),
+        "layer": str,
+        "measure": _one_of(MEASURES),
+        "class": _one_of(("missing", "kept")),
+    }
+    return _read_csv(Path(folder) / "representation.csv", RepresentationRow, parsers)
+
+
+def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
+    """Errors: InputError that names the line."""
+    class_index = _one_of(_class_indices(config))
+    parsers = _parsers(config) | {"class": lambda text: int(class_index(text))}
+    return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
+
+
+def _class_indices(config: dict[str, Any]) -> list[str]:
+    return [str(index) for index in range(config["data"]["num_classes"])]
+
+
+def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any]:
+    """parsers: by column. Rows that differ in nothing but
+    their last column (the value) are one measurement given twice."""
+    text = run_files.read_text(path)
+    columns = _columns(row_type)
+    if not text.endswith("\n"):
+        raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: dict[Any, Any] = {}
+    try:
+        header = next(reader, [])
+        if header != columns:
+            raise InputError(f"{path}, line 1", ",".join(columns), ",".join(header))
+        for cells in reader:
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(columns):
+                raise InputError(where, f"{len(columns)} columns", len(cells))
+            row = row_type._make(_parse(where, zip(columns, cells, strict=True), parsers))
+            if expected := _out_of_range(getattr(row, "metric", columns[-1]), row[-1]):
+                raise InputError(f"{where}, column {columns[-1]}", expected, repr(cells[-1]))
+            if row[:-1] in rows:
+                raise InputError(where, f"each {', '.join(columns[:-1])} once", f"{row[:-1]} again")
+            rows[row[:-1]] = row
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}", "comma-separated values", error) from None
+    return list(rows.values())
+
+
+def _out_of_range(metric: str, value: float) -> str:
+    """What was expected of a measured value that cannot be; else nothing."""
+    fraction = "accuracy" in metric or metric in FRACTIONS
+    if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
+        return "a fraction from 0 to 1"
+    count = metric.endswith(("errors", "total", DIVERGED)) or metric.startswith("predicted_as_")
+    return "a count" if count and not (value >= 0 and value == int(value)) else ""
+
+
+def _parse(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> Iterator[Any]:
+    """cells: (column, text)."""
+    for column, cell in cells:
+        try:
+            yield parsers[column](cell)
+        except ValueError as error:
+            raise InputError(f"{where}, column {column}", str(error), repr(cell)) from None
+
+
+def _parsers(config: dict[str, Any]) -> dict[str, Parser]:
+    """What most columns hold; a file's reader adds or replaces the others."""
+    return {
+        **dict.fromkeys(("run", "seed", "epoch"), _whole),
+        "setting": _one_of(run_config.setting_names(config)),
+        "split": _one_of(("validation", "test")),
+        "correction": _one_of(CORRECTIONS),
+        "bias": _finite,
+        "accuracy": _or_empty(_finite),
+        "value": _or_empty(_finite),
+    }
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # of thousands, int() raises
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value) or "_" in text or text != text.strip():
+        raise ValueError("a number")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = _number(text)
+    if math.isinf(value):
+        raise ValueError("a finite number")
+    return value
+
+
+def _or_empty(parser: Callable[[str], float]) -> Callable[[str], float]:
+    return lambda text: parser(text) if text else math.nan
+
+
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    names = list(names)
+    known = frozenset(names)
+    shown = " | ".join(names if len(names) <= 12 else [*names[:11], "..."])
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise ValueError(shown)
+        return text
+
+    return parse

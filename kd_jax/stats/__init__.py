@@ -1,0 +1,1 @@
+"""Statistics over runs, on the host: intervals, summaries, curves."""

@@ -1,0 +1,37 @@
+"""Training: one run as pure functions (step.py), then many (sweep.py)."""
+
+from kd_jax.train.step import (
+    INIT,
+    MIXTURES,
+    PERTURB,
+    Config,
+    evaluate,
+    fit,
+    init_state,
+    make_batch,
+    make_config,
+    own_teachers,
+    seen_outputs,
+    student_view,
+    train_epoch,
+    train_step,
+    variables_of,
+)
+
+__all__ = [
+    "INIT",
+    "MIXTURES",
+    "PERTURB",
+    "Config",
+    "evaluate",
+    "fit",
+    "init_state",
+    "make_batch",
+    "make_config",
+    "own_teachers",
+    "seen_outputs",
+    "student_view",
+    "train_epoch",
+    "train_step",
+    "variables_of",
+]

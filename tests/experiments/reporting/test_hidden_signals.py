@@ -1,0 +1,68 @@
+"""The report's chapter on hidden signals, by hand: what comes back through each channel, and when."""
+
+import pytest
+
+from experiments.reporting.sections import hidden_signals
+from kd_jax.io import run_folder
+from kd_jax.io.run_folder import HistoryRow
+from kd_jax.stats import summary
+from tests.experiments.reporting.test_report import rows_of, write_run
+
+FULL, CUT = "T=20 omit=2", "T=20 omit=2 top1"
+SETTINGS = [{"name": FULL, "missing": [2]}, {"name": CUT, "missing": [2], "signal": "top1"}]
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """chapter(settings, history) -> the tables below the chapter's paragraphs, as (head, rows)."""
+
+    def read(settings, history=()):
+        rows = []
+        for setting in settings:
+            right = (0, 0, 0) if "signal" in setting else (2, 4, 6)
+            for seed in range(3):
+                rows += rows_of(setting["name"], seed, "none", [10, 10, right[seed]], (2,))
+                rows += rows_of(setting["name"], seed, "prior_matched", [10, 8, 9], (2,), 2.0)
+        folder = write_run(tmp_path / "run", settings, rows, history)
+        run = run_folder.read_run(folder)
+        values = summary.lookup(summary.summarise(run.results, run.config))
+        sections = hidden_signals.section(folder, run, values)
+        return [block for one in sections for block in one.blocks if not isinstance(block, str)]
+
+    return read
+
+
+def test_what_comes_back_through_each_channel(chapter):
+    (table,) = chapter(SETTINGS)
+    assert table.head[1:4] == ["as trained", "teacher_matched", "prior_matched"]
+    # 20, 40 and 60 %: mean 40, sd 20; half the interval is 4.302653 * 20 / sqrt(3) = 49.68. Three times 9 of
+    # 10, 27 of 30: 73.47 to 97.89; three times 27 of 30: 81.86 to 95.32. Of 30 none: 0 to 1 - 0.025^(1/30).
+    assert table.rows[0] == [FULL, "40.00 ± 49.7", "-", "90.00 ± 16.5", "90.00 ± 8.14", "3"]
+    assert table.rows[1][:2] == [CUT, "0.00 ± 11.6"]
+
+
+def test_no_chapter_where_the_channel_is_the_same_everywhere(chapter):
+    assert chapter(SETTINGS[:1]) == []
+    omitted = [{"name": f"omit={k}", "missing": [k]} for k in range(3)]
+    assert len(chapter(omitted)) == 1  # each class in turn
+
+
+def test_when_it_comes_back(chapter):
+    history = [
+        HistoryRow(0, FULL, seed, epoch, "validation", metric, 0.1 * epoch + extra)
+        for seed in range(3)
+        for epoch in range(1, 6)
+        for metric, extra in (
+            ("accuracy_missing", 0.0),
+            ("accuracy_missing_corrected", 0.2),
+            ("accuracy_missing_probe", 0.4),
+        )
+    ]
+    (table,) = chapter(SETTINGS[:1], history)
+    assert table.head[1:4] == ["classified, epoch 1", "classified, epoch 3", "classified, epoch 5"]
+    cells = ["10.00", "30.00", "50.00", "30.00", "50.00", "70.00", "50.00", "70.00", "90.00"]
+    assert table.rows == [[FULL, *(f"{cell} (no spread seen)" for cell in cells), "3"]]
+    # Without the probe, which only --track has, the learning curves say it all.
+    assert chapter(SETTINGS[:1], [row for row in history if "probe" not in row.metric]) == []
+    # A history of which somebody has cut lines is no crash.
+    assert chapter(SETTINGS[:1], [row for row in history if row.metric != "accuracy_missing"]) == []

@@ -1,0 +1,606 @@
+"""The report of a run folder whose every number is derived by hand, and what its figures show."""
+
+import io
+import itertools
+import math
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import BarContainer
+from PIL import Image
+
+from experiments import report
+from kd_jax import plots
+from kd_jax.io import run_config, run_folder
+from kd_jax.io.run_folder import BiasRow, HistoryRow, ResultRow
+from kd_jax.stats import summary
+from kd_jax.types import InputError
+
+ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
+SETTINGS = [{"name": ALL, "missing": []}, {"name": SOFT, "missing": [2]}]
+PER_CLASS = 10  # test examples of each class
+
+
+def confusion(right):
+    """i32[K,K]: right[k] of the examples of class k are called k, the others the next class."""
+    counts = np.diag(right)
+    for k, number in enumerate(right):
+        counts[k, (k + 1) % len(right)] += PER_CLASS - number
+    return counts
+
+
+def rows_of(setting, seed, correction, right, missing=(), bias=None, splits=("validation", "test")):
+    """results.csv's rows of one run under one correction, in which right[k] of class k are right."""
+    classes = range(len(right))
+    parts = {"all": list(classes)} | {str(k): [k] for k in classes}
+    if missing:
+        parts |= {"missing": list(missing), "kept": [k for k in classes if k not in missing]}
+    values = []
+    for part, members in parts.items():
+        correct, total = sum(right[k] for k in members), PER_CLASS * len(members)
+        values += [
+            (part, "accuracy", correct / total),
+            (part, "errors", total - correct),
+            (part, "total", total),
+        ]
+    values += [] if bias is None else [("missing", "bias", bias)]
+    rows = [ResultRow(setting, seed, split, correction, *value) for split in splits for value in values]
+    called = [(str(i), f"predicted_as_{j}", n) for (i, j), n in np.ndenumerate(confusion(right))]
+    return rows + [ResultRow(setting, seed, "test", correction, *value) for value in called]
+
+
+def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, **changes):
+    runs = itertools.product([setting["name"] for setting in settings], range(seeds))
+    config = {
+        "format": 1,
+        "experiment": "distill",
+        "command": "./launch.sh distill --omit=none,2",
+        "flags": {"omit": "none,2"},
+        "versions": {"jax": "0.10.2", "numpy": "2.4.6"},
+        "device": "1 x cpu (cpu), 2 CPU cores",
+        "data": {
+            "name": "toy",
+            "fingerprint": "ab12",
+            "num_classes": classes,
+            "class_names": [str(k) for k in range(classes)],
+            "train": 60,
+            "validation": 30,
+            "test": PER_CLASS * classes,
+        },
+        "teacher": {"path": "runs/teacher", "sha256": "cd34", "model": "mlp-8", "num_teachers": 1},
+        "settings": settings,
+        "runs": [
+            {"run": run, "setting": name, "seed": seed, "teacher_seed": 0}
+            for run, (name, seed) in enumerate(runs)
+        ],
+    }
+    run_config.write(folder, config | changes)
+    run_folder.write_history(folder, history)
+    run_folder.write_results(folder, rows)
+    run_folder.write_bias_curve(folder, curve)
+    return folder
+
+
+def toy_rows():
+    rows = rows_of("teacher", 0, "none", [10, 10, 9])
+    for seed in range(3):
+        rows += rows_of(ALL, seed, "none", [10, 9, 10])
+        rows += rows_of(SOFT, seed, "none", [10, 10, (2, 4, 6)[seed]], (2,), 0.0)
+        rows += rows_of(SOFT, seed, "teacher_matched", [(9, 10, 8)[seed], 10, 9], (2,), (2.0, 2.5, 3.0)[seed])
+        rows += rows_of(SOFT, seed, "test_tuned", [10, 10, 9], (2,), 4.0)
+    return rows
+
+
+def toy_history():
+    return [
+        HistoryRow(3 * run + seed, setting, seed, epoch, split, metric, value + 0.1 * seed)
+        for run, setting in enumerate((ALL, SOFT))
+        for seed in range(3)
+        for epoch in (1, 2)
+        for split in ("train", "validation")
+        for metric, value in (("loss", 1.0), ("accuracy", 0.2 * epoch), ("accuracy_missing", 0.1))
+        if metric != "accuracy_missing" or (run, split) == (1, "validation")
+    ]
+
+
+def toy_curve():
+    return [
+        BiasRow(SOFT, seed, bias, class_, accuracy)
+        for seed in range(3)
+        for bias, correct in ((-1.0, (1.0, 1.0, 0.1)), (3.0, (0.5, 0.7, 0.9)))
+        for class_, accuracy in enumerate(correct)
+    ]
+
+
+@pytest.fixture
+def drawn():
+    """For a test that looks at the files of figures."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
+
+
+def cells(text, *starts):
+    """The cells of the Markdown row that starts with these."""
+    (line,) = [line for line in text.splitlines() if line.startswith("| " + " | ".join(starts) + " |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][len(starts) :]
+
+
+def test_the_tables_by_hand(folder):
+    report.build(folder)
+    text = (folder / "report.md").read_text()
+    # Without correction, 2, 4 and 6 of ten 2s: mean 40 %, sd 20 %; the t quantile at 0.975 with 2 degrees of
+    # freedom is 4.302653, so the half width is 4.302653 * 20 / sqrt(3) = 49.7. Of all 30: 22, 24, 26 right,
+    # mean 80 %, sd 2 / 30: half width 16.6. Errors 8, 6, 4.
+    assert cells(text, "setting", "correction", "errors") == ["all classes", "0", "1", "2", "n"]
+    # Three seeds with all of ten right: of 30 all, down to 0.025^(1/30) = 88.4 %; with 9 of ten: 27 of 30,
+    # 73.5 to 97.9 %, whose larger side is shown; with 29 of 30: 87 of 90, 90.57 to 99.31 %.
+    assert cells(text, SOFT, "none") == [
+        "6.0", "80.00 ± 16.6", "100.0 ± 11.6", "100.0 ± 11.6", r"40.0 ± 49.7\*", "3",
+    ]  # fmt: skip
+    # Corrected: 28, 29, 27 right: mean 93.33 %, sd 1 / 30: 8.28; class 0: sd 10 %: 24.8.
+    assert cells(text, SOFT, "teacher_matched", "2.0")[:2] == ["93.33 ± 8.28", "90.0 ± 24.8"]
+    assert cells(text, "teacher", "none") == ["1.0", "96.67", "100.0", "100.0", "90.0", "1"]
+    assert cells(text, ALL, "none") == [
+        "1.0", "96.67 ± 6.10", "100.0 ± 11.6", "90.0 ± 16.5", "100.0 ± 11.6", "3",
+    ]  # fmt: skip
+    # Biases 2, 2.5, 3: 4.302653 * 0.5 / sqrt(3) = 1.24.
+    (bias,) = [line for line in text.splitlines() if line.endswith("| 2.50 ± 1.24 | 3 |")]
+    assert bias.startswith(f"| {SOFT} | teacher_matched |")
+    # Corrected minus not, of all: 6, 5 and 1 of 30 more: mean 4, sd sqrt(7), t = 4 / sqrt(7 / 3); with
+    # 2 degrees of freedom p = 1 - t / sqrt(2 + t^2) = 0.120.
+    assert cells(text, "teacher_matched - none", SOFT, "all") == ["+13.33", "-8.57 to +35.24", "0.12", "3"]
+
+
+def test_the_report_says_what_it_must(drawn, folder):
+    report.build(folder)
+    text = (folder / "report.md").read_text()
+    assert text.startswith("# toy\n\nCan a student classify what it never saw")
+    answer = text.split("**")[1]
+    assert "class 2" in answer and f"the student ({SOFT}) gets" in answer
+    assert "40.00 % (95 % interval 0.00 to 89.68)" in answer  # an accuracy is at least 0
+    assert "90.00 % (95 % interval 73.47 to 97.89)" in answer and answer.endswith(
+        "(teacher_matched); 3 seeds."
+    )
+    for words in (
+        "./launch.sh distill --omit=none,2\n", "jax 0.10.2, numpy 2.4.6", "1 x cpu", "fingerprint ab12",
+        "sha256 cd34", "3 seeds", "one teacher", "its luck is not covered", "60 train, 30 validation,",
+        "- test_tuned: bias tuned on the TEST set", "is no result",
+    ):  # fmt: skip
+        assert words in text, words
+    for name in ("class_bars", "learning_curves", "bias_curve", "confusion_matrix"):
+        assert f"](figures/{name}.png)" in text
+        assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(folder / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
+    assert len(list((folder / "figures").iterdir())) == 8
+
+
+def test_the_other_measures_by_hand(folder):
+    run = run_folder.read_run(folder)
+    report.build(folder)
+    assert (
+        "Beyond accuracy" not in (folder / "report.md").read_text()
+    )  # as in runs of before they were measured
+    rows = [
+        ResultRow(name, seed, split, "none", "all", metric, value * (1 + seed))
+        for name, seeds in (("teacher", 1), (ALL, 3), (SOFT, 3))
+        for seed in range(seeds)
+        for split, factor in (("validation", 1.5), ("test", 1))
+        for metric, value in (
+            ("macro_precision", 0.2 * factor), ("macro_accuracy", 0.1 * factor), ("macro_f1", 0.3),
+            ("nll", 0.5 * factor), ("ece", 0.01), ("agreement", 0.25), ("kl_to_teacher", 0.125),
+        )
+        if name != "teacher" or metric not in ("agreement", "kl_to_teacher")
+    ]  # fmt: skip
+    run_folder.write_results(folder, run.results + rows)
+    report.build(folder)
+    text = (folder / "report.md").read_text().split("## Beyond accuracy")[1].split("## ")[0]
+    heads = ["precision", "recall", "F1", "NLL", "ECE", "agreement", "KL", "n"]
+    assert cells(text, "setting") == heads  # of three classes no top-5
+    assert cells(text, "teacher") == ["20.00", "10.00", "30.00", "0.500", "1.00", "-", "-", "1"]
+    # v, 2 v and 3 v: mean 2 v, sd v: half width 4.302653 v / sqrt(3) = 2.48414 v.
+    assert cells(text, SOFT) == [
+        "40.00 ± 49.7", "20.00 ± 24.8", "60.00 ± 74.5", "1.000 ± 1.242", "2.00 ± 2.48", "50.00 ± 62.1",
+        "0.250 ± 0.311", "3",
+    ]  # fmt: skip
+
+
+def test_the_terminal_table_by_hand(folder):
+    lines = report.build(folder).splitlines()
+    assert f"{SOFT}  (n = 3)" in lines
+    assert "The interval of each class is in report.md." in " ".join(lines)
+    (head,) = [line for line in lines if "all classes" in line]
+    assert head == "                  errors  all classes    missing *    0     1     2"
+    after = lines[lines.index(f"{SOFT}  (n = 3)") + 1 :]
+    assert after[:3] == [
+        " none                6.0  80.00 ±16.6  40.00 ±49.7  100   100  40.0*",
+        " test_tuned!         1.0  96.67 ±6.10  90.00 ±16.5  100   100  90.0*",
+        " teacher_matched     2.0  93.33 ±8.28  90.00 ±16.5 90.0   100  90.0*",
+    ]
+    assert lines[-1] == f"Report: {folder / 'report.html'}"
+
+
+def test_a_question_of_ones_own_heads_the_report(tmp_path):
+    folder = write_run(tmp_path, SETTINGS, toy_rows(), question="Do 2s come back?")
+    report.build(folder)
+    assert "Do 2s come back?" in (folder / "report.md").read_text()
+
+
+def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
+    rows = [row for row in toy_rows() if row.correction != "teacher_matched"]
+    folder = write_run(tmp_path, SETTINGS, rows, toy_history(), toy_curve())
+    answer, table = report.build(folder).split("\n\n")[:2]
+    assert "test_tuned" not in answer and "as trained; 3 seeds." in answer and "test_tuned!" in table
+    run = run_folder.read_run(folder)
+    sums = summary.summarise(run.results, run.config)
+    content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
+    tuned = content._replace(head=(SOFT, "test_tuned"))
+    of_content, of_tuned = report._figures(content), report._figures(tuned)
+    for kind in ("png", "svg"):
+        file = folder / "figures" / f"confusion_matrix.{kind}"
+        assert of_content["confusion_matrix"][kind] == file.read_bytes()
+    assert of_content["confusion_matrix"] != of_tuned["confusion_matrix"]
+    uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
+    assert uncorrected["png"] == (folder / "figures" / "class_bars.png").read_bytes()
+
+
+def test_a_teacher_that_saw_the_validation_images(folder):
+    report.build(folder)
+    assert "validation images" not in (folder / "report.md").read_text()
+    config = run_config.read(folder)
+    for saw in (False, True):
+        config["teacher"]["saw_validation"] = saw
+        run_config.write(folder, config)
+        text = " ".join(report.build(folder).split())
+        line = (
+            "The teacher trained on the validation images: the students' validation figures are about labels"
+        )
+        assert (line in text) == saw == (f"\n\n{line} " in (folder / "report.md").read_text())
+
+
+def test_where_a_run_was_continued(folder):
+    entries = [{"device": "1 x TPU (tpu)", "versions": {"jax": "0.11.2", "numpy": "2.5"}}, "by <hand>"]
+    run_config.write(folder, run_config.read(folder) | {"continued": entries})
+    report.build(folder)
+    lines = (folder / "report.md").read_text().splitlines()
+    assert lines[-2:] == [
+        "- continued: device 1 x TPU (tpu), versions jax 0.11.2, numpy 2.5",
+        r"- continued: by \<hand>",
+    ]
+
+
+@pytest.mark.parametrize(
+    "teachers, words", [(1, "its teacher 96.67"), (3, "its teachers, one by one, 96.67")]
+)
+def test_whose_accuracy_stands_beside_that_of_an_ensembles_student(tmp_path, teachers, words):
+    teacher = {"path": "runs/teacher", "num_teachers": teachers, "teacher_seeds": "ensemble"}
+    rows = [row for row in toy_rows() if row.setting != SOFT]
+    folder = write_run(tmp_path, SETTINGS[:1], rows, teacher=teacher)
+    text = " ".join(report.build(folder).split())
+    assert f", {words} %" in text
+
+
+def test_a_setting_may_lack_a_value(drawn, tmp_path):
+    settings = [{"temperature": None, **SETTINGS[0]}, {"temperature": 20.0, **SETTINGS[1]}]
+    changed = write_run(tmp_path / "changed", settings, toy_rows(), toy_history(), toy_curve())
+    plain = write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
+    assert report.build(changed).splitlines()[:-1] == report.build(plain).splitlines()[:-1]
+    for name in ("summary.json", "figures/bias_curve.png", "figures/learning_curves.png"):
+        assert (changed / name).read_bytes() == (plain / name).read_bytes()
+
+
+def test_flags_of_training_are_refused(folder):
+    command = [sys.executable, "-m", "experiments.report", "--seeds=7", str(folder)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 2 and not done.stdout and not (folder / "report.md").exists()
+    assert done.stderr.startswith("error: a flag that means nothing here") and "--seeds" in done.stderr
+
+
+def test_rebuilding_gives_the_same_bytes(drawn, folder):
+    first = report.build(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert report.build(folder) == first
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_missing_class(tmp_path):
+    settings = [
+        {"name": name, "missing": [2]} for name in ("good on test", "good on missing", "good on validation")
+    ]
+    rows = []
+    for setting, test, seen, missing in zip(
+        [setting["name"] for setting in settings], (10, 4, 4), (7, 8, 9), (5, 10, 1), strict=True
+    ):
+        rows += rows_of(setting, 0, "none", [10, test, test], (2,), splits=("test",))
+        held_out = rows_of(setting, 0, "none", [10, seen, missing], (2,), splits=("validation",))
+        rows += [row for row in held_out if row.split == "validation"]
+    text = report.build(write_run(tmp_path, settings, rows, seeds=1))
+    assert "(good on validation, best on the seen classes of the validation split)" in " ".join(text.split())
+
+
+def many_settings(count, classes):
+    settings = [{"name": f"T={i} alpha=1 omit={i % classes}", "missing": [i % classes]} for i in range(count)]
+    rows = rows_of("teacher", 0, "none", [10] * classes)
+    for setting, correction, seed in itertools.product(settings, run_folder.CORRECTIONS, range(2)):
+        right = [(9, 10)[seed]] * classes
+        rows += rows_of(
+            setting["name"], seed, correction, right, setting["missing"], 1.0 * (correction != "none")
+        )
+    return settings, rows
+
+
+@pytest.mark.parametrize("count, full", [(11, True), (12, False)])
+def test_the_terminal_table_fits(tmp_path, count, full):
+    settings, rows = many_settings(count, 10)
+    settings[0]["name"] = long = "a setting of a long name: " + "x" * 90
+    rows = [row._replace(setting=long) if row.setting.startswith("T=0 ") else row for row in rows]
+    text = report.build(write_run(tmp_path, settings, rows, seeds=2, classes=10))
+    assert max(map(len, text.splitlines()[:-1])) <= 110
+    table = [line for line in text.splitlines() if "validation_tuned" in line]
+    assert len(table) == count
+    # 9 and 10 of ten, or 90 and 100 of 100: mean 95, sd 7.07, t quantile 12.706 with 1 degree of freedom:
+    # half width 12.706 * 7.07 / sqrt(2) = 63.5.
+    means = ["5.0", "95.00", "±63.5", "95.00", "±63.5"]
+    if full:
+        classes = ["95.0*" if k == 1 else "95.0" for k in range(10)]
+        assert table[1].split() == ["validation_tuned", *means, *classes]
+    else:
+        name = settings[1]["name"].split()
+        assert table[1].split() == [*name, "validation_tuned", *means, "95.00", "±63.5", "2"]
+
+
+def test_a_data_set_of_many_classes(tmp_path):
+    settings, rows = many_settings(2, 25)
+    folder = write_run(tmp_path, settings, rows, seeds=2, classes=25)
+    assert "kept" in report.build(folder)
+    heads = cells((folder / "report.md").read_text(), "setting", "correction", "errors")
+    assert heads == ["all classes", "kept", "missing", "n"]
+
+
+def test_a_run_of_teachers(tmp_path):
+    settings = [{"name": "teacher", "missing": [1]}]
+    rows = [row for seed in range(3) for row in rows_of("teacher", seed, "none", [10, 7 + seed, 10], (1,))]
+    history = [HistoryRow(s, "teacher", s, 1, "train", "accuracy", 0.5) for s in range(3)]
+    runs = [{"run": s, "setting": "teacher", "seed": s, "teacher_seed": None} for s in range(3)]
+    changes = {"experiment": "train_teacher", "teacher": None, "runs": runs}
+    folder = write_run(tmp_path, settings, rows, history, **changes)
+    text = report.build(folder)
+    assert text.count("(n = 3)") == 1 and " 80.0*" in text
+    assert text.startswith("Having never seen class 1, the teacher gets 80.00 %")
+    report_text = (folder / "report.md").read_text()
+    assert "How accurate is the teacher?" in report_text and "luck" not in report_text
+
+
+def test_one_seed_without_validation_history_or_teacher(tmp_path):
+    rows = rows_of(ALL, 0, "none", [10, 9, 10], splits=("test",))
+    rows = [row for row in rows if not row.metric.startswith("predicted_as_")]
+    folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=1, teacher=None)
+    text = report.build(folder)
+    assert text.startswith(f"The student ({ALL}) gets 96.67 % of the test examples right; 1 seed.")
+    assert "One seed, so no interval." in text and "±" not in text and "interval of each class" not in text
+    assert {path.name for path in (folder / "figures").iterdir()} == {"class_bars.png", "class_bars.svg"}
+
+
+@pytest.mark.parametrize(
+    "seeds, words", [(2, "cover the luck of the teacher"), (3, "n are those of the teachers")]
+)
+def test_several_teachers(tmp_path, seeds, words):
+    rows = [row for seed in range(seeds) for row in rows_of(ALL, seed, "none", [10, 9, 6 + seed])]
+    runs = [{"run": s, "setting": ALL, "seed": s, "teacher_seed": s % 2} for s in range(seeds)]
+    text = " ".join(report.build(write_run(tmp_path, SETTINGS[:1], rows, seeds=seeds, runs=runs)).split())
+    assert words in text and "of 2 teachers" in text and f"{ALL} (n = 2{' teachers' * (seeds > 2)})" in text
+
+
+def test_names_cannot_break_the_page(tmp_path):
+    names = ["<script>alert(1)</script>", "a|b", "*c*"]
+    data = {"name": "toy", "fingerprint": "ab12", "num_classes": 3, "class_names": names}
+    data |= {"train": 60, "validation": 30, "test": 30}
+    folder = write_run(tmp_path, SETTINGS, toy_rows(), data=data)
+    report.build(folder)
+    text = (folder / "report.md").read_text()
+    assert r"\<script>" in text and "|<script>" not in text and " <script>" not in text
+    assert r"| a\|b | \*c\* | n |" in text
+
+
+def test_a_damaged_folder_is_left_as_it_was(tmp_path, capsys):
+    bad = write_run(tmp_path / "bad", SETTINGS, toy_rows(), toy_history(), toy_curve())
+    (bad / "bias_curve.csv").unlink()
+    with pytest.raises(InputError, match=r"bias_curve\.csv"):
+        report.main(["report", str(bad)])
+    assert not (bad / "report.md").exists() and not (bad / "figures").exists()
+    assert not capsys.readouterr().out
+
+
+def test_main_reports_on_a_folder(folder, capsys):
+    report.main(["report", str(folder)])
+    assert capsys.readouterr().out.count("Report: ") == 1
+    with pytest.raises(InputError, match="RUN"):
+        report.main(["report"])
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "experiments.report", str(tmp_path / "none")]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
+
+
+# Figures: the data that they show.
+
+
+@pytest.fixture
+def run(folder):
+    return run_folder.read_run(folder)
+
+
+@pytest.fixture
+def values(run):
+    return summary.lookup(summary.summarise(run.results, run.config))
+
+
+def labels_of(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def notes_of(figure):
+    """What stands below the figure, whose title is a text of its own kind."""
+    return [text.get_text() for text in figure.texts if text is not figure._suptitle]
+
+
+def test_learning_curves(run):
+    left, right = (figure := plots.learning_curves(run.history, run.config)).axes
+    assert labels_of(figure) == [ALL, SOFT]
+    # Epoch e: 0.2 e + (0, 0.1, 0.2) over the seeds: mean 0.2 e + 0.1.
+    for line in left.lines:
+        np.testing.assert_allclose(np.asarray(line.get_xydata()), [[1, 30], [2, 50]])
+    (line,) = right.lines
+    np.testing.assert_allclose(np.asarray(line.get_xydata()), [[1, 20], [2, 20]])
+    # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.84; the band is cut at 0.
+    band = np.asarray(right.collections[0].get_paths()[0].vertices)[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.0, 44.84), abs=0.01)
+    assert "(%)" in left.get_ylabel() and left.get_xlabel() == "epoch"
+    assert notes_of(figure) == ["toy; mean; bands: 95 % interval; n = 3 seeds."]
+
+
+def test_learning_curves_without_a_validation_split(run):
+    history = [row for row in run.history if row.split == "train"]
+    (axes,) = plots.learning_curves(history, run.config).axes
+    assert axes.get_ylabel() == "training accuracy (%)" and len(axes.lines) == 2
+
+
+def test_learning_curves_of_many_settings_stay_readable():
+    settings = [{"name": f"s{i}", "missing": []} for i in range(20)]
+    runs = [{"run": i, "setting": f"s{i}", "seed": 0, "teacher_seed": None} for i in range(20)]
+    history = [HistoryRow(i, f"s{i}", 0, 1, "validation", "accuracy", i / 20) for i in range(20)]
+    config = {"settings": settings, "runs": runs, "data": {"name": "/data/of/toys"}}
+    figure = plots.learning_curves(history, config)
+    assert notes_of(figure) == ["toys; one seed, so no interval."]
+    looks = {
+        (line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[13:]
+    }
+    assert len(looks) == len(set(zip(*looks, strict=True)).pop()) == 7
+    assert labels_of(figure) == ["13 other settings", *(f"s{i}" for i in range(13, 20))]
+
+
+def test_class_bars(run, values):
+    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    first, second = figure.axes
+    # What has missing classes comes first.
+    assert (first.get_title("left"), second.get_title("left")) == (SOFT, ALL)
+    bars = [container for container in first.containers if isinstance(container, BarContainer)]
+    heights = [[bar.get_height() for bar in container] for container in bars]
+    np.testing.assert_allclose(heights, [[100, 100, 40], [90, 100, 90]])
+    assert [tick.get_text() for tick in second.get_xticklabels()] == ["0", "1", "2"]
+    assert set(labels_of(figure)) == {
+        "as trained", "bias corrected, teacher_matched", "never seen in training",
+    }  # fmt: skip
+
+
+def test_class_bars_where_nothing_is_missing(run, values):
+    config = run.config | {"settings": SETTINGS[:1]}
+    (axes,) = plots.class_bars(values, config, {}).axes
+    (points,) = axes.containers
+    np.testing.assert_allclose(np.asarray(points.lines[0].get_xydata()), [[0, 100], [1, 90], [2, 100]])
+    assert axes.get_ylim()[0] > 70  # the interval of class 1 begins at 73.5
+
+
+def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
+    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    files = plots.render(figure)
+    assert files == plots.render(plots.class_bars(values, run.config, {SOFT: "teacher_matched"}))
+    with Image.open(io.BytesIO(files["png"])) as image:
+        assert image.size[0] == 7.2 * 300 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    text = " ".join(ElementTree.fromstring(files["svg"]).itertext())
+    for words in ("accuracy (%)", "never seen in training", "95 % interval; n = 3 seeds.", SOFT):
+        assert words in text
+    assert b"20" not in files["svg"].split(b"<metadata>")[1].split(b"</metadata>")[0]  # no date
+
+
+def test_legend_and_note_stand_below_the_panels(drawn, run, values):
+    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    plots.render(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    (legend,), (note,) = figure.legends, [text for text in figure.texts if text is not figure._suptitle]
+    lowest = min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
+    box = legend.get_window_extent(renderer)
+    assert lowest >= box.y1 and box.y0 >= note.get_window_extent(renderer).y1 and box.x0 > 0
+
+
+def test_bias_curve(run, values):
+    figure = plots.bias_curve(run.bias_curve, values, run.config, [SOFT])
+    (axes,) = figure.axes
+    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
+    np.testing.assert_allclose(lines["missing classes"], [[-1, 10], [3, 90]])
+    np.testing.assert_allclose(lines["kept classes"], [[-1, 100], [3, 60]])
+    np.testing.assert_allclose(lines["all classes"], [[-1, 70], [3, 70]])
+    assert (
+        lines["bias chosen, teacher_matched"][0, 0] == 2.5 and lines["bias chosen, test_tuned"][0, 0] == 4.0
+    )
+    assert "(nats)" in axes.get_xlabel()
+
+
+@pytest.mark.parametrize(
+    "chosen, drawn", [(3.5, True), (6.9, True), (7.1, False), (150.04, False), (-4.9, True), (-5.1, False)]
+)
+def test_biases_outside_the_curve(run, values, chosen, drawn):
+    # The curve goes from -1 to 3: the axis extends by up to 4 on each side, what is further out is written.
+    key = (SOFT, "test", "test_tuned", "missing", "bias")
+    values[key] = values[key]._replace(mean=chosen)
+    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
+    marks = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in axes.lines}
+    low, high = axes.get_xlim()
+    assert marks["bias chosen, teacher_matched"] == 2.5
+    if drawn:
+        assert marks["bias chosen, test_tuned"] == chosen and low < chosen < high
+        assert axes.get_xlabel().endswith("(nats)")
+    else:
+        assert "bias chosen, test_tuned" not in marks and -5 < low < high < 7
+        assert axes.get_xlabel().endswith(f"(nats)\nchosen beyond this axis: test_tuned {chosen:.1f}")
+
+
+def test_bias_curve_weighs_classes_by_their_examples(run, values):
+    totals = {"0": 30.0, "1": 10.0, "2": 10.0}
+    for class_, total in totals.items():
+        key = (SOFT, "test", "none", class_, "total")
+        values[key] = values[key]._replace(mean=total)
+    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
+    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
+    # At bias 3 the classes have 0.5, 0.7 and 0.9: kept (30 * 0.5 + 10 * 0.7) / 40, all (22 + 9) / 50.
+    assert lines["kept classes"][1, 1] == pytest.approx(55) and lines["all classes"][1, 1] == pytest.approx(
+        62
+    )
+
+
+def test_confusion_matrix(run):
+    figure = plots.confusion_matrix(run.results, run.config, SOFT, ["none", "teacher_matched"])
+    before, after, _ = figure.axes
+    # Of the 2s, 40 % are right on average, and the others are called 0.
+    expected = [[100, 0, 0], [0, 100, 0], [60, 0, 40]]
+    np.testing.assert_allclose(np.asarray(before.images[0].get_array()), expected)
+    expected = [[90, 10, 0], [0, 100, 0], [10, 0, 90]]
+    np.testing.assert_allclose(np.asarray(after.images[0].get_array()), expected)
+    assert [text.get_text() for text in before.texts] == ["100", "100", "60", "40"]
+    assert [tick.get_text() for tick in before.get_yticklabels()] == ["0", "1", "2 *"]
+
+
+def test_undefined_values_leave_gaps_not_errors(drawn, run, values):
+    values = {
+        key: value._replace(mean=math.nan, low=math.nan, high=math.nan) for key, value in values.items()
+    }
+    assert plots.render(plots.class_bars(values, run.config, {}))

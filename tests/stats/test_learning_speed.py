@@ -1,0 +1,249 @@
+"""How quickly runs learn, by hand; the section of the report and its figure; the level that is asked for."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import report
+from experiments.reporting.sections import learning_speed as sections
+from kd_jax import plots
+from kd_jax.io.run_folder import HistoryRow
+from kd_jax.stats import learning_speed
+from tests.experiments.reporting.test_report import cells, rows_of, write_run
+
+FAST, SLOW = "T=4", "labels"
+SETTINGS = [{"name": FAST, "missing": []}, {"name": SLOW, "missing": []}]
+CURVES = {
+    FAST: [(0.2, 0.5, 0.8), (0.4, 0.4, 0.6), (0.5, 0.3, 0.7)],
+    SLOW: [(0.1, 0.2, 0.6), (0.1, 0.3, 0.2), (0.1, 0.4, 0.4)],
+}
+"""Of three seeds, the accuracy after each of three epochs."""
+
+
+def history_of(curves, split="validation"):
+    return [
+        HistoryRow(0, setting, seed, epoch, split, "accuracy", value)
+        for setting, seeds in curves.items()
+        for seed, values in enumerate(seeds)
+        for epoch, value in enumerate(values, start=1)
+    ]
+
+
+def config_of(curves, teachers=1, **flag_values):
+    runs = [
+        {"setting": setting, "seed": seed, "teacher_seed": seed % teachers}
+        for setting, seeds in curves.items()
+        for seed in range(len(seeds))
+    ]
+    return {"runs": runs, "settings": SETTINGS, "flags": flag_values, "data": {"name": "toy", "train": 60}}
+
+
+def speeds_of(curves, level, teachers=1):
+    return learning_speed.speeds(
+        learning_speed.accuracy_curves(history_of(curves)), config_of(curves, teachers), level
+    )
+
+
+def test_speeds_by_hand():
+    fast, slow = speeds_of(CURVES, 0.5).values()
+    # First at 0.5 or more: epochs 2, 3, 1: mean 2, sd 1, the t quantile with 2 degrees of freedom 4.302653.
+    assert (fast.reached, fast.seeds) == (3, 3)
+    assert fast.epochs == pytest.approx((2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5, 3), abs=1e-6)
+    # Means over the epochs 1.5 / 3, 1.4 / 3, 1.5 / 3: mean 4.4 / 9. After the last: 0.8, 0.6, 0.7.
+    assert fast.area.mean == pytest.approx(4.4 / 9) and fast.final.mean == pytest.approx(0.7)
+    # Only seed 0 gets there, after epoch 3: a mean of one, without an interval.
+    assert (slow.reached, slow.seeds, slow.epochs.mean, slow.epochs.n) == (1, 3, 3, 1)
+    assert math.isnan(slow.epochs.low) and slow.area.n == 3
+
+
+def test_a_level_that_nobody_reaches():
+    fast, slow = speeds_of(CURVES, 0.9).values()
+    for speed in (fast, slow):
+        assert speed.reached == 0 and math.isnan(speed.epochs.mean) and speed.epochs.n == 0
+    assert fast.area.mean == pytest.approx(4.4 / 9)
+
+
+def test_students_of_one_teacher_share_its_luck():
+    speed = speeds_of(CURVES, 0.5, teachers=2)[FAST]
+    # Teacher 0 taught seeds 0 and 2 (epochs 2 and 1), teacher 1 seed 1 (epoch 3): means 1.5 and 3.
+    assert speed.epochs.mean == pytest.approx(2.25) and speed.epochs.n == 2
+
+
+@pytest.mark.parametrize("percent", [35, 55, 57, 58, 87.2])
+def test_a_level_in_percent_is_reached_exactly(percent):
+    right = round(percent * 10)
+    assert learning_speed.first_epoch({1: (right - 1) / 1000, 2: right / 1000}, percent / 100) == 2
+
+
+def test_a_curve_that_falls_back_reached_its_level():
+    assert learning_speed.first_epoch({1: 0.2, 2: 0.6, 3: 0.1}, 0.6) == 2
+    assert learning_speed.first_epoch({1: math.nan, 2: 0.6}, 0.1) == 2
+
+
+def test_the_default_level():
+    curves = learning_speed.accuracy_curves(history_of(CURVES))
+    assert learning_speed.default_level(curves, config_of(CURVES)) == 0.63  # of 0.8, 0.6 and 0.7: mean 0.7
+    shallow = {FAST: [(0.4567,)]}  # 0.41103, rounded down to 0.1 %
+    assert (
+        learning_speed.default_level(learning_speed.accuracy_curves(history_of(shallow)), config_of(shallow))
+        == 0.411
+    )
+    assert math.isnan(learning_speed.default_level({}, config_of(CURVES)))
+
+
+def test_training_accuracy_counts_only_where_nothing_else_was_measured():
+    train = history_of({FAST: [(0.9, 0.9, 0.9)]}, "train")
+    both = train + history_of(CURVES)
+    assert learning_speed.accuracy_curves(both) == learning_speed.accuracy_curves(history_of(CURVES))
+    assert learning_speed.accuracy_curves(train) == {FAST: {0: {1: 0.9, 2: 0.9, 3: 0.9}}}
+
+
+def test_updates_an_epoch():
+    assert learning_speed.updates_per_epoch(config_of(CURVES, batch_size=30)) == 2
+    assert learning_speed.updates_per_epoch(config_of(CURVES, batch_size=32)) == 2  # the last one filled up
+    assert learning_speed.updates_per_epoch(config_of(CURVES)) is None
+    assert learning_speed.updates_per_epoch(config_of(CURVES, batch_size=0)) is None
+    foreign = config_of(CURVES, batch_size=30) | {"transfer": {"name": "clothes", "examples": 95}}
+    assert learning_speed.updates_per_epoch(foreign) == 4
+    own = config_of(CURVES, batch_size=30)
+    several = [setting | {"classes": 2} for setting in own["settings"]]  # data of its own
+    assert learning_speed.updates_per_epoch(own | {"settings": several}) is None
+
+
+# The report
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [
+        row for setting in CURVES for seed in range(3) for row in rows_of(setting, seed, "none", [9, 9, 9])
+    ]
+    return write_run(tmp_path / "toy", SETTINGS, rows, history_of(CURVES), flags={"batch_size": 32})
+
+
+def section_of(folder, *words):
+    report.main(["report", str(folder), *words])
+    return (folder / "report.md").read_text().split("## Learning speed")[1].split("\n## ")[0]
+
+
+def reach(monkeypatch, percent):
+    monkeypatch.setattr(flags.FLAGS["reach"], "value", percent)
+
+
+def test_the_section_by_hand(folder, monkeypatch):
+    reach(monkeypatch, 50.0)
+    text = section_of(folder)
+    assert "The level is 50 %. " in text and "validation split" in text
+    heads = [
+        "seeds that reached it",
+        "epochs",
+        "updates",
+        "mean over the epochs, %",
+        "after the last epoch, %",
+    ]
+    assert cells(text, "setting") == [*heads, "n"]
+    # Epochs 2.0 +- 2.48; two updates an epoch. Areas of 50, 46.67, 50 %: sd 1.925; finals of 80, 60, 70 %.
+    assert cells(text, FAST) == ["3 of 3", "2.0 ± 2.5", "4 ± 5", "48.89 ± 4.78", "70.00 ± 24.8", "3"]
+    # Areas of 30, 20 and 30 %: mean 26.67, sd 5.77; finals of 60, 20 and 40 %.
+    assert cells(text, SLOW) == ["1 of 3", r"3.0\*", r"6\*", "26.67 ± 14.3", "40.00 ± 49.7", "3"]
+    assert r"\* Not all seeds reached the level" in text
+
+
+def test_the_level_of_the_report_is_said(folder):
+    text = section_of(folder)
+    assert "The level is 63 %, 90 % of the best setting's mean validation accuracy" in text
+    assert cells(text, SLOW)[:3] == ["0 of 3", "-", "-"] and "test" not in text
+
+
+def test_some_seeds_make_no_interval(folder, monkeypatch):
+    reach(monkeypatch, 40.0)
+    text = section_of(folder)
+    assert cells(text, FAST)[:3] == ["3 of 3", "1.3 ± 1.4", "3 ± 3"]  # epochs 2, 1, 1: sd 0.577
+    assert cells(text, SLOW)[:3] == ["2 of 3", r"2.5\*", r"5\*"]  # epochs 3 and 2
+
+
+def test_a_level_beyond_all_is_no_number(folder, monkeypatch):
+    reach(monkeypatch, 99.0)
+    text = section_of(folder)
+    assert cells(text, FAST)[:3] == ["0 of 3", "-", "-"] and "Not all seeds" not in text
+
+
+def test_one_seed_without_validation(tmp_path):
+    rows = rows_of(FAST, 0, "none", [9, 9, 9], splits=("test",))
+    history = history_of({FAST: CURVES[FAST][:1]}, "train")
+    folder = write_run(tmp_path, SETTINGS[:1], rows, history, seeds=1)
+    text = section_of(folder)
+    assert "There is no validation split: accuracy on the training batches" in text
+    # The level is 72 %; how large a batch was, the toy's config.json does not say.
+    assert cells(text, FAST) == ["1 of 1", "3.0", "50.00", "80.00", "1"] and "updates |" not in text
+
+
+def test_a_run_without_history_has_no_such_section(tmp_path):
+    folder = write_run(tmp_path, SETTINGS[:1], rows_of(FAST, 0, "none", [9, 9, 9]), seeds=1)
+    assert "Learning speed" not in report.build(folder) + (folder / "report.md").read_text()
+    assert sections.section([], config_of(CURVES), 40.0) == []
+
+
+@pytest.mark.parametrize("given", ["40", "0.8", "101", "-3", "nan", "much"])
+def test_the_command(folder, given):
+    command = [sys.executable, "-m", "experiments.report", f"--reach={given}", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    if given == "40":
+        assert done.returncode == 0 and "The level is 40 %. " in (folder / "report.md").read_text()
+        return
+    assert done.returncode == 2 and not (folder / "report.md").exists()
+    assert len(done.stderr.splitlines()) == 1 and "--reach cannot be this" in done.stderr
+
+
+# The figure of a grid
+
+
+def grid(temperatures=(1.0, 20.0), alphas=(0.1, 0.5)):
+    settings = [{"name": SLOW, "missing": [], "temperature": None, "alpha": 0.0, "learning_rate": 0.1}]
+    return settings + [
+        {"name": f"{t} {a}", "missing": [], "temperature": t, "alpha": a, "learning_rate": 0.1}
+        for t in temperatures
+        for a in alphas
+    ]
+
+
+def test_what_is_a_grid():
+    assert plots.is_grid(grid()) and plots.is_grid(grid()[1:])
+    assert not plots.is_grid(grid(alphas=(0.5,))) and not plots.is_grid(grid(temperatures=(4.0,)))
+    assert not plots.is_grid([*grid(), grid()[1] | {"missing": [2]}])
+    assert not plots.is_grid([*grid(), grid()[1] | {"learning_rate": 0.2}])
+    assert not plots.is_grid(SETTINGS)
+
+
+def test_the_grid_shows_each_setting_in_its_panel():
+    settings = grid()
+    curves = {s["name"]: [(number / 10, number / 5)] for number, s in enumerate(settings)}
+    figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings}, 0.4)
+    first, second = figure.axes
+    assert [axes.get_title("left") for axes in figure.axes] == ["T=1", "T=20"]
+    for axes, numbers in ((first, (0, 1, 2)), (second, (0, 3, 4))):
+        *lines, level = axes.lines
+        shown = [np.asarray(line.get_ydata()) for line in lines]
+        np.testing.assert_allclose(shown, [[10 * number, 20 * number] for number in numbers])
+        assert set(np.asarray(level.get_ydata())) == {40.0}
+        assert [line.get_label() for line in axes.lines] == [SLOW, "alpha=0.1", "alpha=0.5", "40 %"]
+    assert len({line.get_color() for line in first.lines[:3]}) == 3
+    assert [line.get_color() for line in first.lines] == [line.get_color() for line in second.lines]
+
+
+def test_a_grid_too_large_says_what_it_leaves_out():
+    settings = grid(tuple(range(1, 9)), tuple(a / 10 for a in range(1, 9)))
+    curves = {s["name"]: [(0.1, 0.2)] for s in settings}
+    figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings})
+    assert len([axes for axes in figure.axes if axes.lines]) == 6
+    assert "28 settings are not shown." in " ".join(text.get_text() for text in figure.texts)
+
+
+def test_a_grid_of_which_nothing_was_measured_draws_nothing():
+    figure = plots.learning_grid([], config_of({}) | {"settings": grid()}, 0.4)
+    assert plots.render(figure) and not figure.axes[0].lines
