@@ -181,10 +181,7 @@ def main(argv: Sequence[str]) -> None:
     start = partial(init_states, teacher, settings)
     states, history = running.train_runs(config, table, held_out, hparams, keys, out, description, start)
 
-    prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
-    evidence = evaluate.Evidence(
-        table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
-    )
+    evidence = evaluate.Evidence(table, held_out, test, teacher and teacher.variables)
     outcome = evaluate.assess_runs(
         config.model, teacher.models if teacher else (), config.average_teachers,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,

@@ -131,9 +131,10 @@ def _terminal(content: Content) -> str:
     heads = {"all": "all classes", "missing": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
-    last, unit = None, summary.unit_of(config)
+    last = None
     for name, correction, errors, *cells, n in grid(content, parts, half=None):
         if full and name != last:
+            unit = summary.unit_of(config, name)
             lines.append(f"{name}  (n = {n}{unit}{_lost(content, name)})"[:WIDTH])
         last = name
         label = f"{name if len(name) < longest else name[: longest - 2] + '…':{longest}}" if longest else " "

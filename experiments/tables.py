@@ -20,6 +20,7 @@ from experiments.cli import common
 from experiments.gallery import page, performance, reliability
 from experiments.gallery.rows import FIXED, FIXED_BIAS, Ours, Table
 from experiments.gallery.studies import TABLES
+from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width
 from experiments.reporting.sections import hidden_signals
 from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.stats import summary
@@ -66,15 +67,17 @@ def outcome(folder: Path) -> dict[str, bytes]:
         shown = list(filter(worth, sums["results"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
+    tested: list[run_folder.ResultRow] = []
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
-        sums = summary.summarise(run_folder.read_results(folder, config), config)
+        tested = run_folder.read_results(folder, config)
+        sums = summary.summarise(tested, config)
         shown = list(filter(worth, sums["results"]))
     if "summary.json" in files:
         files["summary.json"] = run_files.to_json(sums | {"results": shown})
     if (folder / "bias_curve.csv").is_file():
         rows = [row for row in run_folder.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
         if rows:
-            files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, config))
+            files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, config, tested))
     return files
 
 
@@ -93,8 +96,13 @@ def write(name: str, files: dict[str, bytes]) -> None:
         run_files.write(RESULTS / name / file, content)
 
 
-def at_fixed_bias(curve: Sequence[run_folder.BiasRow], config: dict[str, Any]) -> dict[str, Any]:
-    """The content of fixed_bias.json from the rows of a single bias; intervals as in summary.json."""
+def at_fixed_bias(
+    curve: Sequence[run_folder.BiasRow], config: dict[str, Any], tested: Sequence[run_folder.ResultRow]
+) -> dict[str, Any]:
+    """The content of fixed_bias.json from the rows of a single bias; intervals as in summary.json.
+
+    tested: the rows of results.csv, which say how many examples each class has.
+    """
     by_run: dict[tuple[str, int], list[float]] = {}
     rows = []
     for row in curve:
@@ -105,7 +113,9 @@ def at_fixed_bias(curve: Sequence[run_folder.BiasRow], config: dict[str, Any]) -
     for (setting, seed), accuracies in by_run.items():
         mean = math.fsum(accuracies) / len(accuracies)
         rows.append(run_folder.ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
-    return summary.summarise(rows, config)
+    totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "total")]
+    sums = summary.summarise([*rows, *totals], config)
+    return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "total"]}
 
 
 def fill(text: str) -> str:
@@ -137,7 +147,8 @@ def render(table: Table) -> str:
 
 
 def show(ours: Ours) -> str:
-    """mean ± half width (n), mean (1) where there is one alone, from the committed json files."""
+    """mean ± half width (n), mean (1) where there is one alone, from the committed json files; of an interval
+    whose sides differ, the larger one."""
     folder = RESULTS / ours.run
     name = FIXED_FILE if ours.correction == FIXED else "summary.json"
     values = summary.lookup(json.loads((folder / name).read_text()))
@@ -145,8 +156,9 @@ def show(ours: Ours) -> str:
     if interval is None:
         raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)
     scale, digits = (1, 1) if ours.metric == "errors" else (100, 2)
-    width = scale * (interval.high - interval.mean)
-    half = "" if math.isnan(width) else f" ± {width:.{digits}f}"
+    width = scale * half_width(interval)
+    half = f" ± {rounded_width(width, digits)}" if not math.isnan(width) else ""
+    half = f", {NO_SPREAD}" if not half and interval.n > 1 else half
     return f"{scale * interval.mean:.{digits}f}{half} ({interval.n})"
 
 

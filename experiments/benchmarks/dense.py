@@ -305,7 +305,6 @@ def measure_extras(repeats: int) -> dict:
         random_table(NUM_TRAIN).replace(teacher_logits=None),
         held_out,
         test,
-        jnp.full(NUM_CLASSES, 0.1),
         (jax.tree.map(lambda x: x[None], variables),),
     )
     grid = jnp.arange(-6.0, 24.01, 0.25)

@@ -25,6 +25,7 @@ from experiments.reporting import tensorboard
 from kd_jax import models
 from kd_jax.evaluate import ensemble, metrics
 from kd_jax.io import checkpoint, run_config, run_folder, sums, tidy
+from kd_jax.stats import summary
 from kd_jax.train import Config, init_state, sweep
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -174,7 +175,7 @@ def train_runs(
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size
-    of_seeds = [run["teacher_seed"] for run in description["runs"][: FLAGS.seeds]]
+    of_seeds = summary.teachers_of_seeds(description)[: FLAGS.seeds]
     shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)

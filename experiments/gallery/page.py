@@ -39,7 +39,8 @@ HEAD = """# Results
 
 Every recipe of `experiments/recipes/`: what it asks, how it is run, what others published, what came out
 here. Ours: mean ± half of the 95 % interval (how many independent seeds or teachers; one has no interval),
-test accuracy in %, or errors where it says so. Reduced recipes ask the same of fewer epochs or seeds.
+test accuracy in %, or errors where it says so; of shares that are the same in all seeds the larger side of
+the exact binomial interval over all their examples. Reduced recipes ask the same of fewer epochs or seeds.
 `./launch.sh tables` writes this page.
 """
 

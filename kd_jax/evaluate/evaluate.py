@@ -26,14 +26,12 @@ class Evidence(flax.struct.PyTreeNode):
     """What the rules may look at.
 
     train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
-    prior: f32[K], the known shares of the classes. teacher_variables: of each group of teachers, with leading
-    axis M; or None.
+    teacher_variables: of each group of teachers, with leading axis M; or None.
     """
 
     train: Table
     validation: Table | None
     test: Table
-    prior: jax.Array
     teacher_variables: tuple[Variables, ...] | None
 
 
@@ -68,7 +66,8 @@ def choose_biases(
     key: jax.Array,
     logits: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """One student's bias f32[] by each rule that its evidence allows; "none" is 0.
+    """One student's bias f32[] by each rule that its evidence allows; "none" is 0. Of the labels of the
+    validation split, `prior_matched` uses the number of those of missing classes alone.
 
     key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
     """
@@ -82,8 +81,10 @@ def choose_biases(
         biases["validation_tuned"] = bias_correction.label_tuned(
             held_out, evidence.validation.labels, missing
         )
-        prior = jnp.sum(jnp.where(missing, evidence.prior, 0.0))
-        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, prior)
+        # The share within this split: where a class is rare, that of the whole training set may round to no
+        # example, though the split holds at least one. Only how many there are is used, not which.
+        share = jnp.mean(missing[evidence.validation.labels].astype(jnp.float32))
+        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, share)
     teacher_variables = evidence.teacher_variables
     if teacher_variables is not None:
 

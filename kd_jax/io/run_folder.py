@@ -81,7 +81,9 @@ summary.json    {"format": 1, "results": [{"setting", "split", "correction", "cl
                 counts independent units (see stats.py). A pair is a minus b over the same seeds, both under
                 that correction; where a and b are the same setting, it is that correction minus none. What is
                 undefined is null, and so are the ends of the interval over teachers of several folders, which
-                differ by more than their seed.
+                differ by more than their seed, and are one unit. Where the units show no spread, shares of
+                the test examples and numbers of these have the exact binomial interval; else the ends are
+                null, and so is p.
 
 A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; only
 the loss of a run may be inf, every other number is finite.

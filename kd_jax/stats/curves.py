@@ -75,7 +75,12 @@ def by_bias(
     teachers = teachers_of(config)
     return {
         name: {
-            bias: interval_of(setting, {seed: share(c, part) for seed, c in by_seed.items()}, teachers)
+            bias: interval_of(
+                setting,
+                {seed: share(c, part) for seed, c in by_seed.items()},
+                teachers,
+                sum(totals[k] for k in part),
+            )
             for bias, by_seed in sorted(right.items())
         }
         for name, part in parts.items()

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from kd_jax import models
+from kd_jax import data, models
 from kd_jax.evaluate import bias_correction, evaluate
 from kd_jax.train import MIXTURES, sweep
 from kd_jax.types import Table
@@ -54,7 +54,6 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
         TABLES["train"],
         TABLES["validation"] if validation else None,
         TABLES["test"],
-        jnp.full(K, 1 / K),
         (taught,) if teachers else None,
     )
     models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1)
@@ -167,3 +166,40 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         # Of so few images a mixture comes often: such a group turns as one, and the nearer side is taken.
         largest = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
         assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= largest / 2 + 1
+
+
+def prior_matched(others, rare, fraction, called=()):
+    """The share of all missing examples that are found, and of all examples that are called missing, on the
+    validation split of a set with a rare class 0, whose margins are the smallest; `called`: places, in order
+    of their margins, of examples that are called missing as trained."""
+    labels = np.repeat(np.arange(len(others) + 1), [rare, *others])
+    _, index = data.split_validation(labels, fraction)
+    held_out = labels[index]
+    margin = np.arange(1.0, len(held_out) + 1)  # sorted: the rare class comes first
+    margin[list(called)] -= 100
+    logits = np.zeros((len(held_out), len(others) + 1), np.float32)
+    logits[:, 0], logits[:, 2:] = -margin, -1000
+    evidence = evaluate.Evidence(
+        TABLES["train"], Table(np.zeros((len(held_out), 1, 1, 1), np.uint8), jnp.asarray(held_out)),
+        TABLES["test"], None,
+    )  # fmt: skip
+    hparams = sweep.make_hparams(len(others) + 1, (0,))
+    test = np.zeros((len(TABLES["test"].labels), len(others) + 1), np.float32)
+    chosen = evaluate.choose_biases(
+        STUDENT, (), False, evidence, {}, hparams, jax.random.key(0),
+        {"test": jnp.asarray(test), "validation": jnp.asarray(logits)},
+    )  # fmt: skip
+    return int(np.sum(margin < chosen["prior_matched"])), int(np.sum(held_out == 0)), len(held_out)
+
+
+@pytest.mark.parametrize(
+    "rare, fraction, called",
+    # Of 4 and 604 examples a tenth: 1 of 61, where 4 / 604 of 61 are 0.40. Of 20 and 1,370 a fiftieth: 1 of
+    # 28, where 20 / 1,370 of 28 are 0.41, so that one that is called missing as trained would be turned away.
+    [(4, 0.1, ()), (20, 0.02, ()), (20, 0.02, (0,))],
+)
+def test_prior_matched_calls_as_many_missing_as_the_split_holds(rare, fraction, called):
+    others = {4: [100] * 6, 20: [150] * 9}[rare]
+    found, held, size = prior_matched(others, rare, fraction, called)
+    assert held == 1 and round(size * rare / (rare + sum(others))) == 0
+    assert found == held
