@@ -1,8 +1,9 @@
 """The small files of a run that are committed to experiments/results/.
 
-Of summary.json the test split is copied, without what is rarely asked of a single class. fixed_bias.json has the
-format of summary.json: the test accuracy of each class, and their mean, where FIXED_BIAS is added to the logits of
-the omitted classes (correction FIXED). It is derived from bias_curve.csv, which is too large to commit.
+Of summary.json the test split is copied, without what is rarely asked of a single class. fixed_bias.json has
+the format of summary.json: the test accuracy of each class, and their mean, where FIXED_BIAS is added to the
+logits of the omitted classes (correction FIXED). It is derived from bias_curve.csv, which is too large to
+commit.
 """
 
 import json

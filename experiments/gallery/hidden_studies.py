@@ -125,7 +125,12 @@ TABLES = {
         tuple(map(_left, (0, 1, 2, 5, 10, 100))),
     ),
     "hidden_classes": Table(
-        ("omitted classes, as trained", "`teacher_matched`", "`prior_matched`", "all classes, `prior_matched`"),
+        (
+            "omitted classes, as trained",
+            "`teacher_matched`",
+            "`prior_matched`",
+            "all classes, `prior_matched`",
+        ),
         tuple(
             map(
                 _omitted, (*map(str, range(10)), *("+".join(map(str, range(count))) for count in range(2, 9)))

@@ -1,7 +1,7 @@
 """The pages of results: README.md and experiments/results/*.md are written by hand around generated blocks.
 
-A block stands between `<!-- table NAME -->` and `<!-- end NAME -->`. `blocks` names all there are; `fill` writes
-their present content. `./launch.sh tables` does so for every page.
+A block stands between `<!-- table NAME -->` and `<!-- end NAME -->`. `blocks` names all there are; `fill`
+writes their present content. `./launch.sh tables` does so for every page.
 """
 
 import json
@@ -47,13 +47,17 @@ def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:
     """
     names = re.findall(r"<!-- table (\w+) -->", text)
     if unknown := sorted({*names} - {*known}):
-        raise InputError(f"a block of {page} has no results", "a name of a table with results", ", ".join(unknown))
+        raise InputError(
+            f"a block of {page} has no results", "a name of a table with results", ", ".join(unknown)
+        )
     for name in names:
         start, end = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
         before, _, rest = text.partition(start)
         _, closed, after = rest.partition(end)
         if not closed or names.count(name) > 1:
-            raise InputError(f"block {name} of {page} is malformed", f"it once, ended by {end}", "another form")
+            raise InputError(
+                f"block {name} of {page} is malformed", f"it once, ended by {end}", "another form"
+            )
         text = f"{before}{start}{known[name]()}\n{end}{after}"
     return text
 

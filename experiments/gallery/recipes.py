@@ -120,7 +120,7 @@ def overview(recipes: Sequence[Recipe], result_of: dict[str, str]) -> str:
 
 
 def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path) -> str:
-    """The commands of some recipes, what each asks, links to its files, and the results that no table shows."""
+    """The commands of some recipes, their questions and files, and the results that no other table shows."""
     commands = [f"./launch.sh {r.entry} --flagfile=experiments/recipes/{r.name}.flags" for r in recipes]
     rows = [
         [f"[{r.name}](../recipes/{r.name}.flags)", plain(r.question) + " (Reduced.)" * r.reduced,
@@ -128,7 +128,13 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
         for r in recipes
     ]  # fmt: skip
     lines = ["```sh", *commands, "```", "", markdown(["recipe", "question", "files"], rows), ""]
-    shown = {cell.run for table in TABLES.values() for row in table.rows for cell in row.cells if isinstance(cell, Ours)}
+    shown = {
+        cell.run
+        for table in TABLES.values()
+        for row in table.rows
+        for cell in row.cells
+        if isinstance(cell, Ours)
+    }
     for recipe in recipes:
         if result_of[recipe.name] == recipe.name and recipe.name not in shown:
             lines += [f"Result of `{recipe.name}`:", "", *of_summary(results / recipe.name), ""]

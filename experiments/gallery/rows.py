@@ -34,8 +34,8 @@ class Table(NamedTuple):
 
 
 def _omitted(label: str, run: str, setting: str, class_: str, corrections: Sequence[str]) -> Row:
-    """Accuracy of all classes and of the omitted class, then of that class under each of these corrections, then
-    of all classes under `prior_matched`; `corrections` is empty where no class is omitted."""
+    """Accuracy of all classes and of the omitted class, then of that class under each of these corrections,
+    then of all classes under `prior_matched`; `corrections` is empty where no class is omitted."""
     cell = lambda correction, of: Ours(run, setting, correction, of, "accuracy")  # noqa: E731
     corrected = [cell(correction, class_) for correction in corrections]
     corrected += [cell("prior_matched", "all")] if corrections else []
