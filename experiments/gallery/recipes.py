@@ -62,14 +62,19 @@ class Recipe(NamedTuple):
 
     @property
     def study(self) -> str:
-        """The longest key of STUDIES that the name begins with, or OTHERS."""
-        known = [key for key in STUDIES if self.name == key or self.name.startswith(f"{key}_")]
-        return max(known, key=len, default=OTHERS)
+        """Of STUDIES, or OTHERS."""
+        return study_of(self.name)
 
     @property
     def teachers(self) -> list[str]:
         """The recipes that must be run before this one."""
         return [Path(folder).name for folder in self.flags.get("teacher", "").split(",") if folder]
+
+
+def study_of(name: str) -> str:
+    """The longest key of STUDIES that a recipe's name begins with, or OTHERS."""
+    known = [key for key in STUDIES if name == key or name.startswith(f"{key}_")]
+    return max(known, key=len, default=OTHERS)
 
 
 def read(path: Path) -> Recipe:
@@ -123,11 +128,15 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
     """The commands of some recipes, their questions and files, and the results that no other table shows."""
     commands = [f"./launch.sh {r.entry} --flagfile=experiments/recipes/{r.name}.flags" for r in recipes]
     rows = [
-        [f"[{r.name}](../recipes/{r.name}.flags)", plain(r.question) + " (Reduced.)" * r.reduced,
-         files(r, result_of[r.name], results)]
+        [
+            f"[{r.name}](../recipes/{r.name}.flags)",
+            plain(r.question) + " (Reduced.)" * r.reduced,
+            files(r, result_of[r.name], results),
+        ]
         for r in recipes
-    ]  # fmt: skip
-    lines = ["```sh", *commands, "```", "", markdown(["recipe", "question", "files"], rows), ""]
+    ]
+    table = markdown(["recipe", "question", "files"], rows)
+    lines = ["```sh", *commands, "```", "", *needed(recipes), table, ""]
     shown = {
         cell.run
         for table in TABLES.values()
@@ -139,6 +148,15 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
         if result_of[recipe.name] == recipe.name and recipe.name not in shown:
             lines += [f"Result of `{recipe.name}`:", "", *of_summary(results / recipe.name), ""]
     return "\n".join(lines).strip()
+
+
+def needed(recipes: Sequence[Recipe]) -> list[str]:
+    """A line on the recipes of teachers that other studies list; no line where there is none."""
+    own = {recipe.name for recipe in recipes}
+    others = sorted({teacher for recipe in recipes for teacher in recipe.teachers} - own)
+    pages = {name: STUDIES[study_of(name)][1] if study_of(name) != OTHERS else "README.md" for name in others}
+    links = ", ".join(f"`{name}` ([{page}]({page}))" for name, page in pages.items())
+    return [f"Run these recipes of teachers first: {links}.", ""] if others else []
 
 
 def files(recipe: Recipe, result: str, results: Path) -> str:

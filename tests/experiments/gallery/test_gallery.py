@@ -83,6 +83,15 @@ def test_the_list_of_recipes(folders):
     assert f"| {SOFT} | 3.0 | 90.00 ± 1.50 | 25.00 ± 12.5 | 50.00 ± 0.00 | prior_matched | 5 |" in others
 
 
+def test_a_teacher_of_another_study_is_named(folders):
+    (folders[0] / "hidden_more.flags").write_text(
+        "# More?\n--learning_rates=1\n--teacher=runs/hinton_teacher\n"
+    )
+    needed = "Run these recipes of teachers first: `hinton_teacher` ([hinton.md](hinton.md))."
+    found = recipes.blocks(*folders)
+    assert needed in found["recipes_hidden"]() and "of teachers first" not in found["recipes_others"]()
+
+
 def test_the_overview(folders):
     overview = recipes.blocks(*folders)["overview"]()
     assert "| Other recipes | toy_teacher, toy_students (reduced) |  |" in overview
