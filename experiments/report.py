@@ -1,10 +1,10 @@
 """Rebuild the report of a finished run from its files, or compare several: report RUN [RUN... --out=FOLDER]
 
-Reads config.json, history.csv, results.csv and bias_curve.csv of the run folder and writes report.html,
-report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an accuracy in
-%. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into theirs.
-Everything is read and drawn before anything is written, and the same files give the same report to the
-byte.
+Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv of the run folder and writes
+report.html, report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an
+accuracy in %. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into
+theirs. Everything is read and drawn before anything is written, and the same files give the same report to
+the byte.
 """
 
 import textwrap
@@ -99,7 +99,7 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     """Of each figure, its file of each kind."""
     from kd_jax import plots
 
-    config, values, rows = content.run.config, content.values, content.run.results
+    config, values, matrices = content.run.config, content.values, content.run.confusions
     if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
         return {"axis": plots.render(plots.axis(values, config))}
     corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
@@ -114,9 +114,9 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
         shown = [setting["name"] for setting in content.settings if setting["name"] in curved]
         figures["bias_curve"] = plots.bias_curve(content.run.bias_curve, values, config, shown)
     name, correction = content.head
-    if any(row.metric.startswith("predicted_as_") and row.setting == name for row in rows):
+    if any(row.setting == name for row in matrices):
         shown = list(dict.fromkeys(["none", correction]))
-        figures["confusion_matrix"] = plots.confusion_matrix(rows, config, name, shown)
+        figures["confusion_matrix"] = plots.confusion_matrix(matrices, config, name, shown)
     return {name: plots.render(figure) for name, figure in figures.items()}
 
 

@@ -77,8 +77,10 @@ def at_fixed_bias(
     by_run: dict[tuple[str, int], list[float]] = {}
     rows = []
     for row in curve:
+        if not row.class_.isdigit():  # sets of classes, which the csv has for the figures
+            continue
         key = row.setting, row.seed, "test", FIXED
-        rows.append(run_folder.ResultRow(*key, str(row.class_), "accuracy", row.accuracy))
+        rows.append(run_folder.ResultRow(*key, row.class_, "accuracy", row.accuracy))
         if not math.isnan(row.accuracy):
             by_run.setdefault(key[:2], []).append(row.accuracy)
     for (setting, seed), accuracies in by_run.items():

@@ -118,7 +118,7 @@ def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
 def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, Any]:
     """The content of summary.json.
 
-    results: the interval of every measurement but predicted_as_*; of shares of the test examples and of
+    results: the interval of every measurement; of shares of the test examples and of
     numbers of these it is that of `stats.binomial_interval` where the seeds show no spread.
     paired: accuracy and errors on the test split, of all classes and of the missing ones (where both settings
     miss the same): every two settings under the same correction, and each correction against none within a
@@ -129,9 +129,7 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
     diverged: the runs that are in no mean.
     """
     rows = list(rows)
-    groups = group(
-        row for row in rows if not row.metric.startswith("predicted_as_") and row.metric != DIVERGED
-    )
+    groups = group(row for row in rows if row.metric != DIVERGED)
     teachers = {made_with: teachers_of(config, made_with) for made_with in (False, True)}
     # Teachers of several folders are no sample of anything: they are one unit, whose mean has no interval.
     mixed = "members" in (config["teacher"] or {})

@@ -207,6 +207,7 @@ def targets(home: Path) -> list[Target]:
 
     config, npz = one_of(["config.json"]), one_of(["toy.npz"], npz_bytes)
     manifest, shown = one_of(["teachers/manifest.json"]), one_of(["examples.npz"], npz_bytes)
+    called = one_of(["confusions.npz"], npz_bytes)
     summary, every = one_of(["config.json", "summary.json"]), one_of(["config.json", *TABLES])
     load = lambda folder: checkpoint.load(folder / "teachers")  # noqa: E731
     load_npz = lambda folder: data.load(str(folder / "toy.npz"))  # noqa: E731
@@ -216,6 +217,7 @@ def targets(home: Path) -> list[Target]:
         Target("config.json and csv files, read for figures", students, every, render_figures, 300),
         Target("examples.npz of a run", students, shown, render, 1500),
         Target("config.json and summary.json, read for tables", students, summary, committed.outcome, 3000),
+        Target("confusions.npz of a run", students, called, render, 1500),
         Target("manifest of a checkpoint", teacher, manifest, load, 4000),
         Target("metadata of a teacher, sealed anew", teacher, spoil_metadata, load_teacher, 1500),
         Target("metadata, sealed anew, read for costs", teacher, spoil_metadata, compression.read, 1000),

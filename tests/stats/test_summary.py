@@ -21,7 +21,6 @@ def summary_of(rows, **config):
 def test_summary_by_hand():
     rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies(SOFT, [0.2, NAN, 0.4])
     rows += accuracies("teacher", [0.95], class_="2")
-    rows += [ResultRow(LABELS, 0, "test", "none", "0", "predicted_as_1", 3.0)]
     first, second, third = summary_of(rows)["results"]
     # sd 0.1: half width 4.302653 * 0.1 / sqrt(3) = 0.248414.
     assert first == {

@@ -24,7 +24,7 @@ def write_curve(folder, *others):
     run_config.write(folder, make_config(num_teachers=2))
     at = {0: (0.9, 0.4), 1: (0.7, 0.3), 2: (0.7, 0.6)}
     curve = [
-        BiasRow(SOFT, seed, 3.5, class_, accuracy)
+        BiasRow(SOFT, seed, 3.5, str(class_), accuracy)
         for seed, (first, last) in at.items()
         for class_, accuracy in enumerate((first, float("nan"), last))
     ]
@@ -32,7 +32,7 @@ def write_curve(folder, *others):
 
 
 def test_the_fixed_bias_by_hand(tmp_path, results):
-    write_curve(tmp_path / "toy", BiasRow(SOFT, 0, 3.25, 2, 1.0))
+    write_curve(tmp_path / "toy", BiasRow(SOFT, 0, 3.25, "2", 1.0))
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
     # Teacher 0 taught seeds 0 and 2, teacher 1 seed 1: class 2 is 0.5 and 0.3, mean 0.4, sd 0.1 sqrt(2), t
     # quantile 12.706: half width 1.2706. The mean of the classes is 0.65, 0.5, 0.65; of the teachers, 0.65
@@ -46,7 +46,7 @@ def test_the_fixed_bias_by_hand(tmp_path, results):
 def test_a_run_without_that_bias_has_no_such_file(tmp_path, results):
     run_config.write(tmp_path / "toy", make_config())
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
-    run_folder.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, 2, 1.0)])
+    run_folder.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, "2", 1.0)])
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
     assert [path.name for path in (results / "toy").iterdir()] == ["config.json"]
 

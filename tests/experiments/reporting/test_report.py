@@ -16,8 +16,9 @@ from PIL import Image
 
 from experiments import report
 from kd_jax import plots
-from kd_jax.io import run_config, run_folder
-from kd_jax.io.run_folder import BiasRow, HistoryRow, ResultRow
+from kd_jax.io import confusions, run_config, run_folder, tidy
+from kd_jax.io.confusions import Confusion
+from kd_jax.io.run_folder import HistoryRow, ResultRow
 from kd_jax.stats import summary
 from kd_jax.types import InputError
 
@@ -49,15 +50,23 @@ def rows_of(setting, seed, correction, right, missing=(), bias=None, splits=("va
             (part, "total", total),
         ]
     values += [] if bias is None else [("missing", "bias", bias)]
-    rows = [ResultRow(setting, seed, split, correction, *value) for split in splits for value in values]
-    called = [(str(i), f"predicted_as_{j}", n) for (i, j), n in np.ndenumerate(confusion(right))]
-    return rows + [ResultRow(setting, seed, "test", correction, *value) for value in called]
+    return [ResultRow(setting, seed, split, correction, *value) for split in splits for value in values]
+
+
+def matrices_of(rows, classes):
+    """The confusion matrix that belongs to each accuracy of all classes on the test split."""
+    test = {row[:2] + row[3:6]: row.value for row in rows if row.split == "test"}
+    for setting, seed, correction, class_, metric in test:
+        if (class_, metric) == ("all", "accuracy"):
+            key = (setting, seed, correction)
+            wrong = [int(test.get((*key, str(k), "errors"), 0)) for k in range(classes)]
+            yield Confusion(*key, confusion([PER_CLASS - number for number in wrong]))
 
 
 def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, **changes):
     runs = itertools.product([setting["name"] for setting in settings], range(seeds))
     config = {
-        "format": 1,
+        "format": 2,
         "experiment": "distill",
         "command": "./launch.sh distill --omit=none,2",
         "flags": {"omit": "none,2"},
@@ -82,6 +91,7 @@ def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, 
     run_config.write(folder, config | changes)
     run_folder.write_history(folder, history)
     run_folder.write_results(folder, rows)
+    confusions.write(folder, list(matrices_of(rows, classes)), classes)
     run_folder.write_bias_curve(folder, curve)
     return folder
 
@@ -109,12 +119,9 @@ def toy_history():
 
 
 def toy_curve():
-    return [
-        BiasRow(SOFT, seed, bias, class_, accuracy)
-        for seed in range(3)
-        for bias, correct in ((-1.0, (1.0, 1.0, 0.1)), (3.0, (0.5, 0.7, 0.9)))
-        for class_, accuracy in enumerate(correct)
-    ]
+    labels, right = np.repeat(range(3), PER_CLASS), np.array([[10, 10, 1], [5, 7, 9]])
+    biases = np.array([-1.0, 3.0])
+    return [row for seed in range(3) for row in tidy.bias_rows(SOFT, seed, biases, right, labels, [2])]
 
 
 @pytest.fixture
@@ -388,12 +395,11 @@ def test_a_run_of_teachers(tmp_path):
 
 def test_one_seed_without_validation_history_or_teacher(tmp_path):
     rows = rows_of(ALL, 0, "none", [10, 9, 10], splits=("test",))
-    rows = [row for row in rows if not row.metric.startswith("predicted_as_")]
     folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=1, teacher=None)
     text = report.build(folder)
     assert text.startswith(f"The student ({ALL}) gets 96.67 % of the test examples right; 1 seed.")
     assert "One seed, so no interval." in text and "±" not in text and "interval of each class" not in text
-    assert {path.name for path in (folder / "figures").iterdir()} == {"class_bars.png", "class_bars.svg"}
+    assert {path.stem for path in (folder / "figures").iterdir()} == {"class_bars", "confusion_matrix"}
 
 
 @pytest.mark.parametrize(
@@ -574,21 +580,8 @@ def test_biases_outside_the_curve(run, values, chosen, drawn):
         assert axes.get_xlabel().endswith(f"(nats)\nchosen beyond this axis: test_tuned {chosen:.1f}")
 
 
-def test_bias_curve_weighs_classes_by_their_examples(run, values):
-    totals = {"0": 30.0, "1": 10.0, "2": 10.0}
-    for class_, total in totals.items():
-        key = (SOFT, "test", "none", class_, "total")
-        values[key] = values[key]._replace(mean=total)
-    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
-    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
-    # At bias 3 the classes have 0.5, 0.7 and 0.9: kept (30 * 0.5 + 10 * 0.7) / 40, all (22 + 9) / 50.
-    assert lines["kept classes"][1, 1] == pytest.approx(55) and lines["all classes"][1, 1] == pytest.approx(
-        62
-    )
-
-
 def test_confusion_matrix(run):
-    figure = plots.confusion_matrix(run.results, run.config, SOFT, ["none", "teacher_matched"])
+    figure = plots.confusion_matrix(run.confusions, run.config, SOFT, ["none", "teacher_matched"])
     before, after, _ = figure.axes
     # Of the 2s, 40 % are right on average, and the others are called 0.
     expected = [[100, 0, 0], [0, 100, 0], [60, 0, 40]]
