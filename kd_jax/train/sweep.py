@@ -51,9 +51,13 @@ def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: 
     return stacked if np.any(stacked.weight_decay) else stacked.replace(weight_decay=None)
 
 
-def run_keys(seeds: Sequence[int], num_settings: int, base: int = 0) -> jax.Array:
+def run_keys(seeds: Sequence[int], num_settings: int, base: int) -> jax.Array:
     """Typed keys, leading axis R, setting-major. A run's key depends on its seed alone, so two settings share
-    initialisation and order seed by seed, and their differences are paired."""
+    initialisation and order seed by seed, and their differences are paired.
+
+    base: of all these keys. There is no default: under the same base a student of the same shapes would start
+        from its teacher's initial weights.
+    """
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(base)))(jnp.asarray(seeds, jnp.uint32))
     return jnp.tile(keys, num_settings)
 
@@ -219,13 +223,13 @@ def fit_runs(
     seeds: Sequence[int],
     num_epochs: int,
     *,
+    base: int,
     validation: Table | None = None,
-    base: int = 0,
 ) -> tuple[Variables, dict[str, Counts]]:
     """Trains settings x seeds from their first epoch to their last as one segment, without a checkpoint.
 
     settings: H HParams as of `make_hparams`; student seed s learns from teacher seed s mod M of the table's.
-    base: of the runs' keys: another one than their teachers', or students begin as these did.
+    base: of the runs' keys, as in `run_keys`: by convention 0 for teachers, 1 for their students, and so on.
     Returns: (variables, history) as numpy, leading axis R = H x S, setting-major; history as of `fit`.
     """
     taught = table.teacher_logits or table.teacher_variables

@@ -57,7 +57,7 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
         jnp.full(K, 1 / K),
         (taught,) if teachers else None,
     )
-    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1)
+    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1, 0)
     return evaluate.assess_runs(STUDENT, models_, average, evidence, GRID, *runs, keys), students, taught
 
 
@@ -154,7 +154,7 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
     found, students, taught = outcome(3, average)
     table = TABLES["train"]
     for run in range(3):
-        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1)[0], MIXTURES)
+        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1, 0)[0], MIXTURES)
         mask = jnp.asarray(np.asarray(table.labels) != 3)
         images = np.asarray(
             bias_correction.mixtures(mixed_key, jnp.asarray(table.images), mask, evaluate.NUM_MIXTURES)

@@ -83,7 +83,7 @@ def test_runs_start_from_what_is_given():
     config = config_of("mlp-5", optim.OPTIMIZERS["adam"])
     kernel = np.random.RandomState(1).rand(192, 5).astype(np.float32)
     given = {"params": {"hidden_0": {"kernel": kernel}}}
-    keys = run_keys(range(3), 1)
+    keys = run_keys(range(3), 1, 0)
     plain, started = init_states(config, keys), init_states(config, keys, given)
     for path, leaf in flatten_dict(started.params).items():
         own = np.asarray(flatten_dict(plain.params)[path])
