@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> None:
         table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
     )
     outcome = evaluate.assess_runs(
-        config.model, teacher.models if teacher else (), config.average_teachers,
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
     together = assess_together(config, evaluate.splits_of(evidence), variables_of(states), len(settings))

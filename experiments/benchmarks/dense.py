@@ -313,6 +313,7 @@ def measure_extras(repeats: int) -> dict:
         config.model,
         (teacher,),
         False,
+        config.loss_fn,
         evidence,
         grid,
         variables_of(states),

@@ -2,7 +2,8 @@
 
 A folder holds a group, M models of one structure that differ by their seed: teachers (train_teacher), or the
 students of one setting of an earlier distillation. Of each group a student hears one member, or all; those
-that it hears are its committee, and its target is the mean of their probabilities.
+that it hears are its committee. Its target is the mean of their probabilities, or with --loss=logits of their
+logits.
 """
 
 import hashlib

@@ -38,8 +38,8 @@ class Config:
     mixup: concentration of the Beta distribution of the shares (Zhang et al. 2018), > 0, or None.
     teacher_models: of each group of teachers, queried on the augmented images; where there is none, the
         table's cached logits are used.
-    average_teachers: the mean of all teachers is the target, instead of that of the one of each group that
-        `hparams.teacher` names.
+    average_teachers: all teachers make the target, instead of the one of each group that `hparams.teacher`
+        names. What several teachers are together depends on loss_fn (`losses.ENSEMBLE_TARGETS`).
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
     repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
@@ -166,7 +166,7 @@ def _teacher_logits(
         logits = [cached[:, index] for cached in table.teacher_logits]
     else:
         logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
-    return losses.combine_teachers(logits, hparams.temperature, config.average_teachers)
+    return losses.combine_teachers(logits, hparams.temperature, config.loss_fn)
 
 
 def student_view(
