@@ -1,4 +1,4 @@
-"""--initial=teacher, also in a chain: what a student begins with is what its teacher began with, to the bit."""
+"""--initial=teacher: a student begins with what its teacher began with, to the bit, in a chain as well."""
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ def largest_difference(own: Teachers, theirs: Teachers) -> float:
 
 
 def test_students_in_a_chain_begin_as_their_teachers_did():
-    """Each generation is as its teachers were; after one that drew its own weights, the next is as that one."""
+    """Each generation is as its teachers were, also where these drew their own weights."""
     first = as_teachers(sweep.run_keys(range(3), 1, 0), {})
     for words in (["teacher"] * 3, [None, "teacher", "teacher"], ["teacher", None, "teacher"]):
         chain = [first]
@@ -64,5 +64,5 @@ def test_a_teacher_of_which_it_is_not_recorded_how_it_began_is_refused():
         largest_difference(students_of(second, 2, "teacher"), second) == 0
     )  # the older one has no part in it
     second.description["initial"] = "teacher"
-    with pytest.raises(InputError, match="in a chain of an older version: expected .*; given folder"):
+    with pytest.raises(InputError, match=r"in a chain of an older version: expected .*; given folder"):
         teachers.require_same_shapes(second, "mlp-3", CONFIG)
