@@ -56,8 +56,8 @@ HPARAMS = sweep.stack_runs(SETTINGS, SEEDS, M)
 R = len(SETTINGS) * len(SEEDS)  # 9: padded to 10 on two devices
 # Adam divides a gradient by its own size, so that a gradient of the size of a rounding error would make a
 # whole step. A large eps makes the step continuous in the gradient.
-SMOOTH_ADAM = optim.Optimizer(optax.scale_by_adam(eps=1e-2), decoupled=True)
-STAGES = (partial(augment.jitter, pixels=1), augment.flip, partial(augment.cutout, side=2, fill=(128,)))
+SMOOTH_ADAM = optim.Optimizer(optax.scale_by_adam, decoupled=True, options=(("eps", 1e-2),))
+STAGES = (augment.RandomTranslate(1), augment.RandomFlip(), augment.Cutout(2, (128,)))
 CONFIG = Config(
     model=models.build("mlp-6", K, dropout=0.5, input_dropout=0.1, normalize=((0.5,), (0.3,))),
     image_shape=(4, 4, 1),
@@ -68,7 +68,7 @@ CONFIG = Config(
     batch_size=B,
     num_updates=U,
     max_norm=2.0,
-    augment=partial(augment.chain, stages=STAGES),
+    augment=augment.Chain(STAGES),
 )
 
 

@@ -66,7 +66,7 @@ def make_config(
         batch_size=BATCH_SIZE,
         num_updates=num_updates,
         max_norm=3.0 if teacher else None,
-        augment=partial(augment.jitter, pixels=2) if teacher else None,
+        augment=augment.RandomTranslate(2) if teacher else None,
     )
 
 

@@ -143,11 +143,15 @@ def init_states(config: Config, keys: jax.Array, given: Variables | None = None)
     keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
     """
     mesh = runs_mesh(len(keys))
-    init = over_runs(lambda given, key: init_state(config, key, given), mesh, 1)
     keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
-    states = jax.jit(init, compiler_options=QUICK_COMPILE)(place(given, mesh, EVERYWHERE), keys)
+    states = _init_all(config, mesh, place(given, mesh, EVERYWHERE), keys)
     # Where they do not fit, this says so; whoever reads them first would wait for ever instead.
     return jax.block_until_ready(states)
+
+
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
+def _init_all(config, mesh, given, keys):
+    return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)

@@ -62,8 +62,8 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
         (4, 4, 1),
         K,
         losses.labels_loss,
-        optim.Optimizer(optax.identity(), decoupled=False),
-        optim.constant(0),
+        optim.Optimizer(optax.identity, decoupled=False),
+        optim.Constant(0),
         6,
         5,
     )
