@@ -29,7 +29,7 @@ INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, PERTURB, MIXTURES = 0
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static. Equal by value where
+    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static. Equal by value if
     its fields are: two equal ones share one trace and one compiled program.
 
     model: the module that is trained. image_shape: (h, w, c). num_classes: K.
