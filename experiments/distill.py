@@ -102,6 +102,14 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -
         common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
+def require_trackable(spec: str, config: Config, validation: np.ndarray) -> None:
+    """Refuses --track where there is nothing to measure it on.  validation: indices of the split."""
+    if len(validation) < 2:
+        given = FLAGS.validation_fraction
+        raise InputError("--track needs a validation split", "--validation_fraction above 0", given)
+    common.require_hidden_layer("--track", spec, config.model, config.image_shape)
+
+
 def queried() -> bool:
     """Whether the teachers are asked about each batch as students see it; else their logits are cached."""
     return augmentation.augments() or transfer.is_noise()
@@ -139,10 +147,6 @@ def main(argv: Sequence[str]) -> None:
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.class_names)
-    if FLAGS.track and len(validation) < 2:
-        raise InputError(
-            "--track needs a validation split", "--validation_fraction above 0", FLAGS.validation_fraction
-        )
     moved = transfer.load(dataset, settings)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
@@ -156,6 +160,8 @@ def main(argv: Sequence[str]) -> None:
         noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN, track=FLAGS.track,
         **augmentation.options(dataset, train),
     )  # fmt: skip
+    if FLAGS.track:
+        require_trackable(spec, config, validation)
     if teacher and any(setting.initial for setting in settings):
         teachers.require_same_shapes(teacher, spec, config)
     seeds = range(FLAGS.seeds)
@@ -189,7 +195,7 @@ def main(argv: Sequence[str]) -> None:
 
     evidence = evaluate.Evidence(table, held_out, test, teacher and teacher.variables)
     outcome = evaluate.assess_runs(
-        config.model, teacher.models if teacher else (), config.average_teachers,
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
     together = assess_together(config, evaluate.splits_of(evidence), variables_of(states), len(settings))

@@ -120,7 +120,7 @@ def train_teachers(
 ) -> tuple[Variables, dict]:
     """(variables of all teachers, leading axis N, history); from `out`'s checkpoints where they are there."""
     hparams = stack([hparams_of(setting.structure, setting, 0)] * FLAGS.seeds).replace(weight_decay=None)
-    keys = sweep.run_keys(range(FLAGS.seeds), 1)
+    keys = sweep.run_keys(range(FLAGS.seeds), 1, base=0)
     states, history = running.train_runs(
         config, table, None, hparams, keys, out, description, folder=f"checkpoints/{name}"
     )
@@ -157,7 +157,7 @@ def train_students(
     def start(config, keys):
         own = [seed for _, seed in runs]
         following = [(seed + 1) % FLAGS.seeds for seed in own]
-        initial_keys = [sweep.run_keys(numbers, 1) for numbers in (own, following)]
+        initial_keys = [sweep.run_keys(numbers, 1, base=0) for numbers in (own, following)]
         return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
 
     keys = sweep.run_keys(seeds, len(settings), base=1)
@@ -214,7 +214,7 @@ def main(argv: Sequence[str]) -> None:
         config = configs[of_them[0]]
         variables, history = train_teachers(config, table, teacher, f"teachers_{number}", out, description)
         histories.append(([teacher], history))
-        untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1))
+        untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1, base=0))
         lost = tidy.diverged_at(history)
         judged = [
             judge(config, [teacher], variables, test, lost),

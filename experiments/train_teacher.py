@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
         table,
         held_out,
         sweep.stack_runs([hparams], seeds),
-        sweep.run_keys(seeds, 1),
+        sweep.run_keys(seeds, 1, base=0),
         out,
         description,
         partial(sweep.init_states, given=initial and initial.variables),

@@ -398,6 +398,12 @@ def require_share(name: str) -> None:
         raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
 
 
+def require_hidden_layer(what: str, spec: str, model: Any, image_shape: tuple[int, int, int]) -> None:
+    """Refuses a network whose classifier sees the image itself.  what: reads the last hidden layer."""
+    if not models.hidden_layers(model, image_shape):
+        raise InputError(f"{what} needs a hidden layer", "a network that has one, as mlp-64", spec)
+
+
 def make_config(
     spec: str,
     model_options: dict[str, Any],

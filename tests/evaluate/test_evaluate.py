@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
 from kd_jax import data, models
 from kd_jax.evaluate import bias_correction, evaluate
+from kd_jax.losses import LOSSES
 from kd_jax.train import MIXTURES, sweep
 from kd_jax.types import Table
 
@@ -43,8 +44,9 @@ def logits_of(variables, run, images):
     return x @ layers["logits"]["kernel"][run] + layers["logits"]["bias"][run]
 
 
-def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
+def outcome(num_runs, average=False, teachers=True, validation=True, only=None, loss="soft"):
     """Of `assess_runs`, and the students' and teachers' variables; only: one run alone."""
+    loss_fn = LOSSES[loss]
     students, taught = stacked(STUDENT, num_runs, 1), stacked(TEACHER, M, 2)
     hparams = sweep.stack_runs([sweep.make_hparams(K, (3,), temperature=4.0)], range(num_runs), M)
     seeds, runs = range(num_runs), (students, hparams)
@@ -56,8 +58,12 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
         TABLES["test"],
         (taught,) if teachers else None,
     )
-    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1)
-    return evaluate.assess_runs(STUDENT, models_, average, evidence, GRID, *runs, keys), students, taught
+    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1, 0)
+    return (
+        evaluate.assess_runs(STUDENT, models_, average, loss_fn, evidence, GRID, *runs, keys),
+        students,
+        taught,
+    )
 
 
 def check(sums, split, logits, teacher_logits):
@@ -77,16 +83,17 @@ def check(sums, split, logits, teacher_logits):
         assert sums["kl"] == pytest.approx(kl, rel=1e-5)
 
 
-@pytest.mark.parametrize("average", [False, True])
-def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average):
-    """9 runs on 8 devices, so some are padding; each with its own teacher, or with the mean of both."""
-    found, students, taught = outcome(9, average)
+@pytest.mark.parametrize(("average", "loss"), [(False, "soft"), (True, "logits")])
+def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average, loss):
+    """9 runs on 8 devices, so some are padding; each with its own teacher, or with both: the mean of their
+    logits, as the loss has it."""
+    found, students, taught = outcome(9, average, loss=loss)
     for run in range(9):
         for split in ("validation", "test"):
             images, labels = TABLES[split].images, TABLES[split].labels
             logits = logits_of(students, run, images)
             teachers = [logits_of(taught, m, images) for m in range(M)]
-            mean = np.log(np.mean([softmax(each, axis=1) for each in teachers], axis=0))
+            mean = np.mean(teachers, axis=0)
             own = jax.tree.map(lambda leaf, run=run: leaf[run], found["quality"][split])
             check(own, split, logits, mean if average else teachers[run % M])
             matrix = confusion_matrix(labels, logits.argmax(axis=1), labels=range(K))
@@ -153,7 +160,7 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
     found, students, taught = outcome(3, average)
     table = TABLES["train"]
     for run in range(3):
-        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1)[0], MIXTURES)
+        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1, 0)[0], MIXTURES)
         mask = jnp.asarray(np.asarray(table.labels) != 3)
         images = np.asarray(
             bias_correction.mixtures(mixed_key, jnp.asarray(table.images), mask, evaluate.NUM_MIXTURES)

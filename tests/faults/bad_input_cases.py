@@ -75,6 +75,7 @@ BAD_STUDENTS = {
     "initial of no teacher": (["--loss=labels", "--teacher=", "--initial=teacher"], "without a teacher"),
     "half an example left": (["--omit=3", "--left=0.5"], "malformed --left"),
     "left of nothing": (["--left=5"], "--left means nothing here"),
+    "track without a hidden layer": (["--track", "--model=mlp"], "needs a hidden layer: .*; given mlp$"),
     "track without validation": (["--track", "--validation_fraction=0"], "--track needs a validation split"),
     "teacher missing": (["--teacher="], "--teacher is missing: expected --teacher="),
     "unknown loss": (["--loss=softt"], "soft | hard_label | labels | logits; given softt"),
