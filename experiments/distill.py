@@ -1,7 +1,6 @@
 """Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,8 @@ from experiments.settings.teachers import Teachers
 from kd_jax import losses, models
 from kd_jax.data import Dataset
 from kd_jax.evaluate import ensemble, evaluate
-from kd_jax.io import checkpoint, run_folder, tidy
+from kd_jax.io import confusions, run_folder, tidy
+from kd_jax.io.confusions import Confusion
 from kd_jax.losses.teacher_ablations import SIGNALS
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
@@ -102,6 +102,14 @@ def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -
         common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
 
 
+def require_trackable(spec: str, config: Config, validation: np.ndarray) -> None:
+    """Refuses --track where there is nothing to measure it on.  validation: indices of the split."""
+    if len(validation) < 2:
+        given = FLAGS.validation_fraction
+        raise InputError("--track needs a validation split", "--validation_fraction above 0", given)
+    common.require_hidden_layer("--track", spec, config.model, config.image_shape)
+
+
 def queried() -> bool:
     """Whether the teachers are asked about each batch as students see it; else their logits are cached."""
     return augmentation.augments() or transfer.is_noise()
@@ -139,10 +147,6 @@ def main(argv: Sequence[str]) -> None:
     out, spec = common.require_folder("out", "runs/students"), common.require("model", "mlp-800-800")
     dataset, train, validation = common.load_data()
     settings = parse_settings(dataset.class_names)
-    if FLAGS.track and len(validation) < 2:
-        raise InputError(
-            "--track needs a validation split", "--validation_fraction above 0", FLAGS.validation_fraction
-        )
     moved = transfer.load(dataset, settings)
     for setting in settings:
         common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
@@ -156,6 +160,8 @@ def main(argv: Sequence[str]) -> None:
         noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN, track=FLAGS.track,
         **augmentation.options(dataset, train),
     )  # fmt: skip
+    if FLAGS.track:
+        require_trackable(spec, config, validation)
     if teacher and any(setting.initial for setting in settings):
         teachers.require_same_shapes(teacher, spec, config)
     seeds = range(FLAGS.seeds)
@@ -165,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
     if moved is not None:
         description["transfer"] = moved.description
         tables = (moved.table(), *tables[1:])
-    if not os.path.exists(out / "students"):  # complete: nothing will be trained
+    if not running.is_complete(out, "students"):
         common.require_memory(*tables)
     if running.open_run_folder(out, description, "students"):
         running.finish(out, "is complete; the report is written again")
@@ -180,25 +186,24 @@ def main(argv: Sequence[str]) -> None:
     )
     start = partial(init_states, teacher, settings)
     states, history = running.train_runs(config, table, held_out, hparams, keys, out, description, start)
+    metadata = student_metadata(spec, model_options, config, description) | {
+        "validation_split": common.split_hash(validation),
+        "generation": teachers.generation(teacher),
+        "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
+    }
+    running.save_models(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
 
-    prior = np.bincount(dataset.train_labels, minlength=dataset.num_classes) / len(dataset.train_labels)
-    evidence = evaluate.Evidence(
-        table, held_out, test, jnp.asarray(prior, jnp.float32), teacher and teacher.variables
-    )
+    evidence = evaluate.Evidence(table, held_out, test, teacher and teacher.variables)
     outcome = evaluate.assess_runs(
-        config.model, teacher.models if teacher else (), config.average_teachers,
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
         evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
     together = assess_together(config, evaluate.splits_of(evidence), variables_of(states), len(settings))
     if jax.process_index() == 0:
         rows = write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
         misclassified.save(out, description, rows, outcome["examples"], tables[2])
-    metadata = student_metadata(spec, model_options, config, description) | {
-        "validation_split": common.split_hash(validation),
-        "generation": teachers.generation(teacher),
-        "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
-    }
-    checkpoint.save(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
+        run_folder.write_results(out, rows)  # last, for it says that the run is complete
+    del outcome  # of a thousand classes, a gigabyte
     running.finish(out)
 
 
@@ -258,7 +263,7 @@ def write_outcome(
     test: Table,
     together: dict[str, np.ndarray],
 ) -> list[run_folder.ResultRow]:
-    """Writes history.csv, results.csv and bias_curve.csv; returns the rows of results.csv.
+    """Writes history.csv, confusions.npz and bias_curve.csv; returns the rows of results.csv.
 
     outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
     """
@@ -266,12 +271,15 @@ def write_outcome(
     missing = [setting.missing for setting, _ in runs]
     run_folder.write_history(out, tidy.history_rows(history, names, seeds, missing))
     ends = tidy.diverged_at(history)
-    rows = []
+    rows: list[run_folder.ResultRow] = []
+    kept: list[Confusion] = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
         unseen = None if teacher.description["saw_validation"] else validation
         committees = teachers.committees(teacher, seeds)
-        rows = running.teacher_rows(teacher.models, teacher.variables, committees, unseen, test)
+        rows, kept = running.teacher_rows(teacher.models, teacher.variables, committees, unseen, test)
     rows += student_rows(runs, outcome, ends)
+    kept += student_confusions(runs, outcome, ends)
+    confusions.write(out, kept, outcome["curve"].shape[-1])
     for split, matrices in together.items():
         for number, matrix in enumerate(matrices):
             first = number * FLAGS.seeds
@@ -279,10 +287,9 @@ def write_outcome(
                 continue
             setting, seed = runs[first]
             rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.missing)
-    run_folder.write_results(out, rows)
     labels = np.asarray(test.labels)
     curves = [
-        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels)
+        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels, setting.missing)
         for run, (setting, seed) in enumerate(runs)
         if setting.missing and not ends[run]
     ]
@@ -300,8 +307,8 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.nd
         if ends[run]:
             rows.append(tidy.diverged_row(setting.name, seed, ends[run]))
             continue
-        for split, confusions in outcome["confusions"].items():
-            for correction, matrices in confusions.items():
+        for split, of_split in outcome["confusions"].items():
+            for correction, matrices in of_split.items():
                 if setting.missing or correction == "none":
                     value = outcome["biases"][correction][run] if setting.missing else None
                     rows += tidy.result_rows(
@@ -311,6 +318,18 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.nd
             own = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
             rows += tidy.quality_rows(setting.name, seed, split, own)
     return rows
+
+
+def student_confusions(
+    runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray
+) -> list[Confusion]:
+    """The students' rows of confusions.npz: those of results.csv on the test split."""
+    return [
+        Confusion(setting.name, seed, correction, matrices[run])
+        for run, (setting, seed) in enumerate(runs)
+        for correction, matrices in outcome["confusions"]["test"].items()
+        if not ends[run] and (setting.missing or correction == "none")
+    ]
 
 
 def student_metadata(spec: str, model_options: dict, config: Config, description: dict) -> dict:

@@ -74,7 +74,7 @@ def prepared(root: Path) -> list[tuple[str, str]]:
     for name, folder in tfds.prepared(root):
         counts = ", ".join(f"{number:,} {split}" for split, number in tfds.counts(folder).items())
         rows.append((name, f"{counts or 'examples unknown'}; {size(folder)}"))
-    return rows or [("none", "README.md, under the tables, says how one is prepared")]
+    return rows or [("none", "experiments/README.md says how one is prepared")]
 
 
 def free() -> list[tuple[str, str]]:

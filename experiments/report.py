@@ -1,10 +1,10 @@
 """Rebuild the report of a finished run from its files, or compare several: report RUN [RUN... --out=FOLDER]
 
-Reads config.json, history.csv, results.csv and bias_curve.csv of the run folder and writes report.html,
-report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an accuracy in
-%. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into theirs.
-Everything is read and drawn before anything is written, and the same files give the same report to the
-byte.
+Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv of the run folder and writes
+report.html, report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an
+accuracy in %. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into
+theirs. Everything is read and drawn before anything is written, and the same files give the same report to
+the byte.
 """
 
 import textwrap
@@ -99,7 +99,7 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     """Of each figure, its file of each kind."""
     from kd_jax import plots
 
-    config, values, rows = content.run.config, content.values, content.run.results
+    config, values, matrices = content.run.config, content.values, content.run.confusions
     if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
         return {"axis": plots.render(plots.axis(values, config))}
     corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
@@ -114,9 +114,9 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
         shown = [setting["name"] for setting in content.settings if setting["name"] in curved]
         figures["bias_curve"] = plots.bias_curve(content.run.bias_curve, values, config, shown)
     name, correction = content.head
-    if any(row.metric.startswith("predicted_as_") and row.setting == name for row in rows):
+    if any(row.setting == name for row in matrices):
         shown = list(dict.fromkeys(["none", correction]))
-        figures["confusion_matrix"] = plots.confusion_matrix(rows, config, name, shown)
+        figures["confusion_matrix"] = plots.confusion_matrix(matrices, config, name, shown)
     return {name: plots.render(figure) for name, figure in figures.items()}
 
 
@@ -131,9 +131,10 @@ def _terminal(content: Content) -> str:
     heads = {"all": "all classes", "missing": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
-    last, unit = None, summary.unit_of(config)
+    last = None
     for name, correction, errors, *cells, n in grid(content, parts, half=None):
         if full and name != last:
+            unit = summary.unit_of(config, name)
             lines.append(f"{name}  (n = {n}{unit}{_lost(content, name)})"[:WIDTH])
         last = name
         label = f"{name if len(name) < longest else name[: longest - 2] + '…':{longest}}" if longest else " "

@@ -101,6 +101,7 @@ def read(folder: Path) -> Study:
         expected = "a run with a validation split, on which probes are fitted"
         raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
     model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
+    common.require_hidden_layer(str(folder), metadata["model"], model, dataset.train_images.shape[1:])
     teacher = None
     if config["teacher"] is not None and "members" not in config["teacher"]:
         about = config["teacher"]

@@ -22,7 +22,8 @@ from experiments.settings.subliminal import (
     parse_structures,
 )
 from kd_jax import data, losses, models
-from kd_jax.io import run_folder, tidy
+from kd_jax.io import confusions, run_folder, tidy
+from kd_jax.io.confusions import Confusion
 from kd_jax.models.mlp import MLP
 from kd_jax.train import Config, subliminal, sweep, variables_of
 from kd_jax.train.noise import NOISES
@@ -119,7 +120,7 @@ def train_teachers(
 ) -> tuple[Variables, dict]:
     """(variables of all teachers, leading axis N, history); from `out`'s checkpoints where they are there."""
     hparams = stack([hparams_of(setting.structure, setting, 0)] * FLAGS.seeds).replace(weight_decay=None)
-    keys = sweep.run_keys(range(FLAGS.seeds), 1)
+    keys = sweep.run_keys(range(FLAGS.seeds), 1, base=0)
     states, history = running.train_runs(
         config, table, None, hparams, keys, out, description, folder=f"checkpoints/{name}"
     )
@@ -156,7 +157,7 @@ def train_students(
     def start(config, keys):
         own = [seed for _, seed in runs]
         following = [(seed + 1) % FLAGS.seeds for seed in own]
-        initial_keys = [sweep.run_keys(numbers, 1) for numbers in (own, following)]
+        initial_keys = [sweep.run_keys(numbers, 1, base=0) for numbers in (own, following)]
         return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
 
     keys = sweep.run_keys(seeds, len(settings), base=1)
@@ -198,10 +199,10 @@ def main(argv: Sequence[str]) -> None:
             for run, (setting, seed) in enumerate(runs)
         ],
     }
-    if running.open_run_folder(out, description, "results.csv"):
+    if running.open_run_folder(out, description):
         running.finish(out, "is complete; the report is written again")
         return
-    rows, histories = [], []
+    rows, matrices, histories = [], [], []
     for taught in dict.fromkeys(structure[:3] for structure in structures):
         of_them = [structure for structure in structures if structure[:3] == taught]
         table, test = make_data(dataset, of_them[0].classes)
@@ -213,10 +214,12 @@ def main(argv: Sequence[str]) -> None:
         config = configs[of_them[0]]
         variables, history = train_teachers(config, table, teacher, f"teachers_{number}", out, description)
         histories.append(([teacher], history))
-        untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1))
+        untrained = sweep.init_states(config, sweep.run_keys(range(FLAGS.seeds), 1, base=0))
         lost = tidy.diverged_at(history)
-        rows += rows_of(config, [teacher], variables, test, lost)
-        rows += rows_of(config, [reference], variables_of(untrained), test, np.zeros_like(lost))
+        judged = [
+            judge(config, [teacher], variables, test, lost),
+            judge(config, [reference], variables_of(untrained), test, np.zeros_like(lost)),
+        ]
         for structure in of_them:
             own = [s for s in settings if s.structure == structure and s.outputs is not None]
             name = f"students_{structures.index(structure)}"
@@ -226,16 +229,19 @@ def main(argv: Sequence[str]) -> None:
             histories.append((own, history))
             # What such a teacher says is no teacher's answer: its students are left out with it.
             stopped = np.maximum(tidy.diverged_at(history), np.tile(lost, len(own)))
-            rows += rows_of(config, own, students, test, stopped)
+            judged.append(judge(config, own, students, test, stopped))
+        rows += [row for of_models, _ in judged for row in of_models]
+        matrices += [row for _, of_models in judged for row in of_models]
     write_history(out, histories, runs)
-    run_folder.write_results(out, rows)
+    confusions.write(out, matrices, dataset.num_classes)
+    run_folder.write_results(out, rows)  # last, for it says that the run is complete
     running.finish(out)
 
 
-def rows_of(
+def judge(
     config: Config, settings: Sequence[Setting], variables: Variables, test: Table, ends: np.ndarray
-) -> list:
-    """results.csv's rows of these settings' models.
+) -> tuple[list[run_folder.ResultRow], list[Confusion]]:
+    """What results.csv and confusions.npz have of these settings' models.
 
     variables: leading axis R, setting-major; ends: the epoch in which each diverged, or 0, i64[R].
     """
@@ -243,13 +249,14 @@ def rows_of(
     matrices = subliminal.confusions(
         config.model, config.num_classes, variables, test.images, test.labels, len(runs)
     )
-    rows = []
+    rows, kept = [], []
     for (setting, seed), matrix, end in zip(runs, matrices, ends, strict=True):
         if end:
             rows.append(tidy.diverged_row(setting.name, seed, end))
             continue
         rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.missing, None)
-    return rows
+        kept.append(Confusion(setting.name, seed, "none", matrix))
+    return rows, kept
 
 
 def write_history(

@@ -11,7 +11,7 @@ from absl import flags
 from experiments.cli import common, progress, running
 from experiments.settings import augmentation
 from kd_jax import losses, models
-from kd_jax.io import checkpoint, run_folder, tidy
+from kd_jax.io import confusions, run_folder, tidy
 from kd_jax.models import pretrained
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.types import InputError
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     if initial is not None:
         description["init"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
     table, held_out, test = common.make_tables(dataset, train, validation)
-    if not os.path.exists(out / "teachers"):  # complete: nothing will be trained
+    if not running.is_complete(out, "teachers"):
         common.require_memory(table, held_out, test)
     if running.open_run_folder(out, description, "teachers"):
         running.finish(out, "is complete; the report is written again")
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> None:
         table,
         held_out,
         sweep.stack_runs([hparams], seeds),
-        sweep.run_keys(seeds, 1),
+        sweep.run_keys(seeds, 1, base=0),
         out,
         description,
         partial(sweep.init_states, given=initial and initial.variables),
@@ -102,26 +102,23 @@ def main(argv: Sequence[str]) -> None:
     variables = sweep.gather(variables_of(states), len(seeds))
     ends = tidy.diverged_at(history)
     lost = {seed: int(ends[seed]) for seed in seeds if ends[seed]}
-    rows = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing, lost)
-    if jax.process_index() == 0:
-        names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
-        run_folder.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
-        run_folder.write_results(out, rows)
-    metadata = teacher_metadata(spec, model_options, config, description, rows) | {
+    metadata = teacher_metadata(spec, model_options, config, description) | {
         "class_mask": hparams.class_mask.tolist(),
         "diverged": list(lost),
         "validation_split": common.split_hash(validation),
     }
-    checkpoint.save(out / "teachers", variables, metadata)
+    running.save_models(out / "teachers", variables, metadata)
+    rows, matrices = running.teacher_rows([config.model], [variables], [seeds], held_out, test, missing, lost)
+    if jax.process_index() == 0:
+        names, masks = ["teacher"] * len(seeds), [missing] * len(seeds)
+        run_folder.write_history(out, tidy.history_rows(history, names, list(seeds), masks))
+        confusions.write(out, matrices, dataset.num_classes)
+        run_folder.write_results(out, rows)  # last, for it says that the run is complete
     running.finish(out)
 
 
-def teacher_metadata(spec: str, model_options: dict, config: Config, description: dict, rows: list) -> dict:
-    """What the checkpoint of the teachers says of them.  rows: of results.csv."""
-    errors = {
-        split: [int(r.value) for r in rows if (r.split, r.class_, r.metric) == (split, "all", "errors")]
-        for split in ("validation", "test")
-    }
+def teacher_metadata(spec: str, model_options: dict, config: Config, description: dict) -> dict:
+    """What the checkpoint of the teachers says of them."""
     copied = ("data", "flags", "versions", "init")
     return {
         "model": spec,
@@ -129,7 +126,6 @@ def teacher_metadata(spec: str, model_options: dict, config: Config, description
         "num_models": FLAGS.seeds,
         "seeds": list(range(FLAGS.seeds)),
         "image_shape": list(config.image_shape),
-        "errors": errors,
     } | {key: description[key] for key in copied if key in description}
 
 

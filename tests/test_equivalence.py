@@ -56,8 +56,8 @@ HPARAMS = sweep.stack_runs(SETTINGS, SEEDS, M)
 R = len(SETTINGS) * len(SEEDS)  # 9: padded to 10 on two devices
 # Adam divides a gradient by its own size, so that a gradient of the size of a rounding error would make a
 # whole step. A large eps makes the step continuous in the gradient.
-SMOOTH_ADAM = optim.Optimizer(optax.scale_by_adam(eps=1e-2), decoupled=True)
-STAGES = (partial(augment.jitter, pixels=1), augment.flip, partial(augment.cutout, side=2, fill=(128,)))
+SMOOTH_ADAM = optim.Optimizer(optax.scale_by_adam, decoupled=True, options=(("eps", 1e-2),))
+STAGES = (augment.RandomTranslate(1), augment.RandomFlip(), augment.Cutout(2, (128,)))
 CONFIG = Config(
     model=models.build("mlp-6", K, dropout=0.5, input_dropout=0.1, normalize=((0.5,), (0.3,))),
     image_shape=(4, 4, 1),
@@ -68,7 +68,7 @@ CONFIG = Config(
     batch_size=B,
     num_updates=U,
     max_norm=2.0,
-    augment=partial(augment.chain, stages=STAGES),
+    augment=augment.Chain(STAGES),
 )
 
 
@@ -82,7 +82,7 @@ HELD_OUT = Table(jnp.asarray(IMAGES[:7]), jnp.asarray(LABELS[:7]))
 @functools.cache
 def start() -> TrainState:
     """The nine initial states, in numpy."""
-    return plain(sweep.init_states(CONFIG, sweep.run_keys(SEEDS, len(SETTINGS))))
+    return plain(sweep.init_states(CONFIG, sweep.run_keys(SEEDS, len(SETTINGS), 0)))
 
 
 def fresh(rows=slice(None)) -> TrainState:
@@ -210,7 +210,7 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
     assert epoch == 2 and np.all(plain(states).epoch == 2) and first["train"].total.shape == (R, 2, K)
     checkpoint.save(tmp_path / "epoch_2", {"states": states}, {"epoch": 2})
     arrays, _ = checkpoint.load(tmp_path / "epoch_2")
-    others = sweep.init_states(CONFIG, sweep.run_keys([7, 8, 9], len(SETTINGS)))
+    others = sweep.init_states(CONFIG, sweep.run_keys([7, 8, 9], len(SETTINGS), 0))
     loaded = checkpoint.rebuild(others, arrays["states"])
     after, rest = train(states=loaded, length=2)
     same_bits((after, joined([first, rest])), whole)
@@ -222,7 +222,7 @@ def test_the_grid_is_traced_once(monkeypatch):
 
     def run(settings, seeds, epochs):
         hparams = sweep.stack_runs(settings, seeds, M)
-        states = fresh().replace(key=sweep.run_keys(seeds, len(settings)))
+        states = fresh().replace(key=sweep.run_keys(seeds, len(settings), 0))
         list(sweep.run_segments(CONFIG, table(), None, hparams, states, epochs, 2, None))
 
     run(SETTINGS, SEEDS, EPOCHS)
@@ -340,7 +340,7 @@ def test_init_states_is_init_state_of_each_key():
 def test_batch_statistics_are_each_runs_own():
     model = models.build("cnn-2-bn", K, dropout=0.5)
     config = dataclasses.replace(CONFIG, model=model, augment=None)
-    starts = [sweep.init_states(config, sweep.run_keys(SEEDS, len(SETTINGS))) for _ in range(2)]
+    starts = [sweep.init_states(config, sweep.run_keys(SEEDS, len(SETTINGS), 0)) for _ in range(2)]
     together, alone = (
         train(states=states, config=config, chunk=chunk, epochs=1)[0]
         for states, chunk in zip(starts, (None, 1), strict=True)

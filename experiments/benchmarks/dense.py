@@ -66,7 +66,7 @@ def make_config(
         batch_size=BATCH_SIZE,
         num_updates=num_updates,
         max_norm=3.0 if teacher else None,
-        augment=partial(augment.jitter, pixels=2) if teacher else None,
+        augment=augment.RandomTranslate(2) if teacher else None,
     )
 
 
@@ -79,7 +79,7 @@ def make_hparams(num_runs: int) -> HParams:
 def passes(config: Config, num_runs: int, chunk: int | None, validation: Table | None = None) -> Iterator:
     """Trains for ever, one epoch of `config` a step; the first is the compilation."""
     hparams = make_hparams(num_runs)
-    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
+    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
     table = random_table(NUM_TRAIN, config.image_shape)
     yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, chunk)
 
@@ -204,7 +204,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         teacher_models=(model,),
         schedule=optim.SCHEDULES["constant"](0),
     )
-    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1))
+    states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
     teachers = sweep.gather(variables_of(states), num_runs)
     one = sweep.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
     hparams = sweep.stack_runs([one], range(num_runs), num_runs).replace(
@@ -305,7 +305,6 @@ def measure_extras(repeats: int) -> dict:
         random_table(NUM_TRAIN).replace(teacher_logits=None),
         held_out,
         test,
-        jnp.full(NUM_CLASSES, 0.1),
         (jax.tree.map(lambda x: x[None], variables),),
     )
     grid = jnp.arange(-6.0, 24.01, 0.25)
@@ -313,6 +312,7 @@ def measure_extras(repeats: int) -> dict:
         config.model,
         (teacher,),
         False,
+        config.loss_fn,
         evidence,
         grid,
         variables_of(states),

@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from experiments.cli import class_sets, cluster, help, progress
+from experiments.cli import class_sets, cluster, failures, help, progress
 from kd_jax import data, models, nearest, train
 from kd_jax.io import run_config
 from kd_jax.models.normalization import IMAGENET, channel_statistics
@@ -180,31 +180,36 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
             main(argv)
     except InputError as error:
         _refuse(str(error))
-    except jax.errors.JaxRuntimeError as error:
-        if cluster.several():
-            cluster.leave(1, cluster.reason(error))
-        expected = "a computation that this device can do and hold in its memory"
-        _refuse(str(InputError("the computation failed", expected, str(error)[:200])))
     except BrokenPipeError:  # whoever read our output has had enough, as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if cluster.several():
             cluster.leave(128 + signal.SIGPIPE, "nobody reads the output")
         sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-        if cluster.several() and cluster.lost(error):  # Orbax's barriers raise TimeoutError
-            cluster.leave(1, cluster.reason(error))
-        expected = "files and folders that this user may use, and room on the disk"
-        _refuse(str(InputError("a file cannot be read or written", expected, error)))
     except Exception as error:
-        if cluster.several():
-            cluster.leave(1, cluster.reason(error))
-        if requests:
-            _say_interrupted(requests[0])
-        raise
+        _fail(error, requests)
     except KeyboardInterrupt:
         if cluster.several():
             cluster.leave(130, INTERRUPTED)
         _say_interrupted((requests or [signal.SIGINT])[0])
+
+
+def _fail(error: Exception, requests: Sequence[int]) -> NoReturn:
+    """Ends the process: with status 2 and one line where the user can mend it, else with status 1 and a line
+    that names a file with the traceback.  requests: to stop, as of `_hear`."""
+    several = cluster.several()
+    if several and cluster.lost(error):  # of whatever type: Orbax's barriers raise TimeoutError
+        cluster.leave(1, cluster.reason(error))
+    if expected := failures.expected(error):
+        what = "a file cannot be read or written" if isinstance(error, OSError) else "the computation failed"
+        _refuse(str(InputError(what, expected, error)))
+    if requests and not several:
+        _say_interrupted(requests[0])
+    line = failures.record(error)
+    if several:
+        cluster.leave(1, line)
+    progress.clear()
+    print(line, file=sys.stderr)
+    sys.exit(1)
 
 
 def _hear(requests: list[int]) -> None:
@@ -391,6 +396,12 @@ def require_share(name: str) -> None:
     value = getattr(FLAGS, name)
     if not 0 <= value <= 0.9999:
         raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
+
+
+def require_hidden_layer(what: str, spec: str, model: Any, image_shape: tuple[int, int, int]) -> None:
+    """Refuses a network whose classifier sees the image itself.  what: reads the last hidden layer."""
+    if not models.hidden_layers(model, image_shape):
+        raise InputError(f"{what} needs a hidden layer", "a network that has one, as mlp-64", spec)
 
 
 def make_config(

@@ -25,6 +25,9 @@ from experiments.reporting import tensorboard
 from kd_jax import models
 from kd_jax.evaluate import ensemble, metrics
 from kd_jax.io import checkpoint, run_config, run_folder, sums, tidy
+from kd_jax.io.confusions import Confusion
+from kd_jax.io.run_folder import ResultRow
+from kd_jax.stats import summary
 from kd_jax.train import Config, init_state, sweep
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -40,12 +43,30 @@ _counted = [time.monotonic()]  # up to when config.json has counted this process
 OPEN, COMPLETE, REFUSED = 0, 1, 2
 
 
-def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
+def is_complete(out: Path, models_in: str = "") -> bool:
+    """Whether nothing is left to be computed: results.csv is the last file of what was measured. A folder
+    that lost it after its end, and has no checkpoint to go on from, is not trained again over what it holds.
+
+    models_in: the checkpoint of the trained networks in `out`, where the experiment saves them.
+    """
+    ended = bool(models_in) and (out / models_in).exists() and not (out / "checkpoints").exists()
+    return (out / "results.csv").exists() or ended
+
+
+def save_models(path: Path, variables: Variables, metadata: dict[str, Any]) -> None:
+    """The trained networks, before anything is computed of them: a failure there costs no training. Those
+    that an earlier process saved are the same."""
+    if not path.exists():
+        checkpoint.save(path, variables, metadata)
+
+
+def open_run_folder(out: Path, config: dict, models_in: str = "") -> bool:
     """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one;
     and for this process, until main ends. Of several processes, number 0 does it for all.
 
-    outcome: the checkpoint whose presence says that the experiment is complete.
-    Returns: True where it is. Errors: InputError naming what differs, or the process that holds the folder.
+    models_in: as in `is_complete`.
+    Returns: True where it is complete. Errors: InputError naming what differs, or the process that holds the
+    folder.
     """
     if jax.process_index() > 0:
         verdict = cluster.agree(0)
@@ -53,7 +74,7 @@ def open_run_folder(out: Path, config: dict, outcome: str) -> bool:
             cluster.leave(2, "refused by process 0")
         return verdict == COMPLETE
     try:
-        complete = _claim(out, config) and (out / outcome).exists()
+        complete = _claim(out, config) and is_complete(out, models_in)
         if not complete:
             run_folder.unseal(out)
     except InputError:
@@ -79,6 +100,7 @@ def _claim(out: Path, config: dict) -> bool:
         expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
         raise InputError("--out is taken", expected, given)
     before = run_config.read(out)
+    run_config.require_current(out, before)
     differing = [
         f"--{name}={now} (there {'not given' if then is None else then})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
@@ -174,7 +196,7 @@ def train_runs(
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size
-    of_seeds = [run["teacher_seed"] for run in description["runs"][: FLAGS.seeds]]
+    of_seeds = summary.teachers_of_seeds(description)[: FLAGS.seeds]
     shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
     segments = sweep.run_segments(
         config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)
@@ -365,8 +387,8 @@ def _to_tensorboard(out: Path, description: dict, history: dict, num_runs: int, 
 
 def _leftovers(out: Path) -> set[Path]:
     """What a killed process left: files half written under a name of their own, and its lock file."""
-    names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json|examples\.npz"
-    names += rf"|report\.(md|html)|{sums.NAME}"
+    names = r"config\.json|history\.csv|(results|bias_curve|representation)\.csv|summary\.json"
+    names += rf"|(examples|confusions)\.npz|report\.(md|html)|{sums.NAME}"
     half_written = [path for path in out.glob(".*.tmp") if re.fullmatch(rf"\.({names})\.\d+\.tmp", path.name)]
     return {*half_written, *out.glob(LOCK)}
 
@@ -397,14 +419,16 @@ def teacher_rows(
     test: Table,
     missing: Sequence[int] = (),
     lost: Mapping[int, int] | None = None,
-) -> list:
-    """results.csv's rows of groups of teachers, and of each committee that has several members.
+) -> tuple[list[ResultRow], list[Confusion]]:
+    """What results.csv and confusions.npz have of groups of teachers, and of each committee that has several
+    members.
 
     variables: of each group, leading axis M; committees: numbers of teachers, counted through all groups;
     missing: classes they never saw; lost: numbers of those that diverged, and the epoch.
     """
     lost = lost or {}
     rows = [tidy.diverged_row(run_folder.TEACHER, seed, epoch) for seed, epoch in lost.items()]
+    matrices = []
     for split, table in (("validation", validation), ("test", test)):
         if table is None:
             continue
@@ -416,10 +440,12 @@ def teacher_rows(
                 continue
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
             rows += tidy.result_rows(run_folder.TEACHER, seed, split, "none", confusion, missing, None)
+            if split == "test":
+                matrices.append(Confusion(run_folder.TEACHER, seed, "none", confusion))
             own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
             rows += tidy.quality_rows(run_folder.TEACHER, seed, split, own)
         for number, members in enumerate(committees):
             if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))
                 rows += tidy.ensemble_rows(run_folder.TEACHER, number, split, confusion, missing)
-    return rows
+    return rows, matrices

@@ -1,25 +1,25 @@
-"""The README's tables of hidden signals: what carries a class never seen, and what noise can teach."""
+"""The tables of teacher ablations, of transfer without the data and of subliminal learning."""
 
 import itertools
 
 from experiments.gallery.rows import LABEL_FREE, Ours, Row, Table, omission
 
-HEARD = (
-    ("all of it", ""),
-    ("without the class that is missing", " missing_removed"),
-    ("the likeliest class alone", " top1"),
-    ("the two likeliest", " top2"),
-    ("the others' values, shuffled", " shuffled"),
+ABLATIONS = (
+    ("full output", ""),
+    ("omitted class removed", " missing_removed"),
+    ("top 1", " top1"),
+    ("top 2", " top2"),
+    ("shuffled", " shuffled"),
 )
 
 
 def _ablations(run: str, setting: str) -> list[tuple[str, str, str, bool]]:
-    """Rows of `omission`: what students of this setting, who never saw a class 3, hear of their teachers."""
-    return [(label, run, f"{setting} omit=3{signal}", True) for label, signal in HEARD]
+    """Rows of `omission`: students of this setting without class 3, one row for each teacher ablation."""
+    return [(label, run, f"{setting} omit=3{signal}", True) for label, signal in ABLATIONS]
 
 
 def _left(number: int) -> Row:
-    """Of `number` examples left: as trained and `prior_matched`, each without a teacher and with one."""
+    """With `number` shots of class 3: as trained and `prior_matched`, each without a teacher and with one."""
     left = f" left={number}" if number else ""
     cells = (
         Ours("hidden_left", f"{way} omit=3{left}", correction, "3", "accuracy")
@@ -66,14 +66,14 @@ def _axis(axis: str, value: str, others: str, run: str, setting: str) -> Row:
 
 AXES = (
     ("initial weights shared", "all", "", "share", "all"),
-    ("", "hidden layers and outputs of the classes", "", "share", "hidden+class_head"),
+    ("", "hidden layers and class outputs", "", "share", "hidden+class_head"),
     ("", "hidden layers and auxiliary outputs", "", "share", "hidden+auxiliary_head"),
     ("", "hidden layers", "", "share", "hidden"),
-    ("", "both kinds of outputs", "", "share", "class_head+auxiliary_head"),
+    ("", "class and auxiliary outputs", "", "share", "class_head+auxiliary_head"),
     ("", "auxiliary outputs", "", "share", "auxiliary_head"),
     ("", "none", "", "share", "none"),
-    ("noise added to them", "none", "", "perturb", "all perturb=0"),
-    ("", "0.1 of their deviation", "", "perturb", "all perturb=0.1"),
+    ("noise added to the shared weights (in their standard deviation)", "0", "", "perturb", "all perturb=0"),
+    ("", "0.1", "", "perturb", "all perturb=0.1"),
     ("", "0.2", "", "perturb", "all perturb=0.2"),
     ("", "0.4", "26", "perturb", "all perturb=0.4"),
     ("", "0.8", "", "perturb", "all perturb=0.8"),
@@ -81,7 +81,7 @@ AXES = (
     ("", "Gaussian noise", "", "transfers", "all transfer=gaussian_noise"),
     ("", "blurred noise", "about 77", "transfers", "all transfer=blurred_noise"),
     ("", "blobs", "", "transfers", "all transfer=blob_noise"),
-    ("", "clothes", "", "transfers", "all transfer=fashion_mnist"),
+    ("", "images of clothes", "", "transfers", "all transfer=fashion_mnist"),
     ("", "the digits themselves", "", "transfers", "all transfer=own"),
     ("loss", "KL, T = 1", "", "losses", "all loss=soft T=1"),
     ("", "KL, T = 4", "", "losses", "all loss=soft T=4"),
@@ -108,24 +108,29 @@ TABLES = {
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),
     "hidden_cifar10": omission("3", "cats", LABEL_FREE, _ablations("hidden_cifar10", "T=4")),
     "hidden_auxiliary": Table(
-        ("all classes, its teacher's", "another's", "the 3s, its teacher's", "another's"),
+        ("all classes, own teacher's weights", "another's", "the 3s, own teacher's weights", "another's"),
         tuple(
             itertools.starmap(
                 _auxiliary,
                 (
                     ("3 auxiliary outputs", "auxiliary"),
-                    ("the 10 of the classes", "classes"),
-                    ("all 13", "all"),
+                    ("10 class outputs", "classes"),
+                    ("all 13 outputs", "all"),
                 ),
             )
         ),
     ),
     "hidden_left": Table(
-        ("the 3s, labels", "the 3s, distilled", "`prior_matched`, labels", "`prior_matched`, distilled"),
+        ("hard labels", "distilled", "hard labels, `prior_matched`", "distilled, `prior_matched`"),
         tuple(map(_left, (0, 1, 2, 5, 10, 100))),
     ),
     "hidden_classes": Table(
-        ("the missing, as trained", "`teacher_matched`", "`prior_matched`", "all, `prior_matched`"),
+        (
+            "omitted classes, as trained",
+            "`teacher_matched`",
+            "`prior_matched`",
+            "all classes, `prior_matched`",
+        ),
         tuple(
             map(
                 _omitted, (*map(str, range(10)), *("+".join(map(str, range(count))) for count in range(2, 9)))
@@ -133,8 +138,8 @@ TABLES = {
         ),
     ),
     "hidden_initial": Table(
-        ("the 3s, drawn", "the teacher's", "`prior_matched`, drawn", "the teacher's"),
-        tuple(itertools.starmap(_initial, HEARD)),
+        ("random", "teacher", "random, `prior_matched`", "teacher, `prior_matched`"),
+        tuple(itertools.starmap(_initial, ABLATIONS)),
     ),
     "transfer": Table(
         ("theirs", "ours"),
@@ -143,13 +148,13 @@ TABLES = {
             for label, theirs, run, setting in (
                 ("teacher", "98.39", "transfer_blobs", "teacher"),
                 ("Gaussian noise", "87.58", "transfer_gaussian", "T=20"),
-                ("Gaussian noise, blurred and darkened to blobs", "", "transfer_blobs", "T=20"),
-                ("pictures of clothes (theirs: USPS digits)", "93.99", "transfer_fashion", "T=20"),
+                ("Gaussian noise, blurred and thresholded to blobs", "", "transfer_blobs", "T=20"),
+                ("images of clothes (theirs: USPS digits)", "93.99", "transfer_fashion", "T=20"),
             )
         ),
     ),
     "subliminal": Table(
-        ("theirs (100)", "ours, new noise at each step", "ours, the same noise in every epoch, as theirs"),
+        ("theirs (100)", "ours, new noise at each update", "ours, the same noise in every epoch, as theirs"),
         (
             _subliminal("before training", "9.98 ± 0.47", "reference", True),
             _subliminal("teacher", "94.34 ± 0.04", "teacher", True),
@@ -159,9 +164,9 @@ TABLES = {
                 "auxiliary share=all",
                 True,
             ),
-            _subliminal("all outputs, its initial weights", "91.26 ± 0.19", "all share=all", True),
-            _subliminal("auxiliary outputs, another's", "10.61 ± 1.04", "auxiliary share=none"),
-            _subliminal("all outputs, another's", "74.27 ± 1.03", "all share=none"),
+            _subliminal("all outputs, the teacher's initial weights", "91.26 ± 0.19", "all share=all", True),
+            _subliminal("auxiliary outputs, another model's", "10.61 ± 1.04", "auxiliary share=none"),
+            _subliminal("all outputs, another model's", "74.27 ± 1.03", "all share=none"),
         ),
     ),
     "subliminal_axes": Table(("", "others", "ours"), tuple(itertools.starmap(_axis, AXES))),

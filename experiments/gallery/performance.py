@@ -1,4 +1,4 @@
-"""The README's blocks on performance, from experiments/results/benchmark/: a file for each device; the parts
+"""The blocks on speed, from experiments/results/benchmark/: a file for each device; the parts
 `pictures` and `convolutions`, which are measured by themselves, in its folder pictures/."""
 
 import json
@@ -14,7 +14,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
-    """The README's blocks of what is measured, by name."""
+    """The blocks of what is measured, by name."""
     benchmarks = read(folder)
     having = {
         name: [content for content in benchmarks if PARTS.get(name, name) in content] for name in BLOCKS

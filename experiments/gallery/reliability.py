@@ -1,4 +1,4 @@
-"""The README's block on reliability, from experiments/results/reliability/campaign.json."""
+"""The block on reliability, from experiments/results/reliability/campaign.json."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the README's tables of studies are made of: a figure of ours, a row, a table."""
+"""The parts of a table of results: a figure of ours, a row, a table."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -27,15 +27,15 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of the README: its columns after the label, and its rows."""
+    """A table of a page: its columns after the label, and its rows."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def _omitted(label: str, run: str, setting: str, class_: str, corrections: Sequence[str]) -> Row:
-    """Accuracy of all and of the class that is missing, then of that class under each of these corrections,
-    last of all classes, `prior_matched`; `corrections` is empty where nothing is missing."""
+    """Accuracy of all classes and of the omitted class, then of that class under each of these corrections,
+    then of all classes under `prior_matched`; `corrections` is empty where no class is omitted."""
     cell = lambda correction, of: Ours(run, setting, correction, of, "accuracy")  # noqa: E731
     corrected = [cell(correction, class_) for correction in corrections]
     corrected += [cell("prior_matched", "all")] if corrections else []
@@ -45,11 +45,11 @@ def _omitted(label: str, run: str, setting: str, class_: str, corrections: Seque
 def omission(class_: str, plural: str, corrections: Sequence[str], rows: Sequence[tuple]) -> Table:
     """Accuracy of all and of a class, also under these corrections.
 
-    rows: (label, run, setting, whether the class is missing there).
+    rows: (label, run, setting, whether the class is omitted there).
     """
     columns = [f"the {plural}, `{correction}`" for correction in corrections]
     filled = []
-    for label, run, setting, missing in rows:
-        row = _omitted(label, run, setting, class_, corrections if missing else ())
+    for label, run, setting, omitted in rows:
+        row = _omitted(label, run, setting, class_, corrections if omitted else ())
         filled.append(Row(label, (*row.cells, *[""] * (len(columns) + 3 - len(row.cells)))))
     return Table(("all classes", f"the {plural}", *columns, "all classes, `prior_matched`"), tuple(filled))

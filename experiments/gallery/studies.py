@@ -1,4 +1,4 @@
-"""The README's tables of studies: their rows, what others published, which of our intervals stands beside it.
+"""The tables of the studies: their rows, what others published, which of our intervals stands beside it.
 
 `./launch.sh tables` fills them from experiments/results/.
 """
@@ -12,12 +12,12 @@ from experiments.gallery.rows import EACH, FIXED, FIXED_BIAS, Ours, Row, Table, 
 def _missing_class(noun: str, soft: str, hard: str, setting: str) -> Table:
     """Class 3, a `noun`, of the runs `soft` (whose distilled setting is `setting`) and `hard`."""
     ways = (
-        ("labels", soft, "labels"),
-        ("the teacher's answers", hard, "hard_label"),
-        ("soft outputs", soft, setting),
+        ("hard labels", soft, "labels"),
+        ("teacher's argmax", hard, "hard_label"),
+        ("soft targets", soft, setting),
     )
     seen = [(f"student, {label}", run, name, False) for label, run, name in ways]
-    unseen = [(f"{label}, never saw a {noun}", run, f"{name} omit=3", True) for label, run, name in ways]
+    unseen = [(f"{label}, {noun} omitted", run, f"{name} omit=3", True) for label, run, name in ways]
     return omission("3", f"{noun}s", EACH, [("teacher", soft, "teacher", False), *seen, *unseen])
 
 
@@ -48,6 +48,21 @@ def _general(label: str, setting: str, theirs: str = "", threes: str = "", corre
 PLAIN, PAPER_WAY, QUERIED = "hinton_plain", "hinton_students", "hinton_queried"
 GENERAL, COMPRESSED = "generalisation_students", "compression_reduced_students"
 
+PAPER_COLUMN, QUERIED_COLUMN = "ours, as in the paper", "ours, teacher queried on augmented images"
+HEADLINE = (
+    "teacher",
+    "student, hard labels",
+    "student, distilled, T = 20",
+    "3 omitted",
+    "3 omitted, bias `test_tuned`",
+    "3 omitted, bias `prior_matched`",
+    "3 omitted, errors on the 1,010 3s",
+    "3 omitted, errors on the 3s, bias `prior_matched`",
+    "only 7s and 8s",
+    "only 7s and 8s, bias `prior_matched`",
+)
+"""The rows of the table `hinton` that the README shows."""
+
 TABLES: dict[str, Table] = {
     "quickstart": omission(
         "3",
@@ -57,8 +72,8 @@ TABLES: dict[str, Table] = {
             ("teacher", "quickstart", "teacher", False),
             ("student, hard labels", "quickstart", "labels", False),
             ("student, distilled", "quickstart", "T=20", False),
-            ("hard labels, never saw a 3", "quickstart", "labels omit=3", True),
-            ("**distilled, never saw a 3**", "quickstart", "T=20 omit=3", True),
+            ("hard labels, 3 omitted", "quickstart", "labels omit=3", True),
+            ("**distilled, 3 omitted**", "quickstart", "T=20 omit=3", True),
         ),
     ),
     "mnist_cnn": _missing_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
@@ -74,8 +89,8 @@ TABLES: dict[str, Table] = {
             *(
                 _architecture(label, "", "architectures_vgg16_cnn", setting, "ensemble_accuracy")
                 for label, setting in (
-                    ("three CNNs alone, together", "labels"),
-                    ("three CNNs under VGG-16, together", "T=4 alpha=0.9"),
+                    ("ensemble of three CNNs alone", "labels"),
+                    ("ensemble of three CNNs under VGG-16", "T=4 alpha=0.9"),
                 )
             ),
             _architecture("two dense layers alone", "", "architectures_vgg16_mlp", "labels"),
@@ -91,15 +106,15 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "hinton": Table(
-        ("paper", "others, derived", "ours, the paper's way", "ours, teacher queried on augmented images"),
+        ("paper", "others, derived", PAPER_COLUMN, QUERIED_COLUMN),
         (
             _hinton("teacher", "67", Ours(PAPER_WAY, "teacher"), ""),
             _hinton("student, hard labels", "146", Ours(PLAIN, "labels"), ""),
             _hinton("student, distilled, T = 20", "74", _soft(PAPER_WAY, ""), _soft(QUERIED, "")),
-            _hinton("no 3s", "206", _soft(PAPER_WAY, " omit=3"), _soft(QUERIED, " omit=3")),
+            _hinton("3 omitted", "206", _soft(PAPER_WAY, " omit=3"), _soft(QUERIED, " omit=3")),
             *(
                 _hinton(
-                    f"no 3s, bias `{correction}`",
+                    f"3 omitted, bias `{correction}`",
                     paper,
                     _soft(PAPER_WAY, " omit=3", correction),
                     _soft(QUERIED, " omit=3", correction),
@@ -111,21 +126,21 @@ TABLES: dict[str, Table] = {
                 )
             ),
             _hinton(
-                "no 3s, errors on the 1,010 threes",
+                "3 omitted, errors on the 1,010 3s",
                 "133",
                 *(_soft(run, " omit=3", class_="3") for run in (PAPER_WAY, QUERIED)),
-                others="82 (91.88 % right)",
+                others="82 (91.88 % correct)",
             ),
             *(
                 _hinton(
-                    f"no 3s, errors on threes, bias `{correction}`",
+                    f"3 omitted, errors on the 3s, bias `{correction}`",
                     paper,
                     *(_soft(run, " omit=3", correction, "3") for run in (PAPER_WAY, QUERIED)),
                     others=others,
                 )
                 for correction, paper, others in (
                     ("test_tuned", "14", ""),
-                    ("prior_matched", "", "22 (97.82 % right)"),
+                    ("prior_matched", "", "22 (97.82 % correct)"),
                     ("teacher_matched", "", ""),
                 )
             ),
@@ -150,11 +165,11 @@ TABLES: dict[str, Table] = {
             _general("teacher", "teacher", "98.18", "97.3"),
             _general("plain", "labels", "97.72", "96.9"),
             _general("distilled", "T=4 alpha=0.9", "97.25", "96.2"),
-            _general("plain, no 3s", "labels omit=3", "87.01", "0.0"),
-            _general("plain, no 3s, bias `prior_matched`", "labels omit=3", correction="prior_matched"),
-            _general("distilled, no 3s", "T=4 alpha=0.9 omit=3", "87.91", "2.9"),
+            _general("plain, 3 omitted", "labels omit=3", "87.01", "0.0"),
+            _general("plain, 3 omitted, bias `prior_matched`", "labels omit=3", correction="prior_matched"),
+            _general("distilled, 3 omitted", "T=4 alpha=0.9 omit=3", "87.91", "2.9"),
             _general(
-                f"distilled, no 3s, bias {FIXED_BIAS:+}, fixed",
+                f"distilled, 3 omitted, bias {FIXED_BIAS:+}, fixed",
                 "T=4 alpha=0.9 omit=3",
                 "91.02",
                 "39.1",
@@ -162,7 +177,7 @@ TABLES: dict[str, Table] = {
             ),
             *(
                 _general(
-                    f"distilled, no 3s, bias `{correction}`",
+                    f"distilled, 3 omitted, bias `{correction}`",
                     "T=4 alpha=0.9 omit=3",
                     correction=correction,
                 )
@@ -171,3 +186,13 @@ TABLES: dict[str, Table] = {
         ),
     ),
 } | hidden_studies.TABLES
+
+_OURS = tuple(number for number, name in enumerate(TABLES["hinton"].columns) if name != "others, derived")
+TABLES["headline"] = Table(
+    tuple(TABLES["hinton"].columns[number] for number in _OURS),
+    tuple(
+        Row(row.label, tuple(row.cells[number] for number in _OURS))
+        for row in TABLES["hinton"].rows
+        if row.label in HEADLINE
+    ),
+)

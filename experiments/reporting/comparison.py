@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from experiments.cli import common, places
 from experiments.reporting import html, sentences
 from experiments.reporting.content import Content, grid, read
-from experiments.reporting.markdown import Grid, Section, aligned, lines_of, plain
+from experiments.reporting.markdown import Grid, Section, aligned, difference_cells, lines_of, plain
 from kd_jax.io import run_files
 from kd_jax.stats import intervals, summary
 from kd_jax.types import InputError
@@ -23,9 +23,9 @@ from kd_jax.types import InputError
 FILE = "comparison.json"
 WIDTH = 110  # columns of the terminal
 EXPLAINED = (
-    "Test accuracy in percentage points, over the seeds that both runs have; n counts them, or their teachers"
-    " where these are fewer. Of one shared seed there is no interval; p is not corrected for the number of "
-    "differences."
+    "Test accuracy in percentage points, over the seeds that both runs have; n counts them, or the teachers "
+    "of distilled students where these are fewer. Of one shared seed there is no interval, nor where the "
+    "difference is the same in all; p is not corrected for the number of differences."
 )
 UNPAIRED = "The runs share no seed, so nothing can be paired."
 SIDE_BY_SIDE = "Test accuracy in %, of all classes and of the missing ones, ± half of the 95 % interval."
@@ -116,7 +116,6 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
     """
     (a, first, of_first), (b, second, of_second) = one, other
     missing = [_missing(first, a[1]), _missing(second, b[1])]
-    teachers = [summary.teachers_of(content.run.config) for content in (first, second)]
     corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
     classes = ["all", "missing"] if missing[0] == missing[1] != [] else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
@@ -124,6 +123,8 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
         of_a, of_b = of_first.get((a[1], *key), {}), of_second.get((b[1], *key), {})
         seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
         if seeds:
+            with_teacher = summary.depends_on_teacher(correction, "accuracy")
+            teachers = [summary.teachers_of(c.run.config, with_teacher) for c in (first, second)]
             shared = [(teachers[0].get((a[1], s)), teachers[1].get((b[1], s))) for s in seeds]
             first_values, second_values = ([of_side[seed] for seed in seeds] for of_side in (of_a, of_b))
             difference = intervals.paired_difference(second_values, first_values, shared)
@@ -176,11 +177,9 @@ def _differences_table(runs: Runs, pairs: Sequence[Pair]) -> Grid:
     heads = ["difference", "settings", "correction", "classes", "points", "95 % interval", "p", "n"]
     rows = []
     for (a, of_a), (b, of_b), correction, class_, difference in pairs:
-        points, low, high = (f"{100 * value:+.2f}" for value in difference[:3])
-        known = not math.isnan(difference.low)
-        cells = [points, *([f"{low} to {high}", f"{difference.p:.2g}"] if known else ["-", "-"])]
         settings = of_a if of_a == of_b else f"{of_b} - {of_a}"
-        rows.append([f"{numbers[b]} - {numbers[a]}", settings, correction, class_, *cells, str(difference.n)])
+        cells = difference_cells(difference)
+        rows.append([f"{numbers[b]} - {numbers[a]}", settings, correction, class_, *cells])
     return Grid(heads, rows)
 
 

@@ -1,13 +1,14 @@
 """What a finished run came to, before it is a terminal's text, Markdown or HTML: its numbers, its tables."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.reporting.markdown import Grid, Section, show
+from experiments.reporting.markdown import NO_SPREAD, NO_SPREAD_NOTE, Grid, Section, difference_cells, show
 from experiments.reporting.sections import calibration, ensembles, hidden_signals, learning_speed
 from kd_jax.io import run_folder
-from kd_jax.stats import summary
+from kd_jax.stats import intervals, summary
 from kd_jax.stats.intervals import Interval
 
 MOST_PAIRS, MOST_CLASSES = 30, 20
@@ -15,8 +16,8 @@ MOST_PAIRS, MOST_CLASSES = 30, 20
 
 class Content(NamedTuple):
     """What the renderings share. sums: the content of summary.json; values: its intervals; settings: those
-    with results, the teacher too; head: the setting that the answer speaks of, chosen on the validation
-    split, and its correction that needs the fewest labels."""
+    with results, the teacher too; head: the setting that the answer speaks of, chosen on the seen classes
+    of the validation split, and its correction that needs the fewest labels."""
 
     run: run_folder.Run
     values: summary.Values
@@ -105,16 +106,18 @@ def _differences(content: Content) -> list[Section]:
         if pair["metric"] == "accuracy" and worth:
             within = [f"{correction} - none", a]
             between = [f"{a} - {b}", f"correction {correction}"]
-            points, low, high = (f"{100 * pair[number]:+.2f}" for number in ("difference", "low", "high"))
-            p, n = f"{pair['p']:.2g}", str(pair["n"])
-            numbers = [pair["class"], points, f"{low} to {high}", p, n]
-            rows.append((within if a == b else between) + numbers)
+            known: dict[str, Any] = {
+                key: math.nan if pair[key] is None else pair[key] for key in intervals.Difference._fields
+            }
+            cells = [pair["class"], *difference_cells(intervals.Difference(**known))]
+            rows.append((within if a == b else between) + cells)
     if not rows:
         return []
     rows = rows[:MOST_PAIRS]
     heads = ["difference", "within", "classes", "points", "95 % interval", "p", "n"]
     note = f"Paired over seeds, test accuracy in percentage points; {len(rows)} of the"
     note += f" {len(paired)} pairs in summary.json; p is not corrected for their number."
+    note += NO_SPREAD_NOTE if any(row[4] == NO_SPREAD for row in rows) else ""
     return [Section("Paired differences", [note, Grid(heads, rows)])]
 
 

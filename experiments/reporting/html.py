@@ -157,12 +157,9 @@ def bias_curves(content: Content) -> list[dict[str, Any]]:
 
 def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
     config, name, missing = content.run.config, setting["name"], set(setting["missing"])
-    every = set(range(config["data"]["num_classes"]))
     shown, heads = class_parts(config)
-    sets = {"missing": missing, "kept": every - missing, "all": every} | {str(k): {k} for k in every}
     parts = list(dict.fromkeys(["missing", "kept", "all", *shown]))
-    own = [row for row in content.run.bias_curve if row.setting == name]
-    found = curves.by_bias(own, content.values, config, name, {part: sets[part] for part in parts})
+    found = curves.by_bias(content.run.bias_curve, content.values, config, name, parts)
     rows = zip(["all", *shown], ["all classes", *heads], strict=True)
     absent = {"missing", *map(str, missing)}
     return {
@@ -261,8 +258,8 @@ def confusion(content: Content) -> dict[str, Any] | None:
     """The matrices of the answer's setting, as trained and corrected, in %; of many classes, the confusions
     that come most often."""
     config, (name, correction) = content.run.config, content.head
-    data, rows = config["data"], content.run.results
-    if not any(row.setting == name and row.metric.startswith("predicted_as_") for row in rows):
+    data, rows = config["data"], content.run.confusions
+    if not any(row.setting == name for row in rows):
         return None
     shown = list(dict.fromkeys(["none", correction]))
     shares = [curves.confusion(rows, data["num_classes"], name, c) for c in shown]
@@ -277,10 +274,11 @@ def confusion(content: Content) -> dict[str, Any] | None:
         ]
         return found
     wrong = shares[0] * (1 - np.eye(data["num_classes"]))
-    places = [divmod(int(k), data["num_classes"]) for k in np.argsort(-wrong, axis=None, kind="stable")]
+    most = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+    places = [divmod(int(k), data["num_classes"]) for k in most]
     found["most"] = [
         (labels[true], labels[called], [f"{one[true, called]:.1f}" for one in shares])
-        for true, called in places[:MOST_CONFUSED]
+        for true, called in places
         if wrong[true, called] > 0
     ]
     return found

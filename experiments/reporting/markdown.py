@@ -5,7 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kd_jax.stats.intervals import Interval
+from kd_jax.stats.intervals import Difference, Interval
+
+NO_SPREAD = "no spread seen"
+NO_SPREAD_NOTE = " No spread seen: the difference is the same in all units, which gives no interval and no p."
 
 
 class Grid(NamedTuple):
@@ -25,16 +28,48 @@ class Section(NamedTuple):
 
 
 def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: str | None = " ±") -> str:
-    """Mean and, where there is one and `half` says how to join it, the half width of the interval."""
+    """Mean and, where there is one and `half` says how to join it, the half width of the interval; of several
+    units without an interval, that they show no spread."""
     if interval is None or math.isnan(interval.mean):
         return "-"
-    width = scale * (interval.high - interval.mean)
-    decimals = digits if width < 10 else min(digits, 1)
-    text = (
-        f"{width:.{decimals}f}" if scale != 100 or width <= 100 else ">100"
-    )  # which says all there is to say
-    joined = "" if half is None or math.isnan(width) else f"{half}{text}"
-    return f"{scale * interval.mean:.{digits}f}{joined}"
+    width = scale * half_width(interval)
+    text = rounded_width(width, digits if width < 10 else min(digits, 1))
+    text = ">100" if scale == 100 and width > 100 else text  # which says all there is to say
+    joined = f"{half}{text}" if not math.isnan(width) else f" ({NO_SPREAD})" if interval.n > 1 else ""
+    return f"{scale * interval.mean:.{digits}f}{'' if half is None else joined}"
+
+
+def half_width(interval: Interval) -> float:
+    """Of an interval whose ends are not equally far from the mean, the larger side."""
+    return max(interval.high - interval.mean, interval.mean - interval.low)
+
+
+def rounded_width(width: float, decimals: int) -> str:
+    """A width as text; one that is smaller than its last decimal is not 0."""
+    text = f"{width:.{decimals}f}"
+    return f"<{10.0**-decimals:.{decimals}f}" if width > 0 and float(text) == 0 else text
+
+
+def ends(low: float, high: float, sign: str = "") -> str:
+    """The ends of an interval in %, as "1.20 to 3.40", with as many decimals as tell them apart, at least 2.
+
+    sign: "+" shows the sign of a positive end.
+    """
+    for decimals in range(2, 10):
+        texts = [f"{100 * end:{sign}.{decimals}f}" for end in (low, high)]
+        if texts[0] != texts[1]:
+            break
+    return " to ".join(texts)
+
+
+def difference_cells(pair: Difference) -> list[str]:
+    """The cells points, 95 % interval, p and n of a paired difference, given in fractions; without an
+    interval, whether that is for want of spread or of a second unit."""
+    difference, low, high, p, n = pair
+    points = f"{100 * difference:+.2f}"
+    if math.isnan(low):
+        return [points, NO_SPREAD if n > 1 else "-", "-", str(n)]
+    return [points, ends(low, high, "+"), f"{p:.2g}", str(n)]
 
 
 def lines_of(section: Section) -> list[str]:

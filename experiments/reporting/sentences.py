@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.reporting.content import Content
+from experiments.reporting.markdown import NO_SPREAD, ends
 from kd_jax.io import run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.intervals import Interval
@@ -14,7 +15,7 @@ HOW = {
     "none": "as trained",
     "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
     "validation_tuned": "bias tuned on the labels of the validation split",
-    "prior_matched": "bias set from unlabelled validation images and the known shares of the classes",
+    "prior_matched": "bias set from unlabelled validation images and the known shares of the classes in them",
     "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is missing",
 }
 
@@ -95,18 +96,21 @@ def _chosen(content: Content) -> str:
     name = content.head[0]
     if name == run_folder.TEACHER:
         return "the teacher"
-    settings = content.run.config["settings"]
-    candidates = [s for s in settings if s["missing"]] or settings
-    candidates = [s for s in candidates if s.get("alpha") != 0] or candidates
-    judged = (name, "validation", "none", "all", "accuracy") in content.values
-    return f"the student ({name}{', best on the validation split' if judged and len(candidates) > 1 else ''})"
+    candidates = summary.candidates(content.run.config["settings"])
+    chosen = next(setting for setting in candidates if setting["name"] == name)
+    if len(candidates) == 1 or math.isnan(summary.validation_accuracy(chosen, content.values)):
+        return f"the student ({name})"
+    where = "the seen classes of the validation split" if chosen["missing"] else "the validation split"
+    return f"the student ({name}, best on {where})"
 
 
 def _in_words(interval: Interval | None) -> str:
     if interval is None or math.isnan(interval.mean):
         return "an unknown share"
-    mean, low, high = (f"{100 * min(max(value, 0.0), 1.0):.2f}" for value in interval[:3])
-    return f"{mean} %" if math.isnan(interval.low) else f"{mean} % (95 % interval {low} to {high})"
+    mean, low, high = (min(max(value, 0.0), 1.0) for value in interval[:3])
+    if not math.isnan(interval.low):
+        return f"{100 * mean:.2f} % (95 % interval {ends(low, high)})"
+    return f"{100 * mean:.2f} %{f' ({NO_SPREAD})' if interval.n > 1 else ''}"
 
 
 def about_intervals(content: Content) -> str:
@@ -114,6 +118,9 @@ def about_intervals(content: Content) -> str:
     seeds = {run["seed"] for run in config["runs"]}
     teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
     text = f"Means over {summary.units_of(config)}; ± is half the width of the 95 % Student t interval."
+    if _without_spread(content):
+        text += " Shares of examples that are the same in all of them have the larger side of the exact "
+        text += "binomial (Clopper-Pearson) interval over all their examples; other values have none there."
     if len(seeds) == 1:
         text = "One seed, so no interval."
     text = " ".join([about_diverged(content), text]).strip()
@@ -122,9 +129,26 @@ def about_intervals(content: Content) -> str:
         if len(teachers) < len(seeds):
             text += " Students of one teacher share its luck: "
             text += "means, intervals and n are those of the teachers."
+            text += _of_plain(config)
     elif config["teacher"] is not None:
         text += " There is one teacher (or one ensemble) for all seeds: its luck is not covered."
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
+
+
+def _without_spread(content: Content) -> bool:
+    """Whether some test accuracy is the same in all of several seeds."""
+    tested = (row for row in content.run.results if (row.split, row.metric) == ("test", "accuracy"))
+    return any(len(of) > 1 and min(of.values()) == max(of.values()) for of in summary.group(tested).values())
+
+
+def _of_plain(config: dict[str, Any]) -> str:
+    """A sentence where some students learn nothing from the teachers that others share, else nothing."""
+    if all(summary.learns_from_teacher(setting, config) for setting in config["settings"]):
+        return ""
+    return (
+        " Students that learn nothing from a teacher are independent, and n counts their seeds, except where "
+        "the teacher is part of the value: teacher_matched, agreement, KL, differences to distilled students."
+    )
 
 
 def about_diverged(content: Content) -> str:

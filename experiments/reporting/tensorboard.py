@@ -3,7 +3,8 @@
 Each setting has a folder. A scalar METRIC/SPLIT is the mean over seeds at each epoch, METRIC_low/SPLIT and
 METRIC_high/SPLIT are the ends of its 95 % interval (stats.py). The test split comes after the last epoch,
 also under each correction: test/accuracy, test_low/accuracy, test/accuracy_missing_prior_matched. The
-HPARAMS tab has what makes the settings beside these. Left out is what is not finite.
+HPARAMS tab has what makes the settings beside these. Left out is what is not finite, as the ends of an
+interval where the seeds show no spread.
 """
 
 import hashlib
@@ -56,11 +57,12 @@ def of_history(rows: Iterable[HistoryRow], config: dict[str, Any]) -> Scalars:
     values: dict[tuple[str, int, tuple[str, str]], dict[int, float]] = {}
     for row in rows:
         values.setdefault((row.setting, row.epoch, (row.metric, row.split)), {})[row.seed] = row.value
-    teachers = summary.teachers_of(config)
+    teachers = {made_with: summary.teachers_of(config, made_with) for made_with in (False, True)}
     scalars: Scalars = {}
     for (setting, epoch, tag), by_seed in values.items():
         tags = scalars.setdefault(setting, {}).setdefault(epoch, {})
-        tags |= _tagged(*tag, summary.interval_of(setting, by_seed, teachers))
+        clusters = teachers[summary.depends_on_teacher("none", tag[0])]
+        tags |= _tagged(*tag, summary.interval_of(setting, by_seed, clusters))
     return scalars
 
 

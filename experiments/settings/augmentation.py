@@ -1,6 +1,5 @@
 """Augmentation as the flags say: crop or warp, then flip, then cutout, of raw images; then mixup."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,15 +38,15 @@ def _of_raw_images(dataset: data.Dataset, train: np.ndarray) -> Augment | None:
     (degrees,) = common.parse_numbers("rotate", str(FLAGS.rotate), high=180)
     stages: list[Augment] = []
     if degrees or FLAGS.stretch:
-        stages.append(partial(augment.warp, pixels=FLAGS.jitter, degrees=degrees, stretch=FLAGS.stretch))
+        stages.append(augment.RandomAffine(FLAGS.jitter, degrees, FLAGS.stretch))
     elif FLAGS.jitter:
-        stages.append(partial(augment.jitter, pixels=FLAGS.jitter))
+        stages.append(augment.RandomTranslate(FLAGS.jitter))
     if FLAGS.flip:
-        stages.append(augment.flip)
+        stages.append(augment.RandomFlip())
     if FLAGS.cutout:
         mean, _ = channel_statistics(dataset.train_images[train])
         fill = tuple(round(255 * level) for level in mean)
-        stages.append(partial(augment.cutout, side=FLAGS.cutout, fill=fill))
+        stages.append(augment.Cutout(FLAGS.cutout, fill))
     if len(stages) < 2:
         return stages[0] if stages else None
-    return partial(augment.chain, stages=tuple(stages))
+    return augment.Chain(tuple(stages))

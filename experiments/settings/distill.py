@@ -105,8 +105,7 @@ def _loss_words(temperature: float, alpha: float) -> list[str]:
 
 
 def _loss_numbers(temperature: float, alpha: float) -> tuple[float | None, float]:
-    """(temperature, alpha) as the loss uses them. hard_label and logits have no temperature, but the mean of
-    an ensemble does: it is taken at 1."""
+    """(temperature, alpha) as the loss uses them; 1 for hard_label and logits, which have no temperature."""
     if FLAGS.loss == "labels" or alpha == 0:
         return None, 0.0
     return (temperature if FLAGS.loss == "soft" else 1.0), alpha

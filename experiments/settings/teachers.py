@@ -2,7 +2,8 @@
 
 A folder holds a group, M models of one structure that differ by their seed: teachers (train_teacher), or the
 students of one setting of an earlier distillation. Of each group a student hears one member, or all; those
-that it hears are its committee, and its target is the mean of their probabilities.
+that it hears are its committee. Its target is the mean of their probabilities, or with --loss=logits of their
+logits.
 """
 
 import hashlib
@@ -220,6 +221,7 @@ def _choose_students(
     return np.asarray(runs, np.int32), {
         "class_mask": [label not in missing for label in range(num_classes)],
         "setting": name,
+        "initial": by_name[name].get("initial"),
         "generation": int(metadata.get("generation", 1)),
         "teacher": metadata["teacher"],
     }
@@ -233,9 +235,21 @@ def generation(teachers: Teachers | None) -> int:
 
 
 def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [S] from which the teachers of these students drew their initial weights."""
-    own = [seed % num_committees(teachers) for seed in seeds]
-    return sweep.run_keys(own, 1, generation(teachers) - 1)
+    """Typed keys [S] from which the initial weights of these students' teachers were drawn: of a teacher that
+    began as its own teacher did, the keys of that one, and so on.
+
+    Errors: InputError for a chain with a teacher of which it is not recorded how it began.
+    """
+    about, numbers = teachers.description, list(seeds)
+    while True:
+        numbers = [number % about["num_teachers"] for number in numbers]
+        # Older versions wrote no "initial", and began such students of such students with other weights.
+        if "initial" not in about and "initial=teacher" in about.get("setting", "").split():
+            expected = "a teacher that records how its own teacher began; train it again, or --initial=own"
+            raise InputError("--initial=teacher in a chain of an older version", expected, about["path"])
+        if not about.get("initial"):
+            return sweep.run_keys(numbers, 1, about.get("generation", 0))
+        about = about["teacher"]
 
 
 def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
@@ -249,6 +263,7 @@ def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
     theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
     if own != theirs:
         raise InputError("--initial=teacher needs its network", f"--model={about['model']}", spec)
+    initial_keys(teachers, [0])  # refuses what it cannot follow
 
 
 def num_committees(teachers: Teachers | None) -> int:

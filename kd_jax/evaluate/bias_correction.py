@@ -63,8 +63,9 @@ def share_matched(logits: jax.Array, missing: jax.Array, share: jax.Array) -> ja
     """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as missing classes, or, where
     margins tie, the nearest share that some b gives.  -> f32[].
 
-    With unlabelled validation images and the missing classes' known prior this is `prior_matched`; with
-    images made from the transfer set and the share that the teacher names, `teacher_matched`.
+    With unlabelled validation images and the known share of the missing classes among them this is
+    `prior_matched`; with images made from the transfer set and the share that the teacher names,
+    `teacher_matched`.
     """
     biases, widths = _between(jnp.sort(margins(logits, missing)))
     turned = jnp.round(share * logits.shape[0])

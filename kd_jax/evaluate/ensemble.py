@@ -1,6 +1,7 @@
 """What models come to together: the mean of their probabilities (at T = 1), and whom it gets right.
 
-The mean of logits, and a majority vote, are left out: students are taught by means of probabilities.
+What an ensemble of teachers is to a student depends on the loss (`losses.ENSEMBLE_TARGETS`). Left out: a
+majority vote.
 """
 
 from functools import partial

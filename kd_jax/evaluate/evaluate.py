@@ -16,7 +16,7 @@ from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.models import predict, predict_stacked
 from kd_jax.train import MIXTURES
 from kd_jax.train.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
-from kd_jax.types import HParams, Table, Variables
+from kd_jax.types import HParams, LossFn, Table, Variables
 
 NUM_MIXTURES = 10_000
 MOST_EXAMPLES = 24
@@ -26,27 +26,27 @@ class Evidence(flax.struct.PyTreeNode):
     """What the rules may look at.
 
     train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
-    prior: f32[K], the known shares of the classes. teacher_variables: of each group of teachers, with leading
-    axis M; or None.
+    teacher_variables: of each group of teachers, with leading axis M; or None.
     """
 
     train: Table
     validation: Table | None
     test: Table
-    prior: jax.Array
     teacher_variables: tuple[Variables, ...] | None
 
 
 def ask_teachers(
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
+    loss_fn: LossFn,
     teacher_variables: tuple[Variables, ...],
     hparams: HParams,
     images: jax.Array,
 ) -> jax.Array:
-    """What a run's teachers say together: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
+    """What a run's teachers are together to its loss: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
 
-    teacher_models, average_teachers: as in `train.Config`; teacher_variables: leading axis M in each group.
+    teacher_models, average_teachers, loss_fn: as in `train.Config`; teacher_variables: leading axis M in each
+    group.
     """
     each = []
     for model, variables in zip(teacher_models, teacher_variables, strict=True):
@@ -55,20 +55,22 @@ def ask_teachers(
         else:
             own = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
             each.append(predict(model, own, images)[None])
-    return losses.combine_teachers(each, jnp.ones(()), average_teachers)
+    return losses.combine_teachers(each, jnp.ones(()), loss_fn)
 
 
 def choose_biases(
     model: Any,
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
+    loss_fn: LossFn,
     evidence: Evidence,
     variables: Variables,
     hparams: HParams,
     key: jax.Array,
     logits: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """One student's bias f32[] by each rule that its evidence allows; "none" is 0.
+    """One student's bias f32[] by each rule that its evidence allows; "none" is 0. Of the labels of the
+    validation split, `prior_matched` uses the number of those of missing classes alone.
 
     key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
     """
@@ -82,8 +84,10 @@ def choose_biases(
         biases["validation_tuned"] = bias_correction.label_tuned(
             held_out, evidence.validation.labels, missing
         )
-        prior = jnp.sum(jnp.where(missing, evidence.prior, 0.0))
-        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, prior)
+        # The share within this split: where a class is rare, that of the whole training set may round to no
+        # example, though the split holds at least one. Only how many there are is used, not which.
+        share = jnp.mean(missing[evidence.validation.labels].astype(jnp.float32))
+        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, share)
     teacher_variables = evidence.teacher_variables
     if teacher_variables is not None:
 
@@ -91,7 +95,9 @@ def choose_biases(
             mask = hparams.class_mask[evidence.train.labels]
             mixed_key = jax.random.fold_in(key, MIXTURES)
             images = bias_correction.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
-            answers = ask_teachers(teacher_models, average_teachers, teacher_variables, hparams, images)
+            answers = ask_teachers(
+                teacher_models, average_teachers, loss_fn, teacher_variables, hparams, images
+            )
             share = bias_correction.share_missing(answers, missing)
             return bias_correction.share_matched(predict(model, variables, images), missing, share)
 
@@ -104,6 +110,7 @@ def assess_runs(
     model: Any,
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
+    loss_fn: LossFn,
     evidence: Evidence,
     grid: jax.Array,
     variables: Variables,
@@ -112,8 +119,8 @@ def assess_runs(
 ) -> dict[str, Any]:
     """Biases, confusion matrices, bias curves and calibration of R students, a device's one after another.
 
-    Args: grid: f32[G], biases of the curve; hparams: leading axis R; variables, keys: leading axis R, or on
-        the mesh with its padding.
+    Args: teacher_models, average_teachers, loss_fn: as in `train.Config`; grid: f32[G], biases of the curve;
+        hparams: leading axis R; variables, keys: leading axis R, or on the mesh with its padding.
     Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
         "curve": i32[R,G,K], right test predictions per class under each bias of the grid,
         "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R},
@@ -123,11 +130,11 @@ def assess_runs(
     mesh = runs_mesh(num_runs)
     runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
     shared = place((evidence, grid), mesh, EVERYWHERE)
-    return gather(_assess_all(model, teacher_models, average_teachers, mesh, shared, runs), num_runs)
+    return gather(_assess_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs), num_runs)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _assess_all(model, teacher_models, average_teachers, mesh, shared, runs):
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _assess_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs):
     evidence, grid = shared
     taught = {}
     if evidence.teacher_variables is not None:  # of the M teachers once, not of each student's again
@@ -138,7 +145,7 @@ def _assess_all(model, teacher_models, average_teachers, mesh, shared, runs):
             ]
             for split, table in splits_of(evidence).items()
         }
-    assess = partial(_assess, model, teacher_models, average_teachers)
+    assess = partial(_assess, model, teacher_models, average_teachers, loss_fn)
     return over_runs(assess, mesh, 1)((evidence, grid, taught), runs)
 
 
@@ -148,7 +155,7 @@ def splits_of(evidence: Evidence) -> dict[str, Table]:
     return held_out | {"test": evidence.test}
 
 
-def _assess(model, teacher_models, average_teachers, shared, run):
+def _assess(model, teacher_models, average_teachers, loss_fn, shared, run):
     """`assess_runs` of one run."""
     evidence, grid, taught = shared
     variables, hparams, key = run
@@ -156,7 +163,9 @@ def _assess(model, teacher_models, average_teachers, shared, run):
 
     missing = ~hparams.class_mask
     logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
-    biases = choose_biases(model, teacher_models, average_teachers, evidence, variables, hparams, key, logits)
+    biases = choose_biases(
+        model, teacher_models, average_teachers, loss_fn, evidence, variables, hparams, key, logits
+    )
 
     def confusion(split, value):
         predicted = jnp.argmax(bias_correction.corrected(logits[split], missing, value), axis=-1)
@@ -173,7 +182,7 @@ def _assess(model, teacher_models, average_teachers, shared, run):
         teacher_logits = None
         if taught:
             heard = [group if average_teachers else group[hparams.teacher][None] for group in taught[split]]
-            teacher_logits = losses.combine_teachers(heard, jnp.ones(()), average_teachers)
+            teacher_logits = losses.combine_teachers(heard, jnp.ones(()), loss_fn)
         return metrics.quality(logits[split], splits[split].labels, teacher_logits)
 
     return {

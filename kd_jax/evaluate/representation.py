@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax.models import as_vectors, forward, scale_pixels
+from kd_jax.models import as_vectors, forward, hidden_layers, scale_pixels
 from kd_jax.types import Variables
 
 NEIGHBOURS = 10
@@ -42,7 +42,8 @@ def features_of(
     images: u8[N,h,w,c].  Returns: f32[N,D] each.
     """
     found = _features(model, variables, jnp.asarray(images), min(batch_size, len(images)))
-    return {name: np.asarray(x) for name, x in found.items()}
+    names = hidden_layers(model, images.shape[1:])  # `found` is sorted by name, not by depth
+    return {name: np.asarray(found[name]) for name in (*names, "logits")}
 
 
 def probe(

@@ -8,7 +8,11 @@ from typing import Any
 from kd_jax.io import run_files
 from kd_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
+"""Of all files of a run folder but those of a checkpoint."""
+_OLDER = (1,)  # whose config.json is as it is now; its results.csv held the confusion matrices
+
+TEACHER = "teacher"  # the setting of what teachers come to
 
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
@@ -47,6 +51,13 @@ def read(folder: Path) -> dict[str, Any]:
     return config
 
 
+def require_current(folder: Path, config: dict[str, Any]) -> None:
+    """Refuses a run of an older version, whose other files are not as this one reads them."""
+    if config["format"] != FORMAT:
+        expected = f"format {FORMAT}, which its command makes in a new folder: {config['command']}"
+        raise InputError(f"{folder} is a run of an older version", expected, f"format {config['format']}")
+
+
 def _json_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -62,7 +73,7 @@ def _json_int(text: str) -> int:
 
 def _check_config(path: Path, config: Any) -> None:
     _check_keys(f"{path}", config, _CONFIG)
-    if config["format"] != FORMAT:
+    if config["format"] not in (*_OLDER, FORMAT):
         raise InputError(f"{path}: format", str(FORMAT), config["format"])
     data = config["data"]
     _check_keys(f"{path}: data", data, _DATA)

@@ -2,11 +2,12 @@
 
 This docstring is the one place where the columns are documented; `run_config.FORMAT`, which config.json and
 summary.json repeat, is their version: a column that changes its meaning raises it, one more metric does not.
+Runs of an older format are refused; config.json alone is read of format 1 too.
 Each csv is tidy, one measurement a row, and one line of pandas:
 
-    pd.read_csv(folder / "results.csv", dtype={"class": str})     # bias_curve.csv: class is a number
+    pd.read_csv(folder / "results.csv", dtype={"class": str})
 
-config.json     {"format": 1, "experiment", "command", "flags": {}, "versions": {}, "device",
+config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": {}, "device",
                 "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
                 "train", "validation", "test"},
                 "teacher": null or {"path", "sha256", "model", "num_teachers", ..., and, where it is so,
@@ -40,10 +41,10 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
                 Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
-                bias (class missing: what is added to the missing classes' logits, in nats), predicted_as_<j>
-                (split test: how many of the class are called j). Of each class, fractions: precision (0 where
-                nothing is called so), f1 (0 where nothing is right). Of class all, macro_accuracy (which is
-                the macro recall), macro_precision, macro_f1: means over the classes that have examples.
+                bias (class missing: what is added to the missing classes' logits, in nats). Of each class,
+                fractions: precision (0 where nothing is called so), f1 (0 where nothing is right). Of class
+                all, macro_accuracy (which is the macro recall), macro_precision, macro_f1: means over the
+                classes that have examples.
                 Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
                 classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
                 bins of equal width, Guo et al. 2017, section 2), and of students, against the teacher that
@@ -62,8 +63,11 @@ representation.csv  setting (a setting's name, or "random": the students' networ
                 layer, measure (probe, neighbours: recall, a fraction; cka, silhouette; centroid_distance, in
                 root mean square distances from the centre), class (missing | kept), value. Written by
                 `representation`.
-bias_curve.csv  setting, seed, bias (nats), class (0..K-1), accuracy (fraction, test split); only where some
-                setting has missing classes.
+confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of class i are called j; and of each
+                row its setting, seed and correction, as in results.csv: one row for each of them there that
+                has an accuracy on the test split.
+bias_curve.csv  setting, seed, bias (nats), class (all | missing | kept, and, where there are at most 100,
+                0..K-1), accuracy (fraction, test split); only where some setting has missing classes.
 examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], setting, seed, correction: test
                 images of the classes that this setting misses, which its student of this seed gets wrong as
                 trained; their true class, what they are called as trained and under this correction, their
@@ -71,17 +75,19 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 the first of each; of the setting and the correction that the report's answer speaks of, and
                 its first seed that did not diverge. Only of `distill`, where that setting misses classes;
                 older runs do not have it.
-SHA256SUMS      the sha256 of config.json, history.csv, results.csv, bias_curve.csv, examples.npz and
-                representation.csv, once the run is complete, as `sha256sum --check` reads it. What is not as
-                it says is refused; the line of a file that was changed on purpose is to be removed. Older
-                runs do not have it.
-summary.json    {"format": 1, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
+SHA256SUMS      the sha256 of config.json, history.csv, results.csv, confusions.npz, bias_curve.csv,
+                examples.npz and representation.csv, once the run is complete, as `sha256sum --check` reads
+                it. What is not as it says is refused; the line of a file that was changed on purpose is to be
+                removed.
+summary.json    {"format": 2, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
                 counts independent units (see stats.py). A pair is a minus b over the same seeds, both under
                 that correction; where a and b are the same setting, it is that correction minus none. What is
                 undefined is null, and so are the ends of the interval over teachers of several folders, which
-                differ by more than their seed.
+                differ by more than their seed, and are one unit. Where the units show no spread, shares of
+                the test examples and numbers of these have the exact binomial interval; else the ends are
+                null, and so is p.
 
 A value that is undefined (the accuracy of a class without examples) is an empty cell, and nan in Python; only
 the loss of a run may be inf, every other number is finite.
@@ -92,14 +98,15 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from kd_jax.io import run_config, run_files, sums
+from kd_jax.io import confusions, run_config, run_files, sums
+from kd_jax.io.confusions import Confusion
+from kd_jax.io.run_config import TEACHER
 from kd_jax.types import InputError
 
-TEACHER = "teacher"
 DIVERGED = "diverged"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
 METRICS = (
@@ -107,7 +114,7 @@ METRICS = (
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
     DIVERGED,
 )  # fmt: skip
-MEASURED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "examples.npz")
+MEASURED = ("config.json", "history.csv", "results.csv", confusions.NAME, "bias_curve.csv", "examples.npz")
 """What a report is made from."""
 FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
@@ -157,7 +164,7 @@ class BiasRow(NamedTuple):
     setting: str
     seed: int
     bias: float
-    class_: int
+    class_: str
     accuracy: float
 
 
@@ -167,6 +174,7 @@ class Run(NamedTuple):
     config: dict[str, Any]
     history: list[HistoryRow]
     results: list[ResultRow]
+    confusions: list[Confusion]
     bias_curve: list[BiasRow]
 
 
@@ -218,8 +226,6 @@ def _columns(row_type: type) -> list[str]:
 
 def _cell(value: Any) -> Any:
     """Numbers of NumPy and JAX too become Python's, whose repr is the shortest that reads back the same."""
-    if isinstance(value, str):
-        return value
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
@@ -231,7 +237,7 @@ def _to_csv(row_type: type, rows: Iterable[tuple[Any, ...]]) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_columns(row_type))
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows([v if type(v) is str else _cell(v) for v in row] for row in rows)
     return buffer.getvalue().encode()
 
 
@@ -242,19 +248,21 @@ Parser = Callable[[str], Any]
 
 
 def read_run(folder: Path) -> Run:
-    """Reads config.json, history.csv, results.csv and bias_curve.csv, and checks that they belong together.
+    """Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv, and checks that they
+    belong together.
 
     Errors: InputError that names the file, and the line where there is one, of whatever is missing, an epoch
     of a run included, malformed, unknown to config.json or given twice.
     """
     config = run_config.read(folder)
     results = read_results(folder, config)
+    matrices = read_confusions(folder, config, results)
     corrected = any(row.correction != "none" for row in results)
     curve = read_bias_curve(folder, config) if corrected else []
     lost = {(row.setting, row.seed) for row in results if row.metric == DIVERGED}
     history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
     _require_epochs(Path(folder) / "history.csv", history, config, lost)
-    return Run(config, history, results, curve)
+    return Run(config, history, results, matrices, curve)
 
 
 def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
@@ -293,12 +301,13 @@ def _counts_to(last: int, found: Counter[int]) -> bool:
 
 def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
     """Errors: InputError that names the line; also when a run of config.json has no result at all."""
+    run_config.require_current(folder, config)
     path = Path(folder) / "results.csv"
     classes = _class_indices(config)
     parsers = _parsers(config) | {
         "setting": _one_of([*run_config.setting_names(config), TEACHER]),
         "class": _one_of(["all", "missing", "kept", *classes]),
-        "metric": _one_of([*METRICS, *(f"predicted_as_{index}" for index in classes)]),
+        "metric": _one_of(METRICS),
     }
     rows: list[ResultRow] = _read_csv(path, ResultRow, parsers)
     present = {(row.setting, row.seed) for row in rows}
@@ -307,6 +316,22 @@ def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
             expected = f"rows of each run of config.json, also of {run['setting']!r}, seed {run['seed']}"
             raise InputError(f"{path} is incomplete", expected, "none")
     return rows
+
+
+def read_confusions(folder: Path, config: dict[str, Any], results: Iterable[ResultRow]) -> list[Confusion]:
+    """Errors: InputError that names the file, also where its rows are not those that results.csv has."""
+    found = confusions.read(folder, config, CORRECTIONS)
+    measured = {
+        (row.setting, row.seed, row.correction)
+        for row in results
+        if (row.split, row.class_, row.metric) == ("test", "all", "accuracy")
+    }
+    if differing := sorted(measured ^ {row[:3] for row in found}):
+        setting, seed, correction = differing[0]
+        given = f"another number of {setting!r}, seed {seed}, correction {correction}"
+        expected = "one matrix for each accuracy of all classes that results.csv has on the test split"
+        raise InputError(f"{Path(folder) / confusions.NAME} does not fit", expected, given)
+    return found
 
 
 def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
@@ -322,8 +347,8 @@ def read_representation(folder: Path, config: dict[str, Any]) -> list[Representa
 
 def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
     """Errors: InputError that names the line."""
-    class_index = _one_of(_class_indices(config))
-    parsers = _parsers(config) | {"class": lambda text: int(class_index(text))}
+    run_config.require_current(folder, config)
+    parsers = _parsers(config) | {"class": _one_of(["all", "missing", "kept", *_class_indices(config)])}
     return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
 
 
@@ -335,22 +360,30 @@ def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any
     """parsers: by column. Rows that differ in nothing but
     their last column (the value) are one measurement given twice."""
     text = run_files.read_text(path)
-    columns = _columns(row_type)
+    columns, name = _columns(row_type), str(path)
     if not text.endswith("\n"):
         raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: dict[Any, Any] = {}
+    parsed = [_Cells(parsers[column]) for column in columns]
+    in_range: set[Any] = set()
     try:
         header = next(reader, [])
         if header != columns:
             raise InputError(f"{path}, line 1", ",".join(columns), ",".join(header))
         for cells in reader:
-            where = f"{path}, line {reader.line_num}"
+            where = f"{name}, line {reader.line_num}"
             if len(cells) != len(columns):
                 raise InputError(where, f"{len(columns)} columns", len(cells))
-            row = row_type._make(_parse(where, zip(columns, cells, strict=True), parsers))
-            if expected := _out_of_range(getattr(row, "metric", columns[-1]), row[-1]):
-                raise InputError(f"{where}, column {columns[-1]}", expected, repr(cells[-1]))
+            try:
+                row = row_type._make([known[cell] for known, cell in zip(parsed, cells, strict=True)])
+            except ValueError:
+                _refuse_cell(where, zip(columns, cells, strict=True), parsers)
+            measured = getattr(row, "metric", columns[-1]), row[-1]
+            if measured not in in_range:
+                if expected := _out_of_range(*measured):
+                    raise InputError(f"{where}, column {columns[-1]}", expected, repr(cells[-1]))
+                in_range.add(measured)
             if row[:-1] in rows:
                 raise InputError(where, f"each {', '.join(columns[:-1])} once", f"{row[:-1]} again")
             rows[row[:-1]] = row
@@ -364,17 +397,29 @@ def _out_of_range(metric: str, value: float) -> str:
     fraction = "accuracy" in metric or metric in FRACTIONS
     if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
         return "a fraction from 0 to 1"
-    count = metric.endswith(("errors", "total", DIVERGED)) or metric.startswith("predicted_as_")
+    count = metric.endswith(("errors", "total", DIVERGED))
     return "a count" if count and not (value >= 0 and value == int(value)) else ""
 
 
-def _parse(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> Iterator[Any]:
-    """cells: (column, text)."""
+class _Cells(dict[str, Any]):
+    """The values of a column by their text, each parsed once: of a million rows most say the same."""
+
+    def __init__(self, parser: Parser):
+        self.parser = parser
+
+    def __missing__(self, text: str) -> Any:
+        value = self[text] = self.parser(text)
+        return value
+
+
+def _refuse_cell(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> NoReturn:
+    """Of the first cell that is malformed.  cells: (column, text)."""
     for column, cell in cells:
         try:
-            yield parsers[column](cell)
+            parsers[column](cell)
         except ValueError as error:
             raise InputError(f"{where}, column {column}", str(error), repr(cell)) from None
+    raise AssertionError("not reached")
 
 
 def _parsers(config: dict[str, Any]) -> dict[str, Parser]:

@@ -10,6 +10,7 @@ from kd_jax.io.run_folder import DIVERGED, BiasRow, HistoryRow, ResultRow
 
 TRACKED = ("corrected", "probe")
 ENSEMBLE_METRICS = ("accuracy", "errors")
+MOST_CURVED = 100  # classes whose accuracies stand in bias_curve.csv one by one
 
 
 def diverged_at(history: dict) -> np.ndarray:
@@ -99,26 +100,18 @@ def result_rows(
 ) -> list:
     """results.csv's rows of one run under one correction: what its confusion matrix i32[K,K] says."""
     correct, total = np.diag(confusion), confusion.sum(axis=1)
-    absent = np.isin(np.arange(len(total)), missing)
-    groups = {"all": np.ones_like(absent)}
-    if len(missing):
-        groups |= {"missing": absent, "kept": ~absent}
-    groups |= {str(k): np.arange(len(total)) == k for k in range(len(total))}
-    values = []
-    for name, members in groups.items():
-        right, count = int(correct[members].sum()), int(total[members].sum())
+    values: list[tuple[str, str, float]] = []
+    for name, (right, count) in _sums(missing, correct, total).items():
         accuracy = right / count if count else float("nan")
         values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
     with np.errstate(invalid="ignore"):
         values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
     precision, f1 = precision_and_f1(confusion)
     for metric, of_class in (("precision", precision), ("f1", f1)):
-        values += [(str(k), metric, float(value)) for k, value in enumerate(of_class)]
+        values += [(str(k), metric, value) for k, value in enumerate(of_class.tolist())]
         values.append(("all", f"macro_{metric}", float(np.mean(of_class[total > 0]))))
     if bias is not None:
         values.append(("missing", "bias", float(bias)))
-    if split == "test":
-        values += [(str(i), f"predicted_as_{j}", int(n)) for (i, j), n in np.ndenumerate(confusion)]
     return [ResultRow(setting, seed, split, correction, *value) for value in values]
 
 
@@ -154,14 +147,30 @@ def quality_rows(setting: str, seed: int, split: str, sums: dict[str, Any]) -> l
 
 
 def bias_rows(
-    setting: str, seed: int, biases: np.ndarray, correct: np.ndarray, labels: np.ndarray
+    setting: str,
+    seed: int,
+    biases: np.ndarray,
+    correct: np.ndarray,
+    labels: np.ndarray,
+    missing: Sequence[int],
 ) -> list[BiasRow]:
     """bias_curve.csv's rows of one run.  correct: i32[G,K], right test predictions under each bias."""
     total = np.bincount(labels, minlength=correct.shape[-1])
-    with np.errstate(invalid="ignore"):
-        accuracies = correct / total
+    sums = [_sums(missing, of_bias, total) for of_bias in correct]
     return [
-        BiasRow(setting, seed, float(bias), k, float(accuracies[g, k]))
-        for g, bias in enumerate(biases)
-        for k in range(len(total))
+        BiasRow(setting, seed, float(bias), name, right / count if count else math.nan)
+        for bias, of_bias in zip(biases, sums, strict=True)
+        for name, (right, count) in of_bias.items()
+        if len(total) <= MOST_CURVED or not name.isdigit()
     ]
+
+
+def _sums(missing: Sequence[int], *counts: np.ndarray) -> dict[str, tuple[int, ...]]:
+    """The sums of counts [K] over each class set of results.csv: missing and kept where some are missing."""
+    absent = np.isin(np.arange(len(counts[0])), missing)
+    groups = {"all": absent | True}
+    if len(missing):
+        groups |= {"missing": absent, "kept": ~absent}
+    sums = {name: tuple(int(count[members].sum()) for count in counts) for name, members in groups.items()}
+    each = zip(*(count.tolist() for count in counts), strict=True)
+    return sums | {str(k): of_class for k, of_class in enumerate(each)}

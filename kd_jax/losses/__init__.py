@@ -4,6 +4,7 @@ What a run gets of its teacher is in teacher_ablations.py.
 """
 
 from kd_jax.losses.logits import (
+    ENSEMBLE_TARGETS,
     LOSSES,
     average_teachers,
     combine_teachers,
@@ -14,6 +15,7 @@ from kd_jax.losses.logits import (
 )
 
 __all__ = [
+    "ENSEMBLE_TARGETS",
     "LOSSES",
     "average_teachers",
     "combine_teachers",

@@ -4,7 +4,7 @@ A loss is per example and checked on entry; the reduction belongs to the caller.
 data: no gradient flows into them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import chex
 import jax
@@ -98,16 +98,31 @@ def average_teachers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.A
     return temperature * (jax.nn.logsumexp(log_probabilities, axis=0) - jnp.log(teacher_logits.shape[0]))
 
 
-def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, average: bool) -> jax.Array:
-    """The target that teachers of several groups make: a lone one's own logits, or the mean of all.
+def average_logits(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """The mean of the teachers' logits, whatever the temperature.  f32[M,B,K] -> f32[B,K].
 
-    Args: groups: of each group f32[C,B,K], C of its teachers; temperature: f32[]; average: False where C = 1
-        in each group, so that the only teacher of an only group is taken as it is.
-    Returns: f32[B,K].
+    Source: Ba & Caruana 2014 (the student regresses on the ensemble's averaged logits).
     """
-    if len(groups) == 1 and not average:
+    del temperature
+    return jnp.mean(teacher_logits, axis=0)
+
+
+def average_answers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
+    """`average_teachers` at T = 1, whatever the temperature: its argmax is the ensemble's answer."""
+    del temperature
+    return average_teachers(teacher_logits, jnp.ones(()))
+
+
+def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, loss_fn: LossFn) -> jax.Array:
+    """The target that the teachers of several groups make for this loss: their ensemble as of
+    `ENSEMBLE_TARGETS`. A lone teacher's logits are taken as they are, so an ensemble of one is that teacher.
+
+    Args: groups: of each group f32[C,B,K], the logits of those C of its teachers that teach; temperature:
+        f32[].  Returns: f32[B,K].
+    """
+    if sum(len(group) for group in groups) == 1:
         return groups[0][0]
-    return average_teachers(jnp.concatenate(groups), temperature)
+    return ENSEMBLE_TARGETS.get(loss_fn, average_teachers)(jnp.concatenate(groups), temperature)
 
 
 LOSSES: dict[str, LossFn] = {
@@ -116,3 +131,11 @@ LOSSES: dict[str, LossFn] = {
     "labels": labels_loss,
     "logits": logits_loss,
 }
+
+ENSEMBLE_TARGETS: dict[LossFn, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    soft_loss: average_teachers,
+    hard_label_loss: average_answers,
+    logits_loss: average_logits,
+}
+"""What several teachers are to a loss: (logits f32[M,B,K], temperature f32[]) -> f32[B,K]. To a loss that is
+not named here: `average_teachers`."""

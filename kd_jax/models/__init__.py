@@ -5,6 +5,7 @@ to (logits f32[B,K], features: dict of named activations). The classifier is the
 sees is the last of the features, flattened.
 """
 
+import functools
 import re
 from functools import partial
 
@@ -102,14 +103,37 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
     return logits, features, dict(changed)
 
 
+@functools.cache
+def hidden_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """The names of the model's features in their order, of which the classifier sees the last; () for a
+    classifier on the pixels. Nothing is computed.  image_shape: (h, w, c)."""
+    names: list[str] = []
+
+    def trace(key):
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        names.extend(forward(model, init_variables(model, key, image_shape), images)[1])
+        return key  # not the features: JAX sorts the keys of what a traced function returns
+
+    jax.eval_shape(trace, jax.random.key(0))
+    return tuple(names)
+
+
+def _last_hidden(model: nn.Module, features: dict[str, jax.Array]) -> jax.Array:
+    """What the classifier sees, not yet flattened. Errors: InputError where that is the image itself."""
+    if not features:
+        given = f"{type(network_of(model)).__name__} without one"
+        raise InputError("a hidden layer is needed", "a network that has one, as mlp-64", given)
+    return list(features.values())[-1]
+
+
 def forward_head(model: nn.Module, variables: Variables, images: jax.Array, dropout_key: jax.Array):
     """`forward` with the classifier alone in training mode: what comes before it is in evaluation mode, its
     batch statistics stay, and the model's dropout drops the classifier's input.
 
-    images: f32[B,h,w,c]; dropout_key: consumed.
+    images: f32[B,h,w,c]; dropout_key: consumed.  Errors: InputError where the model has no hidden layer.
     """
     _, features, model_state = forward(model, variables, images)
-    x = list(features.values())[-1].reshape(images.shape[0], -1)
+    x = _last_hidden(model, features).reshape(images.shape[0], -1)
     network = network_of(model)
     x = drop(dropout_key, x, network.dropout) if network.dropout else x
     dense = nn.Dense(network.num_classes, dtype=network.dtype)
@@ -142,11 +166,14 @@ def as_vectors(features: jax.Array) -> jax.Array:
 def predict_features(
     model: nn.Module, variables: Variables, images: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`predict`, and beside the logits f32[N,K] the last of the features, `as_vectors` f32[N,D]."""
+    """`predict`, and beside the logits f32[N,K] the last of the features, `as_vectors` f32[N,D].
+
+    Errors: InputError where the model has no hidden layer.
+    """
 
     def both(batch):
         logits, features, _ = forward(model, variables, scale_pixels(batch))
-        return logits, as_vectors(list(features.values())[-1])
+        return logits, as_vectors(_last_hidden(model, features))
 
     return _in_batches(both, model, images, None)
 

@@ -33,10 +33,7 @@ def bias_curve(
         for axes in grid.ravel()[len(settings) :]:
             axes.set_axis_off()
         for axes, name in zip(grid.ravel(), settings, strict=False):
-            missing = set(next(s["missing"] for s in config["settings"] if s["name"] == name))
-            every = set(range(config["data"]["num_classes"]))
-            parts = {"missing": missing, "kept": every - missing, "all": every}
-            bands = by_bias(curve, values, config, name, parts)
+            bands = by_bias(curve, values, config, name, ("missing", "kept", "all"))
             for number, (part, intervals) in enumerate(bands.items()):
                 look = look_of(number) | {"linestyle": "-"}  # the other lines are those of corrections
                 band(axes, in_percent(intervals), f"{part} classes", **look)

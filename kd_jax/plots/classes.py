@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax.io import run_folder
+from kd_jax.io.confusions import Confusion
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import (
     COLOURS,
@@ -94,7 +94,7 @@ def _points(axes: Axes, values: Values, settings: Sequence[dict[str, Any]], clas
 
 
 def confusion_matrix(
-    rows: Iterable[run_folder.ResultRow], config: dict[str, Any], setting: str, corrections: Sequence[str]
+    rows: Iterable[Confusion], config: dict[str, Any], setting: str, corrections: Sequence[str]
 ) -> Figure:
     """Of each true class (row), the share in % that is called each class (column): the mean over seeds, one
     panel a correction; the missing classes' names are marked by *. Of more than 12 classes no numbers stand

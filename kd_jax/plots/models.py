@@ -29,7 +29,7 @@ def compression(models: Sequence[tuple[str, Interval, float, float, float]], bat
             _logarithmic(axes)
             axes.set_xlabel(head)
         grid[0, 0].set_ylabel("test accuracy (%)")
-        note = f"Mean; bars: 95 % Student t interval; n = {_units(models)}. Times: median of repeated calls."
+        note = f"Mean; bars: 95 % interval; n = {_units(models)}. Times: median of repeated calls."
         finish(figure, "Accuracy against size and time", note)
     return figure
 

@@ -132,7 +132,7 @@ def sample(config: dict[str, Any], interval: str = "") -> str:
     name = PurePath(config["data"]["name"]).name  # which may be a path
     if len({run["seed"] for run in config["runs"]}) == 1:
         return f"{name}; one seed, so no interval."
-    what = f"{interval}: 95 % Student t interval; " if interval else ""
+    what = f"{interval}: 95 % interval; " if interval else ""
     return f"{name}; mean; {what}n = {units_of(config)}."
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.io.run_folder import BiasRow, HistoryRow, ResultRow
+from kd_jax.io.confusions import Confusion
+from kd_jax.io.run_folder import BiasRow, HistoryRow
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.summary import Values, interval_of, teachers_of
 
@@ -48,56 +49,41 @@ def most_worth(curves: Mapping[tuple[str, str], np.ndarray], settings: Sequence[
 
 
 def by_bias(
-    curve: Iterable[BiasRow],
-    values: Values,
-    config: dict[str, Any],
-    setting: str,
-    parts: Mapping[str, Collection[int]],
+    curve: Iterable[BiasRow], values: Values, config: dict[str, Any], setting: str, parts: Collection[str]
 ) -> dict[str, dict[float, Interval]]:
-    """Of each part, by name, the accuracy (a fraction) by bias (nats).
-
-    parts: sets of classes; a part's accuracy weighs each class by its number of test examples.
-    """
-    every = range(config["data"]["num_classes"])
-    totals = {k: getattr(values.get((setting, "test", "none", str(k), "total")), "mean", 0.0) for k in every}
-    right: dict[float, dict[int, dict[int, int]]] = {}
+    """Of each part, a class of bias_curve.csv, the accuracy (a fraction) by bias (nats)."""
+    found: dict[str, dict[float, dict[int, float]]] = {part: {} for part in parts}
     for row in curve:
-        if row.setting == setting and not math.isnan(row.accuracy):
-            # The count that the fraction was made of: whole, so that sums are exact, as those of results.csv.
-            of_class = right.setdefault(row.bias, {}).setdefault(row.seed, {})
-            of_class[row.class_] = round(totals[row.class_] * row.accuracy)
-
-    def share(of_class: dict[int, int], part: Collection[int]) -> float:
-        known = [k for k in part if k in of_class]
-        total = sum(totals[k] for k in known)
-        return sum(of_class[k] for k in known) / total if total else math.nan
-
+        if row.setting == setting and row.class_ in found:
+            found[row.class_].setdefault(row.bias, {})[row.seed] = row.accuracy
     teachers = teachers_of(config)
     return {
-        name: {
-            bias: interval_of(setting, {seed: share(c, part) for seed, c in by_seed.items()}, teachers)
-            for bias, by_seed in sorted(right.items())
+        part: {
+            bias: interval_of(setting, by_seed, teachers, _total(values, setting, part))
+            for bias, by_seed in sorted(by_bias.items())
         }
-        for name, part in parts.items()
+        for part, by_bias in found.items()
     }
 
 
-def confusion(rows: Iterable[ResultRow], num_classes: int, setting: str, correction: str) -> np.ndarray:
+def _total(values: Values, setting: str, part: str) -> float | None:
+    """How many test examples the part has; None where it is not known."""
+    interval = values.get((setting, "test", "none", part, "total"))
+    return interval.mean if interval else None
+
+
+def confusion(rows: Iterable[Confusion], num_classes: int, setting: str, correction: str) -> np.ndarray:
     """f64[K,K], %: of each true class (row), the share of its test examples that is called each class, the
     mean over seeds; a row without examples is 0."""
-    counts: dict[int, np.ndarray] = {}
+    total, number = np.zeros((num_classes, num_classes)), 0
     for row in rows:
-        here = (row.setting, row.split, row.correction) == (setting, "test", correction)
-        if here and row.class_.isdigit() and row.metric.startswith("predicted_as_"):
-            called = int(row.metric.removeprefix("predicted_as_"))
-            matrix = counts.setdefault(row.seed, np.zeros((num_classes, num_classes)))
-            matrix[int(row.class_), called] = row.value
-    if not counts:
-        return np.zeros((num_classes, num_classes))
-    stacked = np.stack(list(counts.values()))
-    return 100 * (stacked / np.maximum(stacked.sum(-1, keepdims=True), 1)).mean(0)
+        if (row.setting, row.correction) == (setting, correction):
+            total += row.counts / np.maximum(row.counts.sum(-1, keepdims=True), 1)
+            number += 1
+    return 100 * total / max(number, 1)
 
 
 def in_percent(intervals: Mapping[float, Interval]) -> np.ndarray:
     """f64[points,4]: place, mean, low, high, the latter three in %."""
-    return np.array([(at, *(100 * value for value in interval[:3])) for at, interval in intervals.items()])
+    points = [(at, *(100 * value for value in interval[:3])) for at, interval in intervals.items()]
+    return np.array(points).reshape(-1, 4)

@@ -3,6 +3,10 @@
 Every interval is Student's t interval of a mean over independent units. Seeds are the units, except where
 seeds share teachers and there is more than one of those: then the teachers are (`clustered_interval`).
 
+Units that show no spread leave Student's t nothing to estimate it from: its interval would have no width, and
+p would be 0, whatever the units are. Of shares of a known number of examples the interval is then that of
+`binomial_interval`; of anything else, and of differences, there is no interval and no p.
+
 Left out: bootstrap intervals (at the 3 to 30 units of a sweep they cover less than they promise), and any
 correction of p for the number of comparisons (the report says how many were made).
 """
@@ -12,7 +16,7 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from scipy.special import stdtr, stdtrit
+from scipy.special import betaincinv, stdtr, stdtrit
 
 _ROUNDING = 4 * 2.0**-52  # a spread below this fraction of the values is rounding, not variation
 
@@ -36,19 +40,45 @@ class Difference(NamedTuple):
     n: int
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95, total: float | None = None, most: float = 1.0
+) -> Interval:
     """The mean of independent values and its t interval.
 
+    total: where each value is a share of examples, the number of these; most: the value that all of them
+    give, 1 for a share, `total` for a count.
     One value has a mean and no interval (low and high are nan); no value, or one that is not finite, gives
-    nan throughout. Values without any spread give an interval of width zero.
+    nan throughout. Values without any spread have the interval of `binomial_interval` over the examples of
+    all of them where `total` is known, else none.
     """
     values = [float(value) for value in values]
     mean, half, _ = _student(values, confidence, _noise(values))
-    return Interval(mean, mean - half, mean + half, len(values))
+    low, high = mean - half, mean + half
+    if total and len(values) > 1 and math.isnan(half) and not math.isnan(mean):
+        low, high = (most * end for end in binomial_interval(mean / most, len(values) * total, confidence))
+    return Interval(mean, low, high, len(values))
+
+
+def binomial_interval(share: float, trials: float, confidence: float) -> tuple[float, float]:
+    """The ends of the exact interval of a probability of which `share` of the `trials` came true.
+
+    As an interval over seeds it is a floor: it takes the examples of a test set, and the seeds on one
+    example, as independent, which is the most that so many answers can say. It has a width at 0 and 1 too.
+    Source: Clopper & Pearson 1934, by quantiles of the Beta distribution, for which share * trials need not
+    be whole.
+    """
+    right, tail = share * trials, (1 - confidence) / 2
+    low = float(betaincinv(right, trials - right + 1, tail)) if right > 0 else 0.0
+    high = float(betaincinv(right + 1, trials - right, 1 - tail)) if right < trials else 1.0
+    return low, high
 
 
 def clustered_interval(
-    values: Sequence[float], clusters: Sequence[Hashable], confidence: float = 0.95
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    confidence: float = 0.95,
+    total: float | None = None,
+    most: float = 1.0,
 ) -> Interval:
     """The interval when value i was made with the teacher `clusters[i]`.
 
@@ -56,11 +86,12 @@ def clustered_interval(
     interval too narrow by a factor of up to sqrt(students a teacher). The teachers are independent, so the
     interval is that of the teachers' means, and n counts teachers. With a single cluster nothing can be
     said about the luck of the teacher: it is the plain interval, for this one teacher; so it is too where
-    all clusters are distinct.
+    all clusters are distinct. Values that depend on no teacher are all of the cluster None.
+    total, most: as in `mean_interval`, whose examples are then those of one student of each teacher.
 
     Errors: ValueError when `values` and `clusters` differ in length.
     """
-    return mean_interval(_unit_means(values, clusters), confidence)
+    return mean_interval(_unit_means(values, clusters), confidence, total, most)
 
 
 def paired_difference(
@@ -71,8 +102,8 @@ def paired_difference(
 ) -> Difference:
     """The mean of a[i] - b[i] over the same seeds, its t interval and the p of the paired t test.
 
-    clusters: as in `clustered_interval`, the teacher of each pair. Differences without any spread give an
-    interval of width zero, and p = 1.0 where the difference is 0, else 0.0. One pair has no interval, no p.
+    clusters: as in `clustered_interval`, the teachers on which each pair depends. One pair has no interval
+    and no p, nor have differences without any spread: low, high and p are nan.
 
     Errors: ValueError when the lengths differ.
     """
@@ -83,16 +114,15 @@ def paired_difference(
 
 
 def _student(units: Sequence[float], confidence: float, noise: float) -> tuple[float, float, float]:
-    """(mean, half width of its interval, two-sided p of a true mean of 0); nan where undefined."""
+    """(mean, half width of its interval, two-sided p of a true mean of 0); nan where undefined, the
+    latter two also where the units show no spread, as one alone does not."""
     n = len(units)
     if n == 0 or not all(map(math.isfinite, units)):
         return math.nan, math.nan, math.nan
     low, high = min(units), max(units)
     mean = min(max(math.fsum(units) / n, low), high)  # rounding must not carry the mean out of its values
-    if n == 1:
-        return mean, math.nan, math.nan
     if high - low <= noise:
-        return (0.0, 0.0, 1.0) if abs(mean) <= noise else (mean, 0.0, 0.0)
+        return (0.0 if abs(mean) <= noise else mean), math.nan, math.nan
     error = math.dist(units, [mean] * n) / math.sqrt(n * (n - 1))
     return mean, _quantile(n - 1, confidence) * error, 2.0 * float(stdtr(n - 1, -abs(mean) / error))
 

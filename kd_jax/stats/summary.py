@@ -15,6 +15,13 @@ from kd_jax.stats import intervals
 LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
 """Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""
 
+OF_TEACHER = ("agreement", "kl_to_teacher", "cka")
+"""Metrics and measures that compare a student with its teacher."""
+
+SHARES = ("accuracy", "top5_accuracy", "agreement", "ensemble_accuracy")
+COUNTS = ("errors", "ensemble_errors")
+"""Metrics of which each value is a share of the examples of its class, or a number of these."""
+
 _MOST_SETTINGS_FOR_ALL_PAIRS = 16
 
 Key = tuple[str, str, str, str, str]
@@ -32,28 +39,72 @@ def units_of(config: dict[str, Any]) -> str:
     return f"{words} of {teachers} teachers" if teachers > 1 else words
 
 
-def unit_of(config: dict[str, Any]) -> str:
-    """What n counts, as " teachers", where these are fewer than the seeds; nothing where it is seeds."""
-    seeds = {run["seed"] for run in config["runs"]}
-    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
-    return " teachers" if 1 < len(teachers) < len(seeds) else ""
+def unit_of(config: dict[str, Any], setting: str) -> str:
+    """What n counts of this setting, as " teachers", where these are fewer than the seeds; nothing where it
+    is seeds."""
+    own = {seed: teacher for (name, seed), teacher in teachers_of(config).items() if name == setting}
+    teachers = set(own.values()) - {None}
+    return " teachers" if 1 < len(teachers) < len(own) else ""
 
 
-def teachers_of(config: dict[str, Any]) -> dict[tuple[str, int], int | None]:
-    """(setting, seed) -> the seed of the teacher that this run learnt from."""
-    return {(run["setting"], run["seed"]): run["teacher_seed"] for run in config["runs"]}
+def learns_from_teacher(setting: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether students of this setting depend on the teacher that they were given.
+
+    They do not where its part of the loss has the weight 0, or where its answer is the same whatever it
+    says: without the missing classes, and with one class left. They do all the same where they begin with
+    its initial weights, or where its answers stand for labels.
+    """
+    if setting.get("initial") == "teacher":
+        return True
+    if setting.get("signal") == "missing_removed":
+        return len(setting["missing"]) < config["data"]["num_classes"] - 1
+    return setting.get("alpha") != 0 or config["flags"].get("transfer", "own") != "own"
+
+
+def teachers_of(config: dict[str, Any], of_teacher: bool = False) -> dict[tuple[str, int], int | None]:
+    """(setting, seed) -> the seed of the teacher on which this run depends; None: on none.
+
+    of_teacher: of values that are made with the teacher (`depends_on_teacher`), so that a run depends on the
+    one it was given even if it learnt nothing from it.
+    """
+    taught = {s["name"] for s in config["settings"] if of_teacher or learns_from_teacher(s, config)}
+    return {
+        (run["setting"], run["seed"]): run["teacher_seed"] if run["setting"] in taught else None
+        for run in config["runs"]
+    }
+
+
+def teachers_of_seeds(config: dict[str, Any]) -> list[int | None]:
+    """Of each seed, in the order of the runs, the teacher on which any of its runs depends: the clusters of
+    means over all settings."""
+    found: dict[int, int | None] = {}
+    for (_, seed), teacher in teachers_of(config).items():
+        if found.get(seed) is None:
+            found[seed] = teacher
+    return list(found.values())
+
+
+def depends_on_teacher(correction: str, metric: str) -> bool:
+    """Whether a value depends on the teacher beyond what the student learnt from it."""
+    return correction == "teacher_matched" or metric in OF_TEACHER
 
 
 def interval_of(
-    setting: str, by_seed: dict[int, float], teachers: dict[tuple[str, int], int | None]
+    setting: str,
+    by_seed: dict[int, float],
+    teachers: dict[tuple[str, int], int | None],
+    total: float | None = None,
+    most: float = 1.0,
 ) -> intervals.Interval:
-    """The interval over the seeds at which the value is defined, clustered by the teachers they share."""
+    """The interval over the seeds at which the value is defined, clustered by the teachers they share.
+
+    total, most: as in `stats.mean_interval`.
+    """
     defined = {seed: value for seed, value in by_seed.items() if not math.isnan(value)}
     if setting == TEACHER:
-        return intervals.mean_interval(list(defined.values()))
-    return intervals.clustered_interval(
-        list(defined.values()), [teachers.get((setting, seed)) for seed in defined]
-    )
+        return intervals.mean_interval(list(defined.values()), total=total, most=most)
+    clusters = [teachers.get((setting, seed)) for seed in defined]
+    return intervals.clustered_interval(list(defined.values()), clusters, total=total, most=most)
 
 
 def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
@@ -67,25 +118,28 @@ def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
 def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, Any]:
     """The content of summary.json.
 
-    results: the interval of every measurement but predicted_as_*.
+    results: the interval of every measurement; of shares of the test examples and of
+    numbers of these it is that of `stats.binomial_interval` where the seeds show no spread.
     paired: accuracy and errors on the test split, of all classes and of the missing ones (where both settings
     miss the same): every two settings under the same correction, and each correction against none within a
     setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
-    Pairs that share fewer than two seeds are left out.
+    Pairs that share fewer than two seeds are left out. The unit of a difference is the teacher as soon as one
+    of both sides depends on it: the differences of a plain student to distilled ones of one teacher share
+    that teacher's luck. Between two plain settings it is the seed.
     diverged: the runs that are in no mean.
     """
     rows = list(rows)
-    groups = group(
-        row for row in rows if not row.metric.startswith("predicted_as_") and row.metric != DIVERGED
-    )
-    teachers = teachers_of(config)
-    # Teachers of several folders are no sample of anything: their mean has no interval.
+    groups = group(row for row in rows if row.metric != DIVERGED)
+    teachers = {made_with: teachers_of(config, made_with) for made_with in (False, True)}
+    # Teachers of several folders are no sample of anything: they are one unit, whose mean has no interval.
     mixed = "members" in (config["teacher"] or {})
     results = []
     for key, by_seed in groups.items():
-        interval = interval_of(key[0], by_seed, teachers)
-        if mixed and key[0] == TEACHER and not key[-1].startswith("ensemble_"):
-            interval = interval._replace(low=math.nan, high=math.nan)
+        _, _, correction, _, metric = key
+        clusters = teachers[depends_on_teacher(correction, metric)]
+        interval = interval_of(key[0], by_seed, clusters, *_examples(key, groups))
+        if mixed and key[0] == TEACHER and not metric.startswith("ensemble_"):
+            interval = interval._replace(low=math.nan, high=math.nan, n=1)
         names = dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True))
         results.append(names | _defined(interval))
     paired = [
@@ -94,7 +148,9 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
         for correction in CORRECTIONS
         for class_ in ("all", "missing")
         for metric in ("accuracy", "errors")
-        for entry in _pair(a, b, correction, class_, metric, groups, teachers)
+        for entry in _pair(
+            a, b, correction, class_, metric, groups, teachers[depends_on_teacher(correction, metric)]
+        )
     ]
     diverged = [
         {"setting": row.setting, "seed": row.seed, "epoch": int(row.value)}
@@ -136,17 +192,46 @@ def label_free(setting: str, values: Values) -> list[str]:
     return [c for c in LABEL_FREE_FIRST if c in found and c != "validation_tuned"]
 
 
+def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings among which the one that a report speaks of is chosen, without a look at a result.
+
+    Those with missing classes, if any has; with a teacher's part in the loss; all of its answer; initial
+    weights of their own; no example of a missing class; and of these, those that miss the same classes as the
+    first that misses the fewest, so that all are judged on the same classes. A condition that none meets is
+    left out.
+    """
+    conditions = (
+        lambda s: s["missing"],
+        lambda s: s.get("alpha") != 0,
+        lambda s: not s.get("signal"),
+        lambda s: not s.get("initial"),
+        lambda s: not s.get("left"),
+    )
+    for condition in conditions:
+        settings = list(filter(condition, settings)) or settings
+    first = min(settings, key=lambda s: len(s["missing"]))
+    return [s for s in settings if s["missing"] == first["missing"]]
+
+
+def validation_accuracy(setting: dict[str, Any], values: Values) -> float:
+    """Of the classes that were seen, as trained; nan where the setting was not judged on a validation split.
+
+    Not of all classes: a choice by that uses labels of the missing ones, and what it chooses would be no
+    result without a label of theirs.
+    """
+    class_ = "kept" if setting["missing"] else "all"
+    interval = values.get((setting["name"], "validation", "none", class_, "accuracy"))
+    return interval.mean if interval else math.nan
+
+
 def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
-    """The setting (with missing classes, if any has; that heard a teacher, if any did) that is best on the
-    validation split, never on the test split."""
+    """Of the `candidates` the one with the best `validation_accuracy`, of equal ones the first."""
 
-    def validation(setting: dict[str, Any]) -> float:
-        interval = values.get((setting["name"], "validation", "none", "all", "accuracy"))
-        return interval.mean if interval and not math.isnan(interval.mean) else -1.0
+    def rank(setting: dict[str, Any]) -> float:
+        accuracy = validation_accuracy(setting, values)
+        return -1.0 if math.isnan(accuracy) else accuracy
 
-    candidates = [s for s in settings if s["missing"]] or settings
-    taught = [s for s in candidates if s.get("alpha") != 0]
-    return max(taught or candidates, key=validation)["name"]
+    return max(candidates(settings), key=rank)["name"]
 
 
 def absence(settings: Sequence[dict[str, Any]]) -> str:
@@ -154,6 +239,16 @@ def absence(settings: Sequence[dict[str, Any]]) -> str:
     if any(setting.get("left") for setting in settings):
         return "left out of training, but for the examples that left counts"
     return "never seen in training"
+
+
+def _examples(key: Key, groups: dict[Key, dict[int, float]]) -> tuple[float | None, float]:
+    """(total, most) of `stats.mean_interval` for the values of this key; total None where it is unknown."""
+    setting, split, _, class_, metric = key
+    totals = groups.get((setting, split, "none", class_, "total"))
+    if metric not in (*SHARES, *COUNTS) or not totals:
+        return None, 1.0
+    total = next(iter(totals.values()))
+    return total, total if metric in COUNTS else 1.0
 
 
 def _defined(numbers: Any) -> dict[str, Any]:

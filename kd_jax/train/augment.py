@@ -1,9 +1,13 @@
 """Augmentation on the device, inside the compiled step: batches of raw images u8[B,h,w,c] -> the same.
 
+Each is a function, and a frozen dataclass of its options that is an `Augment`: equal by value, so that equal
+configurations share one compiled program.
+
 Mixup alone is of scaled images, since rounding would change a mixture, and takes the labels along: the step
 itself applies it (`train.student_view`). Left out: colour changes and learned policies, which no recipe uses.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -145,3 +149,54 @@ def mix(shares: jax.Array, x: jax.Array) -> jax.Array:
     """Each example's share of itself and the rest of its partner.  shares f32[B]; x f32[B,...]."""
     shares = shares.reshape(-1, *[1] * (x.ndim - 1))
     return shares * x + (1 - shares) * partner(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomTranslate:
+    """`jitter` by up to `pixels`."""
+
+    pixels: int
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return jitter(key, images, self.pixels)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomAffine:
+    """`warp` by up to so many pixels and degrees, and so large a share of stretch."""
+
+    pixels: float
+    degrees: float
+    stretch: float
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return warp(key, images, self.pixels, self.degrees, self.stretch)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomFlip:
+    """`flip`."""
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return flip(key, images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cutout:
+    """`cutout` of a square of this side.  fill: c grey levels, each in 0..255."""
+
+    side: int
+    fill: tuple[int, ...]
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return cutout(key, images, self.side, self.fill)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """`chain` of these stages."""
+
+    stages: tuple[Augment, ...]
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
+        return chain(key, images, self.stages)

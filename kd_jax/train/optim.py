@@ -6,6 +6,7 @@ peak 1 and the rate multiplies it, and one compiled program serves every rate an
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,48 +17,80 @@ from kd_jax.types import HParams
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """direction: optax transformation from gradient to unit step. decoupled: weight decay acts on the
-    parameters directly (Loshchilov & Hutter 2019), else it is added to the gradient (L2)."""
+    """transformation, options: a function of a module and its keyword arguments, which give the optax
+    transformation from gradient to unit step (`direction`). decoupled: weight decay acts on the parameters
+    directly (Loshchilov & Hutter 2019), else it is added to the gradient (L2).
 
-    direction: optax.GradientTransformation
+    optax's transformations are closures, equal to none that is made again; what makes them is equal by value.
+    """
+
+    transformation: Callable[..., optax.GradientTransformation]
     decoupled: bool
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def direction(self) -> optax.GradientTransformation:
+        """The optax transformation."""
+        return self.transformation(**dict(self.options))
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "adam": Optimizer(optax.scale_by_adam(), decoupled=False),
-    "adamw": Optimizer(optax.scale_by_adam(), decoupled=True),
-    "sgd": Optimizer(optax.trace(decay=0.9, nesterov=True), decoupled=False),
+    "adam": Optimizer(optax.scale_by_adam, decoupled=False),
+    "adamw": Optimizer(optax.scale_by_adam, decoupled=True),
+    "sgd": Optimizer(optax.trace, decoupled=False, options=(("decay", 0.9), ("nesterov", True))),
 }
 
 UnitSchedule = Callable[[jax.Array], jax.Array]
+"""step i32[] -> f32[] in [0, 1]. Hashable and equal by value, or each configuration is compiled anew."""
 
 
-def constant(num_updates: int) -> UnitSchedule:
-    """1 throughout."""
-    del num_updates
-    return optax.constant_schedule(1.0)
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """1 throughout, however many updates there are."""
+
+    num_updates: int = dataclasses.field(compare=False)
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        return optax.constant_schedule(1.0)(step)
 
 
-def cosine(num_updates: int) -> UnitSchedule:
+@dataclasses.dataclass(frozen=True)
+class Cosine:
     """1 -> 0 by half a cosine over all updates (Loshchilov & Hutter 2017)."""
-    return optax.cosine_decay_schedule(1.0, num_updates)
+
+    num_updates: int
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        return optax.cosine_decay_schedule(1.0, self.num_updates)(step)
 
 
-def warmup_cosine(num_updates: int) -> UnitSchedule:
-    """0 -> 1 linearly over the first 5 % of the updates (none of fewer than 20), then `cosine`."""
-    return optax.warmup_cosine_decay_schedule(0.0, 1.0, num_updates // 20, num_updates)
+@dataclasses.dataclass(frozen=True)
+class WarmupCosine:
+    """0 -> 1 linearly over the first 5 % of the updates (none of fewer than 20), then as `Cosine`."""
+
+    num_updates: int
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        warmup = self.num_updates // 20
+        return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, self.num_updates)(step)
 
 
-def steps(num_updates: int) -> UnitSchedule:
+@dataclasses.dataclass(frozen=True)
+class Steps:
     """/10 at 5/8, 6/8 and 7/8 of the updates (150, 180 and 210 of CIFAR's usual 240 epochs)."""
-    return optax.piecewise_constant_schedule(1.0, {-(-num_updates * k // 8): 0.1 for k in (5, 6, 7)})
+
+    num_updates: int
+
+    def __call__(self, step: jax.Array) -> jax.Array:
+        boundaries = {-(-self.num_updates * k // 8): 0.1 for k in (5, 6, 7)}
+        return optax.piecewise_constant_schedule(1.0, boundaries)(step)
 
 
 SCHEDULES: dict[str, Callable[[int], UnitSchedule]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "warmup_cosine": warmup_cosine,
-    "steps": steps,
+    "constant": Constant,
+    "cosine": Cosine,
+    "warmup_cosine": WarmupCosine,
+    "steps": Steps,
 }
 
 

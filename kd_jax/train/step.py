@@ -19,7 +19,7 @@ from kd_jax.losses import teacher_ablations
 from kd_jax.models import forward, forward_head, init_variables, network_of, predict, scale_pixels
 from kd_jax.train.augment import mix, mixup_shares, partner
 from kd_jax.train.noise import Noise
-from kd_jax.train.optim import OPTIMIZERS, Optimizer, UnitSchedule, apply_gradients, clip_columns, cosine
+from kd_jax.train.optim import OPTIMIZERS, Cosine, Optimizer, UnitSchedule, apply_gradients, clip_columns
 from kd_jax.train.sampling import epoch_order, example_mask, left_over
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
@@ -29,7 +29,8 @@ INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, PERTURB, MIXTURES = 0
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static.
+    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static. Equal by value if
+    its fields are: two equal ones share one trace and one compiled program.
 
     model: the module that is trained. image_shape: (h, w, c). num_classes: K.
     num_updates: U, updates an epoch, each on batch_size examples.
@@ -38,8 +39,8 @@ class Config:
     mixup: concentration of the Beta distribution of the shares (Zhang et al. 2018), > 0, or None.
     teacher_models: of each group of teachers, queried on the augmented images; where there is none, the
         table's cached logits are used.
-    average_teachers: the mean of all teachers is the target, instead of that of the one of each group that
-        `hparams.teacher` names.
+    average_teachers: all teachers make the target, instead of the one of each group that `hparams.teacher`
+        names. What several teachers are together depends on loss_fn (`losses.ENSEMBLE_TARGETS`).
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
     repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
@@ -75,7 +76,7 @@ def make_config(
     *,
     batch_size: int = 128,
     optimizer: Optimizer = OPTIMIZERS["adam"],
-    schedule: Callable[[int], UnitSchedule] = cosine,
+    schedule: Callable[[int], UnitSchedule] = Cosine,
     **options: Any,
 ) -> Config:
     """The static part of a training of `num_epochs` epochs, each of so many updates that every example is
@@ -166,7 +167,7 @@ def _teacher_logits(
         logits = [cached[:, index] for cached in table.teacher_logits]
     else:
         logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
-    return losses.combine_teachers(logits, hparams.temperature, config.average_teachers)
+    return losses.combine_teachers(logits, hparams.temperature, config.loss_fn)
 
 
 def student_view(

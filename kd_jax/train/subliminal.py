@@ -73,13 +73,16 @@ def student_states(
     keys, shared_keys, other_keys: typed, [R], as in `initial_params`; starts: leading axis R.
     """
     mesh = runs_mesh(len(keys))
+    runs = place(pad_runs((keys, shared_keys, other_keys, starts), mesh.size), mesh, SPLIT)
+    return jax.block_until_ready(_start_all(config, mesh, runs))  # as `init_states`
 
+
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
+def _start_all(config, mesh, runs):
     def one(_, run):
         return init_state(config, run[0], {"params": initial_params(config, *run)})
 
-    runs = place(pad_runs((keys, shared_keys, other_keys, starts), mesh.size), mesh, SPLIT)
-    states = jax.jit(over_runs(one, mesh, 1), compiler_options=QUICK_COMPILE)(None, runs)
-    return jax.block_until_ready(states)  # as `init_states`
+    return over_runs(one, mesh, 1)(None, runs)
 
 
 def confusions(

@@ -51,9 +51,13 @@ def stack_runs(settings: Sequence[HParams], seeds: Sequence[int], num_teachers: 
     return stacked if np.any(stacked.weight_decay) else stacked.replace(weight_decay=None)
 
 
-def run_keys(seeds: Sequence[int], num_settings: int, base: int = 0) -> jax.Array:
+def run_keys(seeds: Sequence[int], num_settings: int, base: int) -> jax.Array:
     """Typed keys, leading axis R, setting-major. A run's key depends on its seed alone, so two settings share
-    initialisation and order seed by seed, and their differences are paired."""
+    initialisation and order seed by seed, and their differences are paired.
+
+    base: of all these keys. There is no default: under the same base a student of the same shapes would start
+        from its teacher's initial weights.
+    """
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(base)))(jnp.asarray(seeds, jnp.uint32))
     return jnp.tile(keys, num_settings)
 
@@ -139,11 +143,15 @@ def init_states(config: Config, keys: jax.Array, given: Variables | None = None)
     keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
     """
     mesh = runs_mesh(len(keys))
-    init = over_runs(lambda given, key: init_state(config, key, given), mesh, 1)
     keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
-    states = jax.jit(init, compiler_options=QUICK_COMPILE)(place(given, mesh, EVERYWHERE), keys)
+    states = _init_all(config, mesh, place(given, mesh, EVERYWHERE), keys)
     # Where they do not fit, this says so; whoever reads them first would wait for ever instead.
     return jax.block_until_ready(states)
+
+
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
+def _init_all(config, mesh, given, keys):
+    return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
@@ -219,13 +227,13 @@ def fit_runs(
     seeds: Sequence[int],
     num_epochs: int,
     *,
+    base: int,
     validation: Table | None = None,
-    base: int = 0,
 ) -> tuple[Variables, dict[str, Counts]]:
     """Trains settings x seeds from their first epoch to their last as one segment, without a checkpoint.
 
     settings: H HParams as of `make_hparams`; student seed s learns from teacher seed s mod M of the table's.
-    base: of the runs' keys: another one than their teachers', or students begin as these did.
+    base: of the runs' keys, as in `run_keys`: by convention 0 for teachers, 1 for their students, and so on.
     Returns: (variables, history) as numpy, leading axis R = H x S, setting-major; history as of `fit`.
     """
     taught = table.teacher_logits or table.teacher_variables

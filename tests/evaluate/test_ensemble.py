@@ -8,11 +8,12 @@ from scipy.special import log_softmax, softmax
 
 from kd_jax import models
 from kd_jax.evaluate import ensemble, evaluate
-from kd_jax.losses import soft_loss
+from kd_jax.losses import LOSSES, soft_loss
 from kd_jax.train import Config, init_state, make_batch, optim, own_teachers, sweep, train_epoch
 from kd_jax.types import HParams, Table
 from tests.train.test_step import STEP
 
+logits_loss = LOSSES["logits"]
 K, N, SHAPE = 4, 23, (3, 2, 1)
 RANDOM = np.random.RandomState(0)
 IMAGES = RANDOM.randint(0, 256, (N, *SHAPE)).astype(np.uint8)
@@ -71,9 +72,9 @@ def test_students_of_a_setting_together(num_settings, num_seeds):
     np.testing.assert_array_equal(again, expected)
 
 
-def config_of(**options) -> Config:
+def config_of(loss_fn=soft_loss, **options) -> Config:
     return Config(
-        model=MODELS[0], image_shape=SHAPE, num_classes=K, loss_fn=soft_loss, optimizer=STEP,
+        model=MODELS[0], image_shape=SHAPE, num_classes=K, loss_fn=loss_fn, optimizer=STEP,
         schedule=lambda step: jnp.float32(1), batch_size=3, num_updates=1, **options,
     )  # fmt: skip
 
@@ -110,11 +111,54 @@ def test_groups_of_two_structures_teach_by_the_mean_of_softened_probabilities(av
             found.append(np.asarray(batch.teacher_logits))
         np.testing.assert_allclose(softmax(found[0] / temperature, axis=-1), np.mean(members, axis=0), 1e-4)
         np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
-        together = evaluate.ask_teachers(MODELS, average, groups, run, TABLE.images[index])
+        together = evaluate.ask_teachers(MODELS, average, soft_loss, groups, run, TABLE.images[index])
         if temperature == 1:  # at which teachers are asked when a bias is matched to them
             np.testing.assert_allclose(
                 log_softmax(together, axis=-1), np.log(np.mean(members, 0)), 1e-3, 1e-4
             )
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_groups_of_two_structures_teach_the_logits_loss_by_the_mean_of_logits(average):
+    """Ba & Caruana 2014. Cached, queried and asked for the evaluation alike; at any temperature."""
+    groups = tuple(stacked(model, 2) for model in MODELS)
+    logits = tuple(models.predict_stacked(*group, TABLE.images) for group in zip(MODELS, groups, strict=True))
+    index, run = np.array([7, 0, 22, 7], np.int32), hparams(1, 5.0)
+    members = [
+        by_numpy(group, member, IMAGES[index]) for group in groups for member in ([0, 1] if average else [1])
+    ]
+    found = [evaluate.ask_teachers(MODELS, average, logits_loss, groups, run, TABLE.images[index])]
+    for table, asked in (
+        (TABLE.replace(teacher_logits=logits), ()),
+        (TABLE.replace(teacher_variables=groups), MODELS),
+    ):
+        config = config_of(logits_loss, teacher_models=asked, average_teachers=average)
+        images = models.scale_pixels(TABLE.images[index])
+        batch = make_batch(config, own_teachers(config, table, run), run, images, jnp.asarray(index))
+        found.append(batch.teacher_logits)
+    for one in found:
+        np.testing.assert_allclose(one, np.mean(members, axis=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("loss_fn", [LOSSES[name] for name in LOSSES if name != "labels"])
+def test_one_teacher_as_an_ensemble_is_that_teacher(loss_fn):
+    """To the bit where its logits are cached; each example's loss is that of a student paired with it."""
+    variables, run = stacked(MODELS[1], 1), hparams(0, 4.0)
+    logits = models.predict_stacked(MODELS[1], variables, TABLE.images)
+    index, student = jnp.arange(5, dtype=jnp.int32), by_numpy(stacked(MODELS[0], 1, 9), 0, IMAGES[:5])
+    images, found = models.scale_pixels(TABLE.images[:5]), []
+    for average in (False, True):
+        for table, asked in (
+            (TABLE.replace(teacher_logits=(logits,)), ()),
+            (TABLE.replace(teacher_variables=(variables,)), MODELS[1:]),
+        ):
+            config = config_of(loss_fn, teacher_models=asked, average_teachers=average)
+            batch = make_batch(config, own_teachers(config, table, run), run, images, index)
+            found.append((batch.teacher_logits, loss_fn(jnp.float32(student), batch, run)))
+    np.testing.assert_array_equal(found[2][0], logits[0, :5])
+    for one in found[1:]:
+        np.testing.assert_allclose(one[0], found[0][0], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one[1], found[0][1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_lone_group_is_no_ensemble():
@@ -125,7 +169,7 @@ def test_a_lone_group_is_no_ensemble():
     cached = TABLE.replace(teacher_logits=(logits,))
     batch = make_batch(config_of(), cached, run, models.scale_pixels(TABLE.images[:5]), index)
     np.testing.assert_array_equal(batch.teacher_logits, logits[1, :5])
-    alone = evaluate.ask_teachers(MODELS[1:], False, (variables,), run, TABLE.images)
+    alone = evaluate.ask_teachers(MODELS[1:], False, soft_loss, (variables,), run, TABLE.images)
     np.testing.assert_allclose(alone, logits[1], rtol=1e-6, atol=1e-6)
 
 

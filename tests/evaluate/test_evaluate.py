@@ -9,8 +9,9 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from kd_jax import models
+from kd_jax import data, models
 from kd_jax.evaluate import bias_correction, evaluate
+from kd_jax.losses import LOSSES
 from kd_jax.train import MIXTURES, sweep
 from kd_jax.types import Table
 
@@ -46,8 +47,9 @@ def logits_of(variables, run, images):
 
 
 @functools.cache
-def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
+def outcome(num_runs, average=False, teachers=True, validation=True, only=None, loss="soft"):
     """Of `assess_runs`, and the students' and teachers' variables; only: one run alone."""
+    loss_fn = LOSSES[loss]
     students, taught = stacked(STUDENT, num_runs, 1), stacked(TEACHER, M, 2)
     hparams = sweep.stack_runs([sweep.make_hparams(K, (3,), temperature=4.0)], range(num_runs), M)
     seeds, runs = range(num_runs), (students, hparams)
@@ -57,11 +59,14 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None):
         TABLES["train"],
         TABLES["validation"] if validation else None,
         TABLES["test"],
-        jnp.full(K, 1 / K),
         (taught,) if teachers else None,
     )
-    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1)
-    return evaluate.assess_runs(STUDENT, models_, average, evidence, GRID, *runs, keys), students, taught
+    models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1, 0)
+    return (
+        evaluate.assess_runs(STUDENT, models_, average, loss_fn, evidence, GRID, *runs, keys),
+        students,
+        taught,
+    )
 
 
 def check(sums, split, logits, teacher_logits):
@@ -81,16 +86,17 @@ def check(sums, split, logits, teacher_logits):
         assert sums["kl"] == pytest.approx(kl, rel=1e-5)
 
 
-@pytest.mark.parametrize("average", [False, True])
-def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average):
-    """9 runs on 8 devices, so some are padding; each with its own teacher, or with the mean of both."""
-    found, students, taught = outcome(9, average)
+@pytest.mark.parametrize(("average", "loss"), [(False, "soft"), (True, "logits")])
+def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average, loss):
+    """9 runs on 8 devices, so some are padding; each with its own teacher, or with both: the mean of their
+    logits, as the loss has it."""
+    found, students, taught = outcome(9, average, loss=loss)
     for run in range(9):
         for split in ("validation", "test"):
             images, labels = TABLES[split].images, TABLES[split].labels
             logits = logits_of(students, run, images)
             teachers = [logits_of(taught, m, images) for m in range(M)]
-            mean = np.log(np.mean([softmax(each, axis=1) for each in teachers], axis=0))
+            mean = np.mean(teachers, axis=0)
             own = jax.tree.map(lambda leaf, run=run: leaf[run], found["quality"][split])
             check(own, split, logits, mean if average else teachers[run % M])
             matrix = confusion_matrix(labels, logits.argmax(axis=1), labels=range(K))
@@ -157,7 +163,7 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
     found, students, taught = outcome(9, average)
     table = TABLES["train"]
     for run in range(3):
-        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1)[0], MIXTURES)
+        mixed_key = jax.random.fold_in(sweep.run_keys([run], 1, 0)[0], MIXTURES)
         mask = jnp.asarray(np.asarray(table.labels) != 3)
         images = np.asarray(
             bias_correction.mixtures(mixed_key, jnp.asarray(table.images), mask, evaluate.NUM_MIXTURES)
@@ -170,3 +176,40 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         # Of so few images a mixture comes often: such a group turns as one, and the nearer side is taken.
         largest = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
         assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= largest / 2 + 1
+
+
+def prior_matched(others, rare, fraction, called=()):
+    """The share of all missing examples that are found, and of all examples that are called missing, on the
+    validation split of a set with a rare class 0, whose margins are the smallest; `called`: places, in order
+    of their margins, of examples that are called missing as trained."""
+    labels = np.repeat(np.arange(len(others) + 1), [rare, *others])
+    _, index = data.split_validation(labels, fraction)
+    held_out = labels[index]
+    margin = np.arange(1.0, len(held_out) + 1)  # sorted: the rare class comes first
+    margin[list(called)] -= 100
+    logits = np.zeros((len(held_out), len(others) + 1), np.float32)
+    logits[:, 0], logits[:, 2:] = -margin, -1000
+    evidence = evaluate.Evidence(
+        TABLES["train"], Table(np.zeros((len(held_out), 1, 1, 1), np.uint8), jnp.asarray(held_out)),
+        TABLES["test"], None,
+    )  # fmt: skip
+    hparams = sweep.make_hparams(len(others) + 1, (0,))
+    test = np.zeros((len(TABLES["test"].labels), len(others) + 1), np.float32)
+    chosen = evaluate.choose_biases(
+        STUDENT, (), False, evidence, {}, hparams, jax.random.key(0),
+        {"test": jnp.asarray(test), "validation": jnp.asarray(logits)},
+    )  # fmt: skip
+    return int(np.sum(margin < chosen["prior_matched"])), int(np.sum(held_out == 0)), len(held_out)
+
+
+@pytest.mark.parametrize(
+    "rare, fraction, called",
+    # Of 4 and 604 examples a tenth: 1 of 61, where 4 / 604 of 61 are 0.40. Of 20 and 1,370 a fiftieth: 1 of
+    # 28, where 20 / 1,370 of 28 are 0.41, so that one that is called missing as trained would be turned away.
+    [(4, 0.1, ()), (20, 0.02, ()), (20, 0.02, (0,))],
+)
+def test_prior_matched_calls_as_many_missing_as_the_split_holds(rare, fraction, called):
+    others = {4: [100] * 6, 20: [150] * 9}[rare]
+    found, held, size = prior_matched(others, rare, fraction, called)
+    assert held == 1 and round(size * rare / (rare + sum(others))) == 0
+    assert found == held

@@ -63,8 +63,8 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
         (4, 4, 1),
         K,
         losses.labels_loss,
-        optim.Optimizer(optax.identity(), decoupled=False),
-        optim.constant(0),
+        optim.Optimizer(optax.identity, decoupled=False),
+        optim.Constant(0),
         6,
         5,
     )
@@ -72,7 +72,7 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     masks = [[True] * 3, [True, True, False]]
     outcomes = []
     for own in (config, dataclasses.replace(config, track=True)):
-        states = sweep.init_states(own, sweep.run_keys([0, 1], 1))
+        states = sweep.init_states(own, sweep.run_keys([0, 1], 1, 0))
         ((states, history, _),) = sweep.run_segments(own, train, held_out, hparams(masks), states, 2, 2, 1)
         outcomes.append((sweep.gather(states.params, 2), history, sweep.gather(variables_of(states), 2)))
     # Two programs, which may round otherwise.

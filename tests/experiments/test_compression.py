@@ -113,9 +113,9 @@ def test_the_report_as_a_user_gets_it(students, teacher, tmp_path):
     assert big[2:] == ["95.00", "-", "-", "90.00", "1"]
     # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.8.
     small = cells(text, "students_run", LABELS, "mlp-5", "83", "0.00015", "0.000332")
-    assert small[2:] == ["80.00 ± 24.8", "50.00 ± 0.00", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
+    assert small[2:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
     old = cells(text, "students_run", SOFT, "mlp-5", "83", "0.00015", "0.000332")
-    assert old == [*small[:2], "60.00 ± 0.00", "-", "-", "-", "3"]
+    assert old == [*small[:2], "60.00 (no spread seen)", "-", "-", "-", "3"]
     content = json.loads((out / "compression.json").read_text())
     assert compression.page(content) == text
     first, second, third = content["models"]

@@ -29,7 +29,7 @@ import scipy.stats
 from absl import app, flags
 from PIL import Image
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_jax import data, models, plots
@@ -164,6 +164,7 @@ TEACHER_FILES = {
     "config.json",
     "history.csv",
     "results.csv",
+    "confusions.npz",
     "summary.json",
     "report.md",
     "report.html",
@@ -406,9 +407,6 @@ def check_confusion(
             expected["all", f"macro_{metric}"] = pytest.approx(np.mean(of_class), abs=1e-15)
             for k, value in enumerate(of_class):
                 expected[str(k), metric] = pytest.approx(value, abs=1e-15)
-    if key[2] == "test":
-        for i, j in itertools.product(range(CLASSES), repeat=2):
-            expected[str(i), f"predicted_as_{j}"] = int(((labels == i) & (predicted == j)).sum())
     others = {"bias", *QUALITY}
     found = {
         k[4:]: value
@@ -416,6 +414,13 @@ def check_confusion(
         if k[:4] == key and k[5] not in others and not k[5].startswith("ensemble_")
     }
     assert found == expected
+
+
+def matrices_of(folder: Path) -> dict[tuple[str, int, str], np.ndarray]:
+    """confusions.npz by setting, seed and correction."""
+    with np.load(folder / "confusions.npz", allow_pickle=False) as held:
+        keys = zip(*(held[key].tolist() for key in ("setting", "seed", "correction")), strict=True)
+        return dict(zip(keys, held["counts"], strict=True))
 
 
 QUALITY = ("top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher")
@@ -445,6 +450,7 @@ def check_quality(
 def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits):
     results, splits = results_of(sweep.folder), splits_of(digits)
     students, teachers = arrays_of(sweep.folder / "students"), arrays_of(teacher.folder / "teachers")
+    matrices = {run: matrices_of(run) for run in (sweep.folder, teacher.folder)}
     checked = set()
     for (setting, missing), seed, split in itertools.product(SETTINGS.items(), SEEDS, splits):
         images, labels = splits[split]
@@ -454,6 +460,9 @@ def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits
             bias = results.get((*key, "missing", "bias"), 0.0)
             biased = logits + bias * np.isin(np.arange(CLASSES), missing)
             check_confusion(results, key, np.argmax(biased, axis=1), labels, missing)
+            if split == "test":
+                called = confusion_matrix(labels, np.argmax(biased, axis=1), labels=range(CLASSES))
+                np.testing.assert_array_equal(matrices[sweep.folder].pop((setting, seed, correction)), called)
             assert ((*key, "missing", "bias") in results) == bool(missing)
             checked.add(key)
         check_quality(
@@ -466,8 +475,12 @@ def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits
         for rows in (results, results_of(teacher.folder)):
             check_confusion(rows, key, np.argmax(logits, axis=1), labels, ())
             check_quality(rows, key, logits, labels, None)
+        if split == "test":
+            called = confusion_matrix(labels, np.argmax(logits, axis=1), labels=range(CLASSES))
+            for of_run in matrices.values():
+                np.testing.assert_array_equal(of_run.pop(("teacher", seed, "none")), called)
         checked.add(key)
-    assert {key[:4] for key in results} == checked
+    assert {key[:4] for key in results} == checked and not any(matrices.values())
 
 
 def test_students_of_a_setting_answer_together(teacher, sweep, digits):
@@ -582,15 +595,18 @@ def test_bias_curve_shows_the_students(sweep, digits):
     assert list(rows[0]) == ["setting", "seed", "bias", "class", "accuracy"]
     grid = sorted({float(row["bias"]) for row in rows})
     assert grid == [*np.arange(-6, 24.01, 0.25)]
-    assert len(rows) == 2 * len(SEEDS) * len(grid) * CLASSES and {row["setting"] for row in rows} == {
+    parts = ["all", "missing", "kept", *map(str, range(CLASSES))]
+    assert len(rows) == 2 * len(SEEDS) * len(grid) * len(parts) and {row["setting"] for row in rows} == {
         name for name, missing in SETTINGS.items() if missing
     }
     logits = logits_of(arrays_of(sweep.folder / "students"), 5, digits.test_images)  # labels omit=3, seed 1
     for row in rows:
         if (row["setting"], row["seed"]) == ("labels omit=3", "1"):
-            members = digits.test_labels == int(row["class"])
+            labels, part = digits.test_labels, row["class"]
+            named = {"all": labels >= 0, "missing": labels == 3, "kept": labels != 3}
+            members = named[part] if part in named else labels == int(part)
             biased = logits + float(row["bias"]) * (np.arange(CLASSES) == 3)
-            assert float(row["accuracy"]) == np.mean(biased[members].argmax(axis=1) == int(row["class"]))
+            assert float(row["accuracy"]) == np.mean(biased[members].argmax(axis=1) == labels[members])
 
 
 def test_examples_are_images_that_a_student_gets_wrong(sweep, digits):
@@ -622,7 +638,7 @@ def test_summary_is_students_t_over_the_seeds(sweep):
         tuple(e[k] for k in ("setting", "split", "correction", "class", "metric")): e
         for e in summary["results"]
     }
-    assert {key[:1] + key[2:] for key in results if not key[5].startswith("predicted_as")} == set(entries)
+    assert {key[:1] + key[2:] for key in results} == set(entries)
     for key, entry in entries.items():
         if key[4].startswith("ensemble_"):  # of the students of all seeds, one value
             assert entry["mean"] == results[key[0], 0, *key[1:]]
@@ -1108,7 +1124,7 @@ def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
 
 
 def same_outcome(folder: Path, other: Path, arrays: str) -> None:
-    for name in ("history.csv", "results.csv"):
+    for name in ("history.csv", "results.csv", "confusions.npz"):
         assert (folder / name).read_bytes() == (other / name).read_bytes()
     assert same_arrays(folder / arrays, other / arrays)
     assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
@@ -1131,7 +1147,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(launch, home, sweep):
 
 
 @pytest.mark.parametrize(
-    "at", ["config.json", "epoch_000001", "epoch_000003", "history.csv", "teachers", "summary.json"]
+    "at", ["config.json", "epoch_000001", "epoch_000003", "teachers", "results.csv", "summary.json"]
 )
 def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, at):
     folder = home / f"interrupted_{at}"
@@ -1140,6 +1156,8 @@ def test_interrupted_and_resumed_is_the_same_to_the_bit(launch, home, teacher, a
     assert outcome.status == 130 and "the same command continues" in outcome.err.splitlines()[-1]
     stop = "finishing the segment, then stopping; again to stop at once"
     assert outcome.err.splitlines()[:-1] == [stop] * at.startswith("epoch")
+    # What is trained is saved before anything is computed of it.
+    assert (folder / "teachers").exists() == (at in ("results.csv", "summary.json"))
     outcome = launch("train_teacher", *words, draw=False)
     assert outcome.status == 0 and outcome.err == ""
     # While it trains, it ends the segment and saves it; before that there is nothing to continue.

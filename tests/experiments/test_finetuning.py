@@ -27,7 +27,7 @@ LABELS = np.arange(N, dtype=np.int32) % K
 
 def config_of(spec: str, optimizer: optim.Optimizer, **options) -> Config:
     model, loss_fn = models.build(spec, K, **options), losses.LOSSES["labels"]
-    return Config(model, SHAPE, K, loss_fn, optimizer, optim.constant(0), N, 1, freeze_backbone=True)
+    return Config(model, SHAPE, K, loss_fn, optimizer, optim.Constant(0), N, 1, freeze_backbone=True)
 
 
 def hparams(rate: float, decay: float) -> HParams:
@@ -48,7 +48,7 @@ def one_step(config: Config, rate: float, decay: float):
 @pytest.mark.parametrize("spec", ["resnet-8", "mlp-5", "cnn-4", "cnn-4-d6-bn"])
 def test_a_step_of_the_head_is_one_of_softmax_regression_on_the_features(spec):
     """new W = W - rate (x^T (p - y) / N + decay W), x the features in evaluation mode; all else stays."""
-    config = config_of(spec, optim.Optimizer(optax.identity(), decoupled=False))
+    config = config_of(spec, optim.Optimizer(optax.identity, decoupled=False))
     before, after = one_step(config, 0.5, 0.1)
     _, features, _ = models.forward(config.model, variables_of(before), IMAGES / np.float32(255))
     x = np.float64(list(features.values())[-1].reshape(N, -1))
@@ -83,7 +83,7 @@ def test_runs_start_from_what_is_given():
     config = config_of("mlp-5", optim.OPTIMIZERS["adam"])
     kernel = np.random.RandomState(1).rand(192, 5).astype(np.float32)
     given = {"params": {"hidden_0": {"kernel": kernel}}}
-    keys = run_keys(range(3), 1)
+    keys = run_keys(range(3), 1, 0)
     plain, started = init_states(config, keys), init_states(config, keys, given)
     for path, leaf in flatten_dict(started.params).items():
         own = np.asarray(flatten_dict(plain.params)[path])

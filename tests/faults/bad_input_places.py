@@ -99,7 +99,8 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
         "no_history": ("history.csv", _lines(1, 1)),
         "short_history": ("history.csv", _lines(1, -2)),
         "bad_examples": ("examples.npz", lambda content: content[:-40]),
-        "old_run": ("config.json", lambda content: content.replace(b'"format": 1', b'"format": 0')),
+        "bad_confusions": ("confusions.npz", lambda content: content[:-40]),
+        "old_run": ("config.json", lambda content: content.replace(b'"format": 2', b'"format": 1')),
         "halved": ("config.json", lambda content: content[: len(content) // 2]),
         "bad_summary": ("config.json", lambda content: content),
     }
@@ -116,7 +117,7 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
     (found["no_curve"] / "bias_curve.csv").unlink()
     (found["unreported"] / "results.csv").unlink()
     (found["unreported"] / "checkpoints").mkdir()
-    (found["strange"] / "config.json").write_text('{"format": 1}')
+    (found["strange"] / "config.json").write_text('{"format": 2}')
     (found["foreign"] / "thesis.tex").write_text("years of work")
     (found["benchmarked"] / "cpu.json").write_text("{}")
     (found["bad_summary"] / "summary.json").write_text('{"results": [{"class": true}]}')

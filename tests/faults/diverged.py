@@ -31,7 +31,7 @@ def train_beside(model: str, optimizer: str, chunk: int | None, rates: tuple[flo
     )
     settings = [sweep.make_hparams(digits.num_classes, learning_rate=rate) for rate in rates]
     hparams = sweep.stack_runs(settings, range(SEEDS))
-    states = sweep.init_states(config, sweep.run_keys(range(SEEDS), len(rates)))
+    states = sweep.init_states(config, sweep.run_keys(range(SEEDS), len(rates), 0))
     table, parts = Table(images, labels), []
     segments = sweep.run_segments(config, table, None, hparams, states, EPOCHS, length, chunk)
     for after, history, _ in segments:

@@ -37,6 +37,9 @@ EQUIVALENT = {
         "of one kept example every offset is itself"
     ),
     "bias.mixtures: other = (place + jax.random.randint(offset_key, (num,), 1, jnp.maximum(kept, 1), jnp.int32)) % kept": "of one kept example every offset is itself",
+    "stats._student: return (0.0 if (abs(mean) < noise) else mean), math.nan, math.nan": (
+        "a mean of 0 is 0 in both, and of one exactly as large as its rounding either is right"
+    ),
     "stats._noise: return _ROUNDING * max((abs(float(value)) for value in values), default=1.0)": (
         "of no values nothing is said, whatever their rounding"
     ),

@@ -27,8 +27,9 @@ from unittest import mock
 import jax
 import numpy as np
 
-from experiments import compression, report, tables
+from experiments import compression, report
 from experiments.cli import common
+from experiments.gallery import committed
 from experiments.reporting.content import read
 from experiments.settings import teachers
 from kd_jax import data, plots
@@ -206,6 +207,7 @@ def targets(home: Path) -> list[Target]:
 
     config, npz = one_of(["config.json"]), one_of(["toy.npz"], npz_bytes)
     manifest, shown = one_of(["teachers/manifest.json"]), one_of(["examples.npz"], npz_bytes)
+    called = one_of(["confusions.npz"], npz_bytes)
     summary, every = one_of(["config.json", "summary.json"]), one_of(["config.json", *TABLES])
     load = lambda folder: checkpoint.load(folder / "teachers")  # noqa: E731
     load_npz = lambda folder: data.load(str(folder / "toy.npz"))  # noqa: E731
@@ -214,7 +216,8 @@ def targets(home: Path) -> list[Target]:
         Target("csv files of a run, read for its report", students, one_of(TABLES), render, 3000),
         Target("config.json and csv files, read for figures", students, every, render_figures, 300),
         Target("examples.npz of a run", students, shown, render, 1500),
-        Target("config.json and summary.json, read for tables", students, summary, tables.outcome, 3000),
+        Target("config.json and summary.json, read for tables", students, summary, committed.outcome, 3000),
+        Target("confusions.npz of a run", students, called, render, 1500),
         Target("manifest of a checkpoint", teacher, manifest, load, 4000),
         Target("metadata of a teacher, sealed anew", teacher, spoil_metadata, load_teacher, 1500),
         Target("metadata, sealed anew, read for costs", teacher, spoil_metadata, compression.read, 1000),

@@ -121,7 +121,7 @@ def command_lines(launch: Any, times: int, seed: int = 0) -> Tried:
     failures = []
     for name in ENTRY_POINTS:
         call = f"parse_randomly({name!r}, {times}, {seed})"
-        answer = launch("places", ask=f"__import__('tests.faults.fuzz_flags', fromlist=['x']).{call}")
+        answer = launch("cli.places", ask=f"__import__('tests.faults.fuzz_flags', fromlist=['x']).{call}")
         failures += [f"{name}: {answer.err[-300:]}"] if answer.status else answer.value
     total = times * len(ENTRY_POINTS)
     what = f"random command lines to {len(ENTRY_POINTS)} entry points"

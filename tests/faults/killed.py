@@ -29,7 +29,9 @@ COMMANDS = {
     "report": ["run"],
 }
 WHOLE = {"train_teacher": "teacher", "distill": "whole"}
-OUTCOME = ("history.csv", "results.csv", "bias_curve.csv", "examples.npz", "summary.json")
+OUTCOME = (
+    "history.csv", "results.csv", "confusions.npz", "bias_curve.csv", "examples.npz", "summary.json",
+)  # fmt: skip
 REPORTS = ("report.md", "report.html")
 PROMISE = "the same command, run again, ends with the undisturbed run's outcome to the bit"
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from kd_jax import data
 from kd_jax.data import cache
-from kd_jax.io import checkpoint, examples
+from kd_jax.io import checkpoint, confusions, examples
 from kd_jax.types import InputError
 from tests.faults import samples
 from tests.faults.tried import Tried
@@ -102,10 +102,9 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
     (held,) = cache.root().glob("pictures-own-*.npz")
     for content in planted_npz(held, trap):
         yield Place("the cache of decoded images", held, content, f"{TEACH} --data_set={home}/pictures")
-    for content in planted_npz(home / "students" / examples.NAME, trap):
-        yield Place(
-            "examples.npz of a run", home / "students" / examples.NAME, content, f"report {home}/students"
-        )
+    for name in (examples.NAME, confusions.NAME):
+        for content in planted_npz(home / "students" / name, trap):
+            yield Place(f"{name} of a run", home / "students" / name, content, f"report {home}/students")
     for part in sorted(path for path in (home / "teacher" / "teachers").rglob("*") if path.is_file()):
         sealed = home / "teacher" / "teachers" if part.name != "manifest.json" else None
         command = f"{DISTILL} --teacher={home}/teacher"

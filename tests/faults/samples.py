@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kd_jax import data, models
-from kd_jax.io import checkpoint, examples, run_config, run_folder, tidy
+from kd_jax.io import checkpoint, confusions, examples, run_config, run_folder, tidy
+from kd_jax.io.confusions import Confusion
 from kd_jax.io.examples import Examples
 from kd_jax.io.run_folder import HistoryRow, RepresentationRow, ResultRow
 
@@ -74,8 +75,10 @@ def write_run(
     config = _config(dataset, experiment, settings, spec, seeds) | changes
     run_config.write(folder, config)
     run_folder.write_history(folder, _history(runs))
-    rows, curve = _rows(runs, dataset), _curve(runs, dataset)
+    rows, matrices = _tested(runs, dataset)
+    curve = _curve(runs, dataset)
     run_folder.write_results(folder, rows)
+    confusions.write(folder, matrices, dataset.num_classes)
     if curve:
         run_folder.write_bias_curve(folder, curve)
         _write_more(folder, runs)
@@ -93,7 +96,7 @@ def _config(
     runs = [(one["name"], seed) for one in settings for seed in range(seeds)]
     taught = experiment == "distill"
     return {
-        "format": 1,
+        "format": 2,
         "experiment": experiment,
         "command": f"./launch.sh {experiment} --model={spec}",
         "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "data_set": dataset.name}
@@ -132,23 +135,30 @@ def _history(runs: Runs) -> list[HistoryRow]:
     ]
 
 
-def _rows(runs: Runs, dataset: data.Dataset) -> list[ResultRow]:
-    classes, rows = dataset.num_classes, []
+def _tested(runs: Runs, dataset: data.Dataset) -> tuple[list[ResultRow], list[Confusion]]:
+    classes = dataset.num_classes
+    rows: list[ResultRow] = []
+    matrices = []
     own = [({"name": "teacher", "missing": []}, 0)] if runs[0][0]["name"] != "teacher" else []
     for one, seed in [*own, *runs]:
         for correction in ("none", "prior_matched") if one["missing"] else ("none",):
+            matrix = 7 * np.eye(classes, dtype=int) + np.eye(classes, k=1, dtype=int) * (1 + seed)
+            matrices.append(Confusion(one["name"], seed, correction, matrix))
             for split in ("validation", "test"):
                 bias = {"none": 0.0}.get(correction, 1.5) if one["missing"] else None
-                matrix = 7 * np.eye(classes, dtype=int) + np.eye(classes, k=1, dtype=int) * (1 + seed)
                 rows += tidy.result_rows(one["name"], seed, split, correction, matrix, one["missing"], bias)
-    return rows
+    return rows, matrices
 
 
 def _curve(runs: Runs, dataset: data.Dataset) -> list[run_folder.BiasRow]:
     labels = np.repeat(np.arange(dataset.num_classes), 8)
     correct = np.full((2, dataset.num_classes), 7) - [[0], [1]]
-    of_runs = [(one["name"], seed) for one, seed in runs if one["missing"]]
-    return [row for run in of_runs for row in tidy.bias_rows(*run, np.array([0.0, 1.5]), correct, labels)]
+    return [
+        row
+        for one, seed in runs
+        if one["missing"]
+        for row in tidy.bias_rows(one["name"], seed, np.array([0.0, 1.5]), correct, labels, one["missing"])
+    ]
 
 
 def _write_more(folder: Path, runs: Runs) -> None:

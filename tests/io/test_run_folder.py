@@ -2,13 +2,15 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from kd_jax.io import run_config, run_files, run_folder
+from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
+from kd_jax.io.confusions import Confusion
 from kd_jax.io.run_folder import BiasRow, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
@@ -23,7 +25,7 @@ def make_config(seeds=3, num_teachers=1, settings=None):
     ]
     pairs = [(setting["name"], seed) for setting in settings for seed in range(seeds)]
     return {
-        "format": 1,
+        "format": 2,
         "experiment": "distill",
         "command": "./launch.sh distill --seeds=3",
         "flags": {"seeds": 3, "omit": "none,2"},
@@ -55,15 +57,23 @@ def accuracies(setting, values, correction="none", class_="all"):
     ]
 
 
+def write_tested(folder, rows, classes=3):
+    """results.csv and the confusion matrices that belong to it, in which all examples are right."""
+    tested = [row for row in rows if (row.split, row.class_, row.metric) == ("test", "all", "accuracy")]
+    right = np.eye(classes, dtype=int)
+    matrices = [Confusion(row.setting, row.seed, row.correction, right) for row in tested]
+    confusions.write(folder, matrices, classes)
+    run_folder.write_results(folder, rows)
+    return matrices
+
+
 @pytest.fixture
 def folder(tmp_path):
     run_config.write(tmp_path, make_config())
     run_folder.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5])
-    run_folder.write_results(
-        tmp_path, [*rows, ResultRow(SOFT, 0, "test", "prior_matched", "2", "errors", 3.0)]
-    )
-    run_folder.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, -1.5, 2, 0.25)])
+    write_tested(tmp_path, [*rows, ResultRow(SOFT, 0, "test", "prior_matched", "2", "errors", 3.0)])
+    run_folder.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, -1.5, "2", 0.25)])
     return tmp_path
 
 
@@ -75,12 +85,14 @@ def test_round_trip_is_exact(tmp_path):
     history.append(HistoryRow(0, LABELS, 0, 2, "validation", "loss", math.inf))
     rows = accuracies(LABELS, fractions) + accuracies(SOFT, fractions) + accuracies("teacher", [0.5])
     rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "missing", "bias", 2.5)]
-    curve = [BiasRow(SOFT, 0, bias, 1, 0.75) for bias in awkward]
+    curve = [BiasRow(SOFT, 0, bias, part, 0.75) for bias in awkward for part in ("kept", "1")]
     run_config.write(tmp_path, config)
     run_folder.write_history(tmp_path, history)
-    run_folder.write_results(tmp_path, rows)
+    matrices = write_tested(tmp_path, rows)
     run_folder.write_bias_curve(tmp_path, curve)
-    assert run_folder.read_run(tmp_path) == (config, history, rows, curve)
+    read = run_folder.read_run(tmp_path)
+    assert (read.config, read.history, read.results, read.bias_curve) == (config, history, rows, curve)
+    assert [row[:3] for row in read.confusions] == [row[:3] for row in matrices]
     assert (tmp_path / "results.csv").read_text().splitlines()[:2] == [
         "setting,seed,split,correction,class,metric,value",
         "labels omit=none,0,test,none,all,accuracy,0.30000000000000004",
@@ -124,14 +136,19 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(folder, monkeypatch
 
 DAMAGES = {  # file, its new content or an edit of the old, what the message must name
     "no config": ("config.json", None, ["config.json", "no such file"]),
-    "config not JSON": ("config.json", '{\n "format": 1,\n oops', ["config.json, line 3", "JSON"]),
-    "config of a huge number": ("config.json", '{"format": 1' + "0" * 5000 + "}", ["config.json", "JSON"]),
+    "config not JSON": ("config.json", '{\n "format": 2,\n oops', ["config.json, line 3", "JSON"]),
+    "config of a huge number": ("config.json", '{"format": 2' + "0" * 5000 + "}", ["config.json", "JSON"]),
     "config too deep": ("config.json", "[" * 100_000, ["config.json"]),
     "config no object": ("config.json", "[]", ["config.json", "an object"]),
     "config of another format": (
         "config.json",
-        ('"format": 1', '"format": 2'),
-        ["format", "expected 1", "2"],
+        ('"format": 2', '"format": 3'),
+        ["format", "expected 2", "3"],
+    ),
+    "run of an older version": (
+        "config.json",
+        ('"format": 2', '"format": 1'),
+        ["older version", "./launch.sh distill --seeds=3", "format 1"],
     ),
     "config without data": ("config.json", ('"data"', '"date"'), ["config.json: data", "nothing"]),
     "config flag for a number": ("config.json", ('"train": 60', '"train": true'), ["train", "int", "True"]),
@@ -181,11 +198,19 @@ DAMAGES = {  # file, its new content or an edit of the old, what the message mus
     ),
     "unknown metric": ("results.csv", (",2,errors", ",2,predicted_as_3"), ["line 8, column metric"]),
     "row twice": ("results.csv", (f"{LABELS},1,", f"{LABELS},0,"), ["line 3", "once", "again"]),
+    "confusion as a metric": ("results.csv", (",2,errors", ",2,predicted_as_1"), ["line 8, column metric"]),
+    "no confusions": ("confusions.npz", None, ["confusions.npz", "no such file"]),
+    "confusions no archive": ("confusions.npz", b"PK", ["confusions.npz is damaged"]),
+    "a matrix too few": (
+        "results.csv",
+        ("prior_matched,2,errors,3.0", "prior_matched,all,accuracy,0.3"),
+        ["confusions.npz does not fit", SOFT, "seed 0", "prior_matched"],
+    ),
     "open quote": ("results.csv", ("0.8", '"0.8'), ["results.csv, line 8", "comma-separated"]),
     "not text": ("results.csv", b"setting\xff\n", ["results.csv", "UTF-8"]),
     "history of no epoch": ("history.csv", ("0,1,train", "0,x,train"), ["history.csv, line 2, column epoch"]),
     "history of teacher": ("history.csv", (LABELS, "teacher"), ["history.csv, line 2, column setting"]),
-    "curve of no class": ("bias_curve.csv", ("-1.5,2", "-1.5,all"), ["bias_curve.csv, line 2, column class"]),
+    "curve of no class": ("bias_curve.csv", ("-1.5,2", "-1.5,3"), ["bias_curve.csv, line 2, column class"]),
     "curve without bias": ("bias_curve.csv", ("-1.5", ""), ["bias_curve.csv, line 2, column bias"]),
 }
 
@@ -208,6 +233,68 @@ def test_what_is_damaged_is_refused_by_name(folder, damage):
     assert all(word in message for word in [*words, "expected", "given"]), message
 
 
+def npz(folder, **changes):
+    """confusions.npz of two rows, with other arrays in it."""
+    arrays = {"setting": np.array([SOFT, "teacher"]), "seed": np.array([0, 1])}
+    arrays |= {"correction": np.array(["none", "none"]), "counts": np.ones((2, 3, 3), np.int16)}
+    np.savez(folder / "confusions.npz", **(arrays | changes))
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"counts": np.ones((2, 3, 4), int)}, r"counts \[3,3\]"),
+        ({"counts": np.ones((3, 3), int)}, "damaged"),
+        ({"counts": -np.ones((2, 3, 3), int)}, "damaged"),
+        ({"counts": np.ones((2, 3, 3))}, "damaged"),
+        ({"seed": np.array([0, -1])}, "damaged"),
+        ({"seed": np.array([0.0, 1.0])}, "damaged"),
+        ({"seed": np.array([0])}, "damaged"),
+        ({"setting": np.array([SOFT, "other"])}, "setting: expected .*teacher; given 'other'"),
+        ({"setting": np.array([0, 1])}, "damaged"),
+        ({"setting": np.array([SOFT, "teacher"], object)}, "no pickled objects"),
+        ({"correction": np.array(["none", "some"])}, "correction: .*given 'some'"),
+        ({"setting": np.array([SOFT, SOFT]), "seed": np.array([1, 1])}, "once"),
+    ],
+)
+def test_confusions_that_are_no_such_are_refused(tmp_path, changes, words):
+    npz(tmp_path)
+    found = confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+    assert [row[:3] for row in found] == [(SOFT, 0, "none"), ("teacher", 1, "none")]
+    npz(tmp_path, **changes)
+    with pytest.raises(InputError, match=r"confusions\.npz") as error:
+        confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+    assert re.search(words, str(error.value))
+
+
+@pytest.mark.parametrize("most, dtype", [(7, np.int16), (40_000, np.int32)])
+def test_confusions_are_read_as_they_were_written(tmp_path, most, dtype):
+    counts = [np.array([[most, 1, 0], [0, 2, 3], [4, 5, 6]]), np.array([[1, 2], [3, 4]], np.int32)]
+    rows = [Confusion(SOFT, 3, "none", counts[0]), Confusion("teacher", 0, "none", counts[1])]
+    confusions.write(tmp_path, rows, 3)
+    first = (tmp_path / "confusions.npz").read_bytes()
+    of_all, of_two = confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+    np.testing.assert_array_equal(of_all.counts, counts[0])
+    # A model of the first two classes alone calls nothing by the third.
+    np.testing.assert_array_equal(of_two.counts, [[1, 2, 0], [3, 4, 0], [0, 0, 0]])
+    assert of_all.counts.dtype == dtype and of_all[:3] == (SOFT, 3, "none")
+    confusions.write(tmp_path, rows, 3)
+    assert (tmp_path / "confusions.npz").read_bytes() == first
+    confusions.write(tmp_path, [], 3)
+    assert confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS) == []
+
+
+def test_rows_grow_with_the_classes_not_with_their_square():
+    sizes = []
+    for classes in (20, 200):
+        matrix, labels = np.eye(classes, dtype=int), np.arange(classes)
+        curve = tidy.bias_rows(SOFT, 0, np.zeros(5), np.ones((5, classes), int), labels, [1])
+        sizes.append((len(tidy.result_rows(SOFT, 0, "test", "none", matrix, [1], 0.0)), len(curve)))
+    (few, few_curved), (many, many_curved) = sizes
+    assert many - few == 5 * 180  # accuracy, errors, total, precision, f1
+    assert few_curved == 5 * (20 + 3) and many_curved == 5 * 3
+
+
 @pytest.mark.parametrize("kept", [slice(0), slice(7), slice(6), slice(4, None), slice(4)])
 def test_a_history_that_lacks_epochs_is_refused(folder, kept):
     """Cut off at the end of a line, it is still one of whole lines."""
@@ -220,6 +307,7 @@ def test_a_history_that_lacks_epochs_is_refused(folder, kept):
         for metric in ("loss", "accuracy")
     ]
     run_config.write(folder, config)
+    write_tested(folder, accuracies(LABELS, [0.9, 0.8]) + accuracies(SOFT, [0.5, 0.5]))
     run_folder.write_history(folder, rows)
     assert run_folder.read_run(folder).history == rows
     run_folder.write_history(folder, rows[kept])
@@ -228,7 +316,7 @@ def test_a_history_that_lacks_epochs_is_refused(folder, kept):
     lost = [ResultRow(name, 1, "test", "none", "all", "diverged", 2) for name in (LABELS, SOFT)]
     whole = accuracies(LABELS, [0.9]) + accuracies(SOFT, [0.5])
     run_folder.write_history(folder, rows[:5])
-    run_folder.write_results(folder, whole + lost)
+    write_tested(folder, whole + lost)
     assert run_folder.read_run(folder).history == rows[:4]  # a run that diverged may lack epochs
 
 
@@ -253,7 +341,7 @@ def test_a_config_that_could_not_be_read_is_not_written(tmp_path):
 
 
 def test_the_bias_curve_may_be_absent_where_nothing_was_corrected(folder):
-    run_folder.write_results(folder, accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
+    write_tested(folder, accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
     (folder / "bias_curve.csv").unlink()
     assert run_folder.read_run(folder).bias_curve == []
 

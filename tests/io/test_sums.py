@@ -11,9 +11,12 @@ from experiments.reporting.sections import hidden_signals
 from kd_jax.io import examples, run_config, run_folder, sums
 from kd_jax.io.run_folder import BiasRow, HistoryRow, RepresentationRow
 from kd_jax.types import InputError
-from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config
+from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config, write_tested
 
-SEALED = ("config.json", "history.csv", "results.csv", "bias_curve.csv", "examples.npz", "representation.csv")
+SEALED = (
+    "config.json", "history.csv", "results.csv", "confusions.npz", "bias_curve.csv", "examples.npz",
+    "representation.csv",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -22,8 +25,8 @@ def folder(tmp_path):
     run_config.write(tmp_path, make_config())
     run_folder.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.6, 0.7])
-    run_folder.write_results(tmp_path, rows + accuracies(SOFT, [0.6, 0.6, 0.7], "test_tuned"))
-    run_folder.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, 3.25, 2, 0.5)])
+    write_tested(tmp_path, rows + accuracies(SOFT, [0.6, 0.6, 0.7], "test_tuned"))
+    run_folder.write_bias_curve(tmp_path, [BiasRow(SOFT, 0, 3.25, "2", 0.5)])
     one = np.zeros(1, np.int32)
     examples.write(tmp_path, examples.Examples(np.zeros((1, 2, 2, 1), np.uint8), *[one] * 4, SOFT, 0, "none"))
     run_folder.seal(tmp_path)
@@ -55,7 +58,7 @@ def test_what_changed_is_refused_by_name_and_so_is_what_is_gone(folder, name):
     if name.endswith(".csv"):  # the last digit: a figure that reads as well as the true one
         changed = whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:]
     else:
-        changed = whole + b" " * (name != "examples.npz") + b"\0" * (name == "examples.npz")
+        changed = whole + (b"\0" if name.endswith(".npz") else b" ")
     for content in (changed, None):
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(

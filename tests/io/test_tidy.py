@@ -20,9 +20,7 @@ PREDICTED[PREDICTED == 5] = 1
 def rows_of(labels, predicted, missing=(5,)):
     matrix = confusion_matrix(labels, predicted, labels=range(K))
     rows = tidy.result_rows("s", 0, "test", "none", matrix, missing, None)
-    assert {row.metric for row in rows if not row.metric.startswith("predicted_as_")} <= set(
-        run_folder.METRICS
-    )
+    assert {row.metric for row in rows} <= set(run_folder.METRICS)
     return {(row.class_, row.metric): row.value for row in rows}
 
 
@@ -78,3 +76,13 @@ def test_every_metric_of_quality_may_be_written():
     }  # fmt: skip
     assert {row.metric for row in rows} <= set(run_folder.METRICS)
     assert {row[:5] for row in rows} == {("s", 1, "validation", "none", "all")}
+
+
+def test_a_bias_curve_weighs_classes_by_their_examples():
+    labels = np.repeat([0, 1, 2], [30, 10, 10])
+    # Right are 15, 7 and 9: kept 22 of 40, all 31 of 50; class 3 has no example.
+    rows = tidy.bias_rows("s", 1, np.array([3.0]), np.array([[15, 7, 9, 0]]), labels, [2])
+    found = {row.class_: row.accuracy for row in rows}
+    assert math.isnan(found.pop("3"))
+    assert found == {"all": 0.62, "missing": 0.9, "kept": 0.55, "0": 0.5, "1": 0.7, "2": 0.9}
+    assert {row[:3] for row in rows} == {("s", 1, 3.0)}

@@ -245,18 +245,33 @@ def test_logits_loss_is_half_the_squared_distance():
     np.testing.assert_allclose(value, 0.3 * distance + 0.7 * hard, rtol=1e-5)
 
 
+DISTILLING = {name: loss_fn for name, loss_fn in losses.LOSSES.items() if name != "labels"}
+
+
 def test_a_lone_teacher_is_taken_as_it_is_and_several_groups_are_one():
     first, second = (jnp.asarray(random_logits(seed, (num, 7, 5), 2.0)) for seed, num in ((15, 1), (16, 2)))
     temperature = jnp.float32(4)
-    np.testing.assert_array_equal(losses.combine_teachers([first], temperature, average=False), first[0])
-    for groups in ([second], [first, second]):
+    for loss_fn in DISTILLING.values():
+        np.testing.assert_array_equal(losses.combine_teachers([first], temperature, loss_fn), first[0])
+    for groups in ([second], [first, second], [first, second[:1]]):
         expected = losses.average_teachers(jnp.concatenate(groups), temperature)
-        np.testing.assert_array_equal(losses.combine_teachers(groups, temperature, average=True), expected)
-    one_of_each = losses.combine_teachers([first, second[:1]], temperature, average=False)
-    expected = losses.average_teachers(jnp.concatenate([first, second[:1]]), temperature)
-    np.testing.assert_array_equal(one_of_each, expected)
-    averaged = losses.combine_teachers([first], temperature, average=True)
-    np.testing.assert_array_equal(averaged, losses.average_teachers(first, temperature))
+        found = losses.combine_teachers(groups, temperature, losses.soft_loss)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_several_teachers_are_to_each_loss():
+    """soft: the mean of their probabilities at T; hard_label: at T = 1, as the ensemble itself would answer,
+    whatever T; logits: the mean of their logits, their size included. A loss of one's own: as soft."""
+    teachers = random_logits(17, (3, 7, 5), 5.0)
+    combine = lambda loss_fn: np.float64(  # noqa: E731
+        losses.combine_teachers([jnp.asarray(teachers)], jnp.float32(4), loss_fn)
+    )
+    means = {t: np.log(softmax(np.float64(teachers) / t, axis=-1).mean(axis=0)) for t in (1, 4)}
+    np.testing.assert_allclose(combine(DISTILLING["soft"]), 4 * means[4], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(combine(lambda *_: None), 4 * means[4], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(combine(DISTILLING["hard_label"]), means[1], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(combine(DISTILLING["logits"]), np.float64(teachers).mean(axis=0), rtol=1e-5)
+    assert set(losses.ENSEMBLE_TARGETS) == set(DISTILLING.values())
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
@@ -279,7 +294,7 @@ def test_average_of_one_teacher_is_that_teacher():
     np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), atol=0.02)
 
 
-@pytest.mark.parametrize("name", sorted(set(losses.LOSSES) - {"labels"}))
+@pytest.mark.parametrize("name", DISTILLING)
 def test_a_loss_that_distils_needs_a_teacher(name):
     with pytest.raises(ValueError, match="teacher_logits"):
         losses.LOSSES[name](jnp.zeros((7, 5)), Batch(jnp.zeros(7, jnp.int32)), hparams())

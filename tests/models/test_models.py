@@ -15,6 +15,7 @@ from kd_jax.train.sweep import QUICK_COMPILE
 from kd_jax.types import InputError
 
 SHAPE, K, B = (4, 4, 2), 3, 6
+KEY = jax.random.key(0)
 
 
 def dense(*widths: int) -> int:
@@ -234,3 +235,29 @@ def test_a_bad_spec_is_refused_in_one_line(spec):
 def test_a_misspelt_family_gets_a_hint():
     with pytest.raises(InputError, match="did you mean mlp"):
         models.build("mpl-800", K)
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("mlp", ()),
+        ("mlp" + 11 * "-3", tuple(f"hidden_{i}" for i in range(11))),
+        ("cnn-4-6", ("block_0", "block_1")),
+        ("resnet-8", ("stage_0", "stage_1", "stage_2", "pooled")),
+    ],
+)
+def test_hidden_layers_are_named_by_depth(spec, names):
+    """Sorted, "pooled" would come first and "hidden_10" before "hidden_2"."""
+    assert models.hidden_layers(models.build(spec, K), (8, 8, 3)) == names
+    assert models.hidden_layers(models.build(spec, K, normalize=IMAGENET), (8, 8, 3)) == names
+
+
+def test_what_reads_the_last_hidden_layer_refuses_a_network_without_one():
+    model = models.build("mlp", K)
+    variables = jax.eval_shape(functools.partial(models.init_variables, model, image_shape=SHAPE), KEY)
+    for function, *arguments in (
+        (models.predict_features, jax.ShapeDtypeStruct((B, *SHAPE), jnp.uint8)),
+        (models.forward_head, jax.ShapeDtypeStruct((B, *SHAPE), jnp.float32), KEY),
+    ):
+        with pytest.raises(InputError, match=r"a hidden layer is needed: expected .*mlp-64; given MLP"):
+            jax.eval_shape(functools.partial(function, model), variables, *arguments)

@@ -68,17 +68,62 @@ def test_what_cannot_be_said_is_nan():
     assert intervals.paired_difference([1.0], [0.5]) == pytest.approx((0.5, nan, nan, nan, 1), nan_ok=True)
 
 
-def test_no_spread():
-    assert intervals.mean_interval([0.1] * 3) == (0.1, 0.1, 0.1, 3)  # fsum([0.1] * 3) / 3 is not 0.1
-    assert intervals.mean_interval([0.0, 0.0]) == (0.0, 0.0, 0.0, 2)
-    assert intervals.paired_difference([0.3, 0.7], [0.3, 0.7]) == (0.0, 0.0, 0.0, 1.0, 2)
+NAN = math.nan
+
+
+def is_without_interval(found, mean, n):
+    """No ends, no p: units that show no spread say nothing of it."""
+    return found == pytest.approx((mean, *[NAN] * (len(found) - 2), n), nan_ok=True)
+
+
+def test_no_spread_is_no_certainty():
+    assert is_without_interval(found := intervals.mean_interval([0.1] * 3), 0.1, 3)
+    assert found.mean == 0.1  # fsum([0.1] * 3) / 3 is not
+    assert is_without_interval(intervals.mean_interval([0.0, 0.0]), 0.0, 2)
+    assert is_without_interval(intervals.clustered_interval([0.2, 0.4, 0.4, 0.2], [0, 0, 1, 1]), 0.3, 2)
     # In binary, 0.9 - 0.8 and 0.7 - 0.6 are not equal, and 0.1 + 0.2 is not 0.3: rounding is no finding.
-    difference = intervals.paired_difference([0.9, 0.7, 0.4], [0.8, 0.6, 0.3])
-    assert difference.low == difference.high == pytest.approx(0.1)
-    assert difference.p == 0.0
-    assert intervals.paired_difference([0.8, 0.6, 0.3], [0.9, 0.7, 0.4]).p == 0.0
-    assert intervals.paired_difference([0.1 + 0.2, 0.3], [0.3, 0.3]) == (0.0, 0.0, 0.0, 1.0, 2)
-    assert intervals.paired_difference([0.0, 0.0], [0.0, 0.0]) == (0.0, 0.0, 0.0, 1.0, 2)
+    for a, b, mean in (
+        ([0.3, 0.7], [0.3, 0.7], 0.0),
+        ([0.9, 0.7, 0.4], [0.8, 0.6, 0.3], 0.1),
+        ([0.8, 0.6, 0.3], [0.9, 0.7, 0.4], -0.1),
+        ([0.1 + 0.2, 0.3], [0.3, 0.3], 0.0),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+    ):
+        assert is_without_interval(found := intervals.paired_difference(a, b), mean, len(a))
+        assert mean or found.difference == 0
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+@pytest.mark.parametrize(
+    "right, total, n", [(0, 51, 10), (51, 51, 10), (7, 30, 2), (999, 1000, 3), (0, 1, 2), (1, 1, 2)]
+)
+def test_shares_without_spread_have_the_exact_interval_of_all_their_examples(right, total, n, confidence):
+    exact = scipy.stats.binomtest(n * right, n * total).proportion_ci(confidence, "exact")
+    shares = intervals.mean_interval([right / total] * n, confidence, total)
+    assert shares == pytest.approx((right / total, exact.low, exact.high, n), rel=1e-9)
+    counts = intervals.mean_interval([right] * n, confidence, total, total)
+    assert counts == pytest.approx((right, total * exact.low, total * exact.high, n), rel=1e-9)
+    assert shares.low < shares.high and shares.low <= shares.mean <= shares.high
+
+
+def test_ten_seeds_without_a_single_hit_by_hand():
+    # Of 10 * 1,010 examples none: the upper end h has (1 - h)^10100 = 0.025.
+    found = intervals.mean_interval([0.0] * 10, total=1010)
+    assert found == pytest.approx((0, 0, 1 - 0.025 ** (1 / 10100), 10), rel=1e-12)
+    # Students of two teachers: one of each counts, and a mean of 2.5 of 10 lies between 2 and 3.
+    clustered = intervals.clustered_interval([0.2, 0.3, 0.3, 0.2], [0, 0, 1, 1], total=10)
+    two, three = (scipy.stats.binomtest(k, 20).proportion_ci(0.95, "exact") for k in (4, 6))
+    assert two.low < clustered.low < three.low and two.high < clustered.high < three.high
+    assert (clustered.mean, clustered.n) == (0.25, 2)
+    distinct = intervals.clustered_interval([0.2, 0.2], [0, 1], total=10)
+    assert distinct == intervals.mean_interval([0.2, 0.2], total=10)
+
+
+def test_where_there_is_a_spread_the_number_of_examples_changes_nothing():
+    values = [0.2, 0.4, 0.1]
+    assert intervals.mean_interval(values, total=10) == intervals.mean_interval(values)
+    assert is_without_interval(intervals.mean_interval([0.5], total=10), 0.5, 1)
+    assert intervals.mean_interval([0.5, NAN], total=10) == pytest.approx((NAN, NAN, NAN, 2), nan_ok=True)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -86,15 +131,11 @@ def test_a_spread_of_more_than_four_units_in_the_last_place_is_no_rounding(sign)
     """Of the largest value on either side: 2^-52 at 1."""
     unit = 2.0**-52
     at_four, at_five = ([sign * 1.0, sign * (1 + units * unit)] for units in (4, 5))
-    assert intervals.mean_interval(at_four).low == intervals.mean_interval(at_four).high
+    assert math.isnan(intervals.mean_interval(at_four).low)
     interval = intervals.mean_interval(at_five)
     assert interval.low < min(at_five) < max(at_five) < interval.high
-    assert intervals.paired_difference([*at_four, 0.0], [sign * 1.0, sign * 1.0, 0.0]) == (
-        0.0,
-        0.0,
-        0.0,
-        1.0,
-        3,
+    assert is_without_interval(
+        intervals.paired_difference([*at_four, 0.0], [sign * 1.0, sign * 1.0, 0.0]), 0.0, 3
     )
     assert intervals.paired_difference([*at_five, 0.0], [sign * 1.0, sign * 1.0, 0.0]).p < 1
 
@@ -145,6 +186,7 @@ def test_neither_the_order_nor_the_names_of_the_teachers_matter(pairs, random):
 def test_an_interval_holds_its_mean_and_grows_with_the_confidence(values, confidences):
     narrow, wide = (intervals.mean_interval(values, confidence) for confidence in sorted(confidences))
     assert min(values) <= narrow.mean <= max(values)
+    assume(not math.isnan(narrow.low))
     assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
 
 
@@ -154,7 +196,8 @@ def test_p_says_what_the_interval_says(values, other):
     """Swapped, the difference changes its sign alone; p < 0.05 just where 0 is outside of the interval."""
     a, b = zip(*zip(values, other, strict=False), strict=True)
     found, swapped = intervals.paired_difference(a, b), intervals.paired_difference(b, a)
-    assert swapped == (-found.difference, -found.high, -found.low, found.p, found.n)
+    expected = (-found.difference, -found.high, -found.low, found.p, found.n)
+    assert swapped == pytest.approx(expected, rel=0, abs=0, nan_ok=True)
     if abs(found.p - 0.05) > 1e-9:
         assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
 

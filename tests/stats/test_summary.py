@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from kd_jax.io import run_files
@@ -20,7 +21,6 @@ def summary_of(rows, **config):
 def test_summary_by_hand():
     rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies(SOFT, [0.2, NAN, 0.4])
     rows += accuracies("teacher", [0.95], class_="2")
-    rows += [ResultRow(LABELS, 0, "test", "none", "0", "predicted_as_1", 3.0)]
     first, second, third = summary_of(rows)["results"]
     # sd 0.1: half width 4.302653 * 0.1 / sqrt(3) = 0.248414.
     assert first == {
@@ -45,7 +45,7 @@ def test_a_run_that_diverged_is_counted_and_in_no_mean():
 
 def test_summary_counts_teachers_where_seeds_share_them():
     # Teacher 0 taught the seeds 0 and 2, teacher 1 the seed 1: the units are (0.7 + 0.9) / 2 and 0.4.
-    (entry,) = summary_of(accuracies(LABELS, [0.7, 0.4, 0.9]), num_teachers=2)["results"]
+    (entry,) = summary_of(accuracies(SOFT, [0.7, 0.4, 0.9]), num_teachers=2)["results"]
     assert (entry["mean"], entry["n"]) == (pytest.approx(0.6), 2)
     # The teacher's own rows are one a teacher: nothing is shared.
     (entry,) = summary_of(accuracies("teacher", [0.7, 0.9]), num_teachers=2)["results"]
@@ -93,7 +93,8 @@ def test_pairs_by_hand():
 def test_pairs_go_by_seed_not_by_order():
     rows = accuracies(LABELS, [0.7, 0.8, 0.9])[::-1] + accuracies(SOFT, [0.6, 0.7, 0.8])
     (pair,) = summary_of(rows)["paired"]
-    assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.1))
+    assert pair["difference"] == pytest.approx(0.1)
+    assert pair["low"] is pair["high"] is pair["p"] is None  # by seed it is the same in all: no spread
 
 
 def test_pairs_of_shared_teachers_count_teachers():
@@ -128,18 +129,123 @@ def test_a_value_that_a_setting_does_not_have_is_no_difference():
     assert sum("plain [2]" in pair[:2] for pair in pairs) == 1
 
 
-def test_the_best_setting_is_that_of_the_validation_split():
+def test_the_best_setting_is_that_of_the_seen_classes_of_the_validation_split():
+    """Whatever comes of the missing ones, whose labels it must not need, and of the test split."""
     settings = [
         {"name": name, "missing": missing} for name, missing in zip("abcd", ([], [2], [2], [2]), strict=True)
     ]
-    rows = [
-        row for name, value in zip("abc", (0.9, 0.5, 0.7), strict=True) for row in accuracies(name, [value])
-    ]
+    rows = []
+    for name, kept, missing in (("a", 0.9, None), ("b", 0.5, 0.9), ("c", 0.7, 0.0)):
+        rows += accuracies(name, [kept if missing is None else 0.6 * kept + 0.4 * missing])
+        if missing is not None:
+            rows += accuracies(name, [kept], class_="kept") + accuracies(name, [missing], class_="missing")
     held_out = [row._replace(split="validation") for row in rows]
-    test = accuracies("a", [0.1]) + accuracies("b", [0.8]) + accuracies("c", [0.2]) + accuracies("d", [1.0])
+    test = accuracies("a", [0.1]) + accuracies("b", [0.8], class_="kept") + accuracies("d", [1.0])
     values = summary.lookup(summary_of(held_out + test, settings=settings, seeds=1))
+    assert values["b", "validation", "none", "all", "accuracy"].mean > 0.6  # c: 0.42
     assert summary.best_setting(settings, values) == "c"  # a misses nothing, d was not judged
     assert summary.best_setting(settings[:1], values) == "a"
+
+
+def test_the_candidates_are_the_same_students_but_for_what_is_tuned():
+    """Nothing of them was ablated, and they are judged on the same classes."""
+    plain = {"name": "plain", "missing": [2], "alpha": 0.0}
+    tuned = [{"name": f"T={t}", "missing": [2], "alpha": 1.0, "temperature": t} for t in (1, 20)]
+    others = [
+        {"missing": [], "alpha": 1.0},
+        {"missing": [0, 1], "alpha": 1.0},  # on a single class nothing is easier than to be right
+        {"missing": [1], "alpha": 1.0},
+        {"missing": [2], "alpha": 1.0, "signal": "missing_removed"},
+        {"missing": [2], "alpha": 1.0, "initial": "teacher"},
+        {"missing": [2], "alpha": 1.0, "left": 5},
+    ]
+    others = [{"name": str(number), **other} for number, other in enumerate(others)]
+    assert summary.candidates([plain, others[0], others[1], *tuned, *others]) == tuned
+    assert summary.candidates([plain, others[0]]) == [plain]
+    assert summary.candidates([others[0], *others[3:4]]) == others[3:4]
+
+
+TEACHERS = {"num_teachers": 2, "seeds": 10}
+TEN = [0.3, 0.1, 0.25, 0.2, 0.15, 0.3, 0.2, 0.1, 0.3, 0.2]
+
+
+def n_of(setting, correction="none", metric="accuracy", flags=None, **about):
+    """n of ten seeds of two teachers, for a setting that `about` makes, beside a distilled one."""
+    own = {"name": "own", "missing": [2], "alpha": 0.0, "temperature": None} | about
+    config = make_config(settings=[own, {"name": SOFT, "missing": [2], "alpha": 1.0}], **TEACHERS)
+    config["flags"] |= flags or {}
+    rows = [row._replace(metric=metric) for row in accuracies(setting, TEN, correction)]
+    (entry,) = summary.summarise(rows, config)["results"]
+    return entry["n"]
+
+
+def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
+    rows = accuracies("own", TEN) + accuracies(SOFT, TEN)
+    settings = [{"name": "own", "missing": [2], "alpha": 0.0}, {"name": SOFT, "missing": [2], "alpha": 1.0}]
+    own, soft = summary_of(rows, settings=settings, **TEACHERS)["results"]
+    # sd 0.0775: half width 2.262157 * 0.0775 / sqrt(10) = 0.0554 around 0.21, of ten independent seeds.
+    assert (own["mean"], own["n"]) == (pytest.approx(0.21), 10)
+    assert own["high"] - own["mean"] == pytest.approx(2.262157 * np.std(TEN, ddof=1) / 10**0.5, rel=1e-6)
+    assert soft["n"] == 2
+    assert summary.unit_of(make_config(settings=settings, **TEACHERS), "own") == ""
+    assert summary.unit_of(make_config(settings=settings, **TEACHERS), SOFT) == " teachers"
+
+
+@pytest.mark.parametrize(
+    "n, words",
+    [
+        (10, {}),
+        (10, {"signal": "missing_removed", "missing": [0, 2], "alpha": 1.0}),  # one class is always named
+        (2, {"signal": "missing_removed", "alpha": 1.0}),
+        (2, {"alpha": 0.01}),
+        (2, {"alpha": None}),  # subliminal learning has none
+        (2, {"initial": "teacher"}),  # it begins with the teacher's weights
+        (2, {"flags": {"transfer": "gaussian"}}),  # whose answers stand for labels
+        (10, {"flags": {"transfer": "own"}}),
+        (10, {"correction": "prior_matched"}),
+        (2, {"correction": "teacher_matched"}),  # asks the teacher what to add
+        (2, {"metric": "agreement"}),
+        (2, {"metric": "kl_to_teacher"}),
+        (10, {"metric": "nll"}),
+    ],
+)
+def test_what_depends_on_the_teacher_is_clustered_by_it(n, words):
+    assert n_of("own", **words) == n
+
+
+def test_a_difference_is_over_teachers_as_soon_as_one_side_depends_on_them():
+    settings = [
+        {"name": name, "missing": [2], "alpha": alpha}
+        for name, alpha in zip("abc", (0.0, 0.0, 1.0), strict=True)
+    ]
+    shifted = {"a": TEN, "b": TEN[::-1], "c": [0.5 * value for value in TEN]}
+    rows = [row for c in ("none", "teacher_matched") for s in "abc" for row in accuracies(s, shifted[s], c)]
+    pairs = pairs_of(summary_of(rows, settings=settings, **TEACHERS))
+    found = {key[:3]: pair["n"] for key, pair in pairs.items() if key[0] != key[1]}
+    assert found == {
+        ("a", "b", "none"): 10, ("a", "c", "none"): 2, ("b", "c", "none"): 2,
+        ("a", "b", "teacher_matched"): 2, ("a", "c", "teacher_matched"): 2, ("b", "c", "teacher_matched"): 2,
+    }  # fmt: skip
+
+
+def test_the_mean_over_all_settings_depends_on_every_teacher_of_one_of_them():
+    config = make_config(**TEACHERS)
+    assert summary.teachers_of_seeds(config) == [0, 1] * 5
+    config["settings"] = [setting | {"alpha": 0.0} for setting in config["settings"]]
+    assert summary.teachers_of_seeds(config) == [None] * 10
+
+
+def test_shares_without_spread_have_a_floor_and_nothing_else_has_an_interval():
+    """Of ten seeds, none of 30 examples right: of 300 none, up to 1 - 0.025^(1/300) = 1.22 %."""
+    rows = []
+    for metric, value in (("accuracy", 0.0), ("errors", 30.0), ("total", 30.0), ("f1", 0.0), ("nll", 1.5)):
+        rows += [row._replace(metric=metric) for row in accuracies(LABELS, [value] * 10, "none", "2")]
+    sums = summary_of(rows, seeds=10)
+    found = {entry["metric"]: (entry["low"], entry["high"], entry["n"]) for entry in sums["results"]}
+    high = 1 - 0.025 ** (1 / 300)
+    assert found["accuracy"] == pytest.approx((0, high, 10), rel=1e-9)
+    assert found["errors"] == pytest.approx((30 * (1 - high), 30, 10), rel=1e-9)
+    assert all(found[metric] == (None, None, 10) for metric in ("total", "f1", "nll"))
 
 
 def test_the_preferred_correction_needs_the_fewest_labels():
@@ -163,3 +269,10 @@ def test_units_in_words():
     assert summary.units_of(make_config(seeds=1)) == "1 seed"
     assert summary.units_of(make_config(seeds=3)) == "3 seeds"
     assert summary.units_of(make_config(seeds=4, num_teachers=2)) == "4 seeds of 2 teachers"
+
+
+def test_teachers_of_several_folders_are_one_unit_without_an_interval():
+    config = make_config()
+    config["teacher"]["members"] = [{"path": "a"}, {"path": "b"}]
+    (entry,) = summary.summarise(accuracies("teacher", [0.7, 0.9]), config)["results"]
+    assert (entry["mean"], entry["low"], entry["n"]) == (pytest.approx(0.8), None, 1)

@@ -64,7 +64,7 @@ PROBES = {
     "batch_stats": {"steps": jnp.full(M, 7.0)},
 }
 TABLE = Table(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-STEP = optim.Optimizer(optax.identity(), decoupled=False)  # the update is the gradient times the rate
+STEP = optim.Optimizer(optax.identity, decoupled=False)  # the update is the gradient times the rate
 
 
 def hparams(rate=0.0, decay=0.0, temperature=1.0, alpha=0.0, mask=None, teacher=0) -> HParams:
@@ -77,7 +77,7 @@ def stacked(*runs: HParams) -> HParams:
 
 
 def config_of(loss_fn, **options) -> Config:
-    defaults = {"model": Probe(), "optimizer": STEP, "schedule": optim.constant(0)}
+    defaults = {"model": Probe(), "optimizer": STEP, "schedule": optim.Constant(0)}
     shape = {"image_shape": (3, 3, 1), "num_classes": K, "batch_size": B, "num_updates": U}
     return Config(loss_fn=loss_fn, **defaults | shape | options)
 
@@ -158,13 +158,13 @@ FULL_IMAGES = np.random.RandomState(0).randint(1, 256, size=(N, 3, 3, 1)).astype
 IMAGE_SUMS = FULL_IMAGES.sum(axis=(1, 2, 3)).astype(np.float32)
 
 
-CUT = partial(augment.cutout, side=2, fill=(0,))
+CUT = augment.Cutout(2, (0,))
 AUGMENTATIONS = {
-    "jitter": {"augment": partial(augment.jitter, pixels=1)},
+    "jitter": {"augment": augment.RandomTranslate(1)},
     "cutout": {"augment": CUT},
     "mixup": {"mixup": 1.0},
     "all": {
-        "augment": partial(augment.chain, stages=(partial(augment.jitter, pixels=1), augment.flip, CUT)),
+        "augment": augment.Chain((augment.RandomTranslate(1), augment.RandomFlip(), CUT)),
         "mixup": 1.0,
     },
 }
@@ -278,7 +278,7 @@ def test_a_run_that_diverges_stays_as_it_was_and_the_other_goes_on():
 
 @pytest.mark.parametrize("part", ["params", "model_state", "opt_state"])
 def test_a_number_anywhere_in_the_state_that_is_not_finite_is_a_divergence(part):
-    config = config_of(mean_logit, optimizer=optim.Optimizer(optax.trace(0.9), decoupled=False))
+    config = config_of(mean_logit, optimizer=optim.Optimizer(optax.trace, False, (("decay", 0.9),)))
     state = init_state(config, jax.random.key(0))
     assert not quick(partial(train_epoch, config, TABLE, hparams(0.01)))(state)[0].diverged
     poisoned = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), getattr(state, part))

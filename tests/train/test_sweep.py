@@ -1,5 +1,9 @@
 """The runs axis: how settings and seeds are stacked, keyed, padded and mapped."""
 
+import importlib
+import inspect
+import pkgutil
+import re
 from types import SimpleNamespace
 
 import jax
@@ -54,7 +58,7 @@ def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
 
 def test_a_runs_key_depends_on_its_seed_alone():
     """Setting-major as in stack_runs: runs s, S + s, 2 S + s have one key; seeds and bases share none."""
-    data = lambda *arguments: np.asarray(jax.random.key_data(sweep.run_keys(*arguments)))  # noqa: E731
+    data = lambda seeds, num, base=0: np.asarray(jax.random.key_data(sweep.run_keys(seeds, num, base)))  # noqa: E731
     three = data([4, 5, 6], 3).reshape(3, 3, -1)
     np.testing.assert_array_equal(three, np.broadcast_to(data([4, 5, 6], 1), three.shape))
     assert len(np.unique(data(range(20), 1), axis=0)) == 20
@@ -65,12 +69,37 @@ def test_a_runs_key_depends_on_its_seed_alone():
     assert not np.array_equal(data([5], 1, 1), data([5], 1, 0))
 
 
+def test_no_draw_of_the_library_has_a_default_key():
+    """A default key or base would be the same for teachers and students: they would start alike."""
+    names = [f"kd_jax.{name}" for name in ("train", "models", "evaluate", "losses")]
+    modules = [
+        importlib.import_module(found.name)
+        for name in names
+        for found in pkgutil.iter_modules(importlib.import_module(name).__path__, f"{name}.")
+    ]
+    parameters = [
+        (function, parameter)
+        for module in [*modules, *map(importlib.import_module, names)]
+        for function in vars(module).values()
+        if inspect.isfunction(function) and function.__module__.startswith("kd_jax")
+        for parameter in inspect.signature(function).parameters.values()
+        if re.fullmatch("(.*_)?(key|keys|base)", parameter.name)
+    ]
+    with_default = {
+        (function.__name__, parameter.name)
+        for function, parameter in parameters
+        if parameter.default is not parameter.empty
+    }
+    assert {sweep.fit_runs, sweep.run_keys} <= {function for function, _ in parameters}
+    assert with_default == {("forward", "dropout_key")}  # None there: evaluation mode, where nothing is drawn
+
+
 @pytest.mark.parametrize("num, multiple, padded", [(3, 2, 4), (4, 2, 4), (1, 4, 4), (5, 1, 5)])
 def test_padding_repeats_the_last_run(num, multiple, padded):
-    tree = {"x": jnp.arange(num, dtype=jnp.int32), "key": sweep.run_keys(range(num), 1)}
+    tree = {"x": jnp.arange(num, dtype=jnp.int32), "key": sweep.run_keys(range(num), 1, 0)}
     out = sweep.pad_runs(tree, multiple)
     np.testing.assert_array_equal(out["x"], [*range(num), *[num - 1] * (padded - num)])
-    expected = sweep.run_keys([*range(num), *[num - 1] * (padded - num)], 1)
+    expected = sweep.run_keys([*range(num), *[num - 1] * (padded - num)], 1, 0)
     np.testing.assert_array_equal(jax.random.key_data(out["key"]), jax.random.key_data(expected))
 
 
@@ -113,7 +142,7 @@ def test_the_data_are_one_copy_for_all_cores():
 def test_runs_are_split_and_gathered():
     """Five runs on eight devices: one each, three of them padding, which gathering drops."""
     mesh = sweep.runs_mesh(8)
-    tree = {"x": np.arange(10, dtype=np.float32).reshape(5, 2), "key": sweep.run_keys(range(5), 1)}
+    tree = {"x": np.arange(10, dtype=np.float32).reshape(5, 2), "key": sweep.run_keys(range(5), 1, 0)}
     placed = sweep.place(sweep.pad_runs(tree, mesh.size), mesh, sweep.SPLIT)
     assert {shard.data.shape for shard in placed["x"].addressable_shards} == {(1, 2)}
     np.testing.assert_array_equal(sweep.gather(placed["x"], 5), tree["x"])

@@ -26,7 +26,10 @@ def section(settings: Sequence[str], run: Run, values: Values) -> list[Section]:
     if not rows:
         return []
     heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
-    return [Section("Ensembles", [EXPLAINED, Grid(heads, rows)])]
+    explained = EXPLAINED
+    if run.config["flags"].get("loss") == "logits" and TEACHER in [row[0] for row in rows]:
+        explained += " What these students learn from is the mean of the teachers' logits."
+    return [Section("Ensembles", [explained, Grid(heads, rows)])]
 
 
 def _num_members(setting: str, run: Run) -> str:

@@ -55,14 +55,15 @@ def last_layer(folder: Path) -> str:
 
 
 def _table(rows: list[run_folder.RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
-    taught, table = summary.teachers_of(config), []
-    # An untrained network is compared with the teacher of its seed's students.
-    taught |= {(RANDOM, seed): teacher for (_, seed), teacher in taught.items()}
+    learnt, compared, table = summary.teachers_of(config), summary.teachers_of(config, True), []
+    # An untrained network depends on no teacher, but is compared with that of its seed's students.
+    compared |= {(RANDOM, seed): teacher for (_, seed), teacher in compared.items()}
     for setting in dict.fromkeys(row.setting for row in rows):
         own = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
         cells, units = [], 0
         for measure, classes, _, scale, digits in SHOWN:
             found = {row.seed: row.value for row in own if (row.measure, row.class_) == (measure, classes)}
+            taught = compared if summary.depends_on_teacher("none", measure) else learnt
             interval = summary.interval_of(setting, found, taught)
             units = max(units, interval.n)
             cells.append(show(interval, scale, digits, " ± "))

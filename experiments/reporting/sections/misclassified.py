@@ -29,7 +29,7 @@ def save(
 
     found: by correction what `assess.first_examples` says of each run.
     """
-    judged = [row for row in rows if (row.class_, row.metric) == ("all", "accuracy")]
+    judged = [row for row in rows if row.class_ in ("all", "kept") and row.metric == "accuracy"]
     settings, values = description["settings"], summary.lookup(summary.summarise(judged, description))
     best = summary.best_setting(settings, values)
     if not next(setting["missing"] for setting in settings if setting["name"] == best):

@@ -95,7 +95,7 @@ function chart(box, spec) {
         const row = make("div", {}, tip);
         make("span", { class: "swatch", style: `background: ${colourOf(line)}` }, row);
         make("span", {}, row, line.name);
-        const half = point[3] === null ? "" : ` ± ${(point[3] - point[1]).toFixed(2)}`;
+        const half = point[3] === null ? "" : ` ± ${Math.max(point[3] - point[1], point[1] - point[2]).toFixed(2)}`;
         make("b", {}, row, point[1].toFixed(2) + half);
       }
       if (found.length > MOST_READ) make("div", {}, tip, `and ${found.length - MOST_READ} lower ones`);

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import tables
 from experiments.benchmarks import dense, rivals
 from experiments.cli import common
-from experiments.gallery import performance
+from experiments.gallery import pages, performance
 from kd_jax.train import sweep
 from kd_jax.types import InputError, Table
 
@@ -61,7 +60,7 @@ def test_it_measures_and_writes(tmp_path):
 
 def test_the_default_way_of_mapping_is_the_measured_best():
     """Within 10 %, on every device that was measured and for every model."""
-    benchmarks = [some for some in performance.read(tables.RESULTS / "benchmark") if "chunks" in some]
+    benchmarks = [some for some in performance.read(pages.RESULTS / "benchmark") if "chunks" in some]
     assert benchmarks
     for content in benchmarks:
         default = sweep.default_chunk(content["platform"])
@@ -73,7 +72,7 @@ def test_the_default_way_of_mapping_is_the_measured_best():
 
 
 def test_blocks_of_the_readme_follow_the_file():
-    (content, *_) = performance.read(tables.RESULTS / "benchmark")
+    (content, *_) = performance.read(pages.RESULTS / "benchmark")
     text = performance.speed([content])
     for row in content["speed"]:
         found = [

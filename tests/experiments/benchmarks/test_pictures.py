@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, tables
+from experiments import benchmark
 from experiments.benchmarks import dense, pictures, torch_networks
-from experiments.gallery import performance
+from experiments.gallery import pages, performance
 from kd_jax import models
 from kd_jax.models import conv, cost
 from kd_jax.train import sweep
@@ -179,7 +179,7 @@ def wrong_defaults(content) -> list[str]:
 
 def test_the_default_way_of_convolving_is_the_measured_best():
     """Wherever it was measured; and the check itself tells a slower way from a faster one."""
-    for found in performance.read(tables.RESULTS / "benchmark"):
+    for found in performance.read(pages.RESULTS / "benchmark"):
         if "convolutions" in found:
             assert not wrong_defaults(found)
     row = {"layer": "a", "channels": 4, "groups": 1, "runs": 2, "chunk": 1}

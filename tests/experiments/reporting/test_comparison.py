@@ -76,6 +76,16 @@ def test_settings_stand_side_by_side_and_what_differs_is_listed(a, b, tmp_path):
     assert "Comparison of a, b" in page and '"a: T=20' in page and "b: T=20" in page
 
 
+def test_a_difference_that_is_the_same_in_all_seeds_has_no_interval_and_no_p(a, tmp_path):
+    better = write(tmp_path / "better", (3, 5, 7), (8, 8, 8))
+    files, text = comparison.render([str(a), str(better)], out := tmp_path / "out")
+    rows = table(files[out / "report.md"].decode(), "Paired differences")
+    assert rows[2][3:] == ["missing", "+10.00", "no spread seen", "-", "3"]
+    assert rows[4][3:] == ["missing", "+0.00", "no spread seen", "-", "3"]
+    entry = json.loads(files[out / "comparison.json"])["paired"][1]
+    assert entry["low"] is entry["high"] is entry["p"] is None and "no spread seen" in text
+
+
 def test_one_shared_seed_makes_no_interval(a, tmp_path):
     one = write(tmp_path / "one", (9,), (9,))
     files, _ = comparison.render([str(a), str(one)], out := tmp_path / "out")

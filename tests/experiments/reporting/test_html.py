@@ -16,7 +16,7 @@ from experiments.reporting import html
 from experiments.reporting.content import read, report_sections
 from experiments.reporting.sections import misclassified
 from kd_jax import plots
-from kd_jax.io import examples, run_folder
+from kd_jax.io import examples, tidy
 from kd_jax.io.examples import Examples
 from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import ALL, SOFT, rows_of, toy_history, toy_rows, write_run
@@ -31,12 +31,9 @@ SETTINGS = [{"name": ALL, "missing": []}, {"name": SOFT, "missing": [2]}]
 
 
 def curve():
-    return [
-        run_folder.BiasRow(SOFT, seed, bias, class_, number / 10)
-        for seed, by_bias in RIGHT.items()
-        for bias, right in zip(BIASES, by_bias, strict=True)
-        for class_, number in enumerate(right)
-    ]
+    labels, biases = np.repeat(range(3), 10), np.array(BIASES)
+    of_seeds = [tidy.bias_rows(SOFT, seed, biases, np.array(RIGHT[seed]), labels, [2]) for seed in RIGHT]
+    return [row for of_seed in of_seeds for row in of_seed]
 
 
 def some_examples(size=8):

@@ -11,6 +11,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 from experiments.reporting import tensorboard
 from kd_jax.io import run_config, run_folder
 from kd_jax.io.run_folder import HistoryRow, ResultRow
+from tests.io.test_run_folder import write_tested
 
 SOFT, SLASH = "T=4 omit=3", "labels transfer=a/../b"
 SETTINGS = [
@@ -34,7 +35,7 @@ def config_of(teachers):
     flags = {"data_set": "toy", "model": "mlp-8", "epochs": 2, "batch_size": 4, "seeds": 3, "teacher": None}
     data = {"name": "toy", "fingerprint": "ab", "num_classes": 9, "class_names": list("abcdefghi")}
     data |= {"train": 1, "validation": 1, "test": 1}
-    fixed = {"format": 1, "experiment": "distill", "command": "", "versions": {}, "device": ""}
+    fixed = {"format": 2, "experiment": "distill", "command": "", "versions": {}, "device": ""}
     return fixed | {"teacher": None, "flags": flags, "data": data, "settings": SETTINGS, "runs": runs}
 
 
@@ -54,9 +55,8 @@ def run(tmp_path):
     undefined = lambda value: value if math.isfinite(value) else math.nan  # noqa: E731
     run_folder.write_history(tmp_path, [row._replace(value=undefined(row.value)) for row in history_of(1, 2)])
     runs = [(setting, seed) for setting in (SOFT, SLASH) for seed in range(3)]
-    run_folder.write_results(
-        tmp_path, [ResultRow(*run, "test", "none", "all", "accuracy", 0.5) for run in runs]
-    )
+    tested = [ResultRow(*run, "test", "none", "all", "accuracy", 0.5) for run in runs]
+    write_tested(tmp_path, tested, classes=9)
     entry = {"setting": SOFT, "split": "test", "correction": "none", "class": "all", "metric": "accuracy"}
     one = {"low": None, "high": None, "n": 1}
     tested = [

@@ -1,0 +1,88 @@
+"""The pages of results: README.md and experiments/results/*.md are written by hand around generated blocks.
+
+A block stands between `<!-- table NAME -->` and `<!-- end NAME -->`. `blocks` names all there are; `fill`
+writes their present content. `./launch.sh tables` does so for every page.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from experiments.gallery import performance, recipes, reliability
+from experiments.gallery.rows import FIXED, Ours, Table
+from experiments.gallery.studies import TABLES
+from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width
+from experiments.reporting.sections import hidden_signals
+from kd_jax.stats import summary
+from kd_jax.types import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+README = REPOSITORY / "README.md"
+RECIPES, RESULTS = REPOSITORY / "experiments" / "recipes", REPOSITORY / "experiments" / "results"
+PROBED = ("mnist_cnn_students", "cifar10_reduced_soft")  # runs whose representation.csv is shown
+FIXED_FILE = "fixed_bias.json"
+
+
+def paths() -> list[Path]:
+    """The pages that hold blocks."""
+    return [README, *sorted(RESULTS.glob("*.md"))]
+
+
+def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
+    """Every block by its name; what it returns is Markdown."""
+    found: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
+    found |= performance.blocks_of(results / "benchmark")
+    found["reliability"] = partial(reliability.table, results / "reliability")
+    found |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
+    return found | recipes.blocks(recipe_folder, results)
+
+
+def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:
+    """The text of a page with the content of its blocks written anew.
+
+    known: of `blocks`.  page: its name, for errors.
+    Errors: InputError for a block that is not known or does not end.
+    """
+    names = re.findall(r"<!-- table (\w+) -->", text)
+    if unknown := sorted({*names} - {*known}):
+        raise InputError(
+            f"a block of {page} has no results", "a name of a table with results", ", ".join(unknown)
+        )
+    for name in names:
+        start, end = f"<!-- table {name} -->\n", f"<!-- end {name} -->"
+        before, _, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if not closed or names.count(name) > 1:
+            raise InputError(
+                f"block {name} of {page} is malformed", f"it once, ended by {end}", "another form"
+            )
+        text = f"{before}{start}{known[name]()}\n{end}{after}"
+    return text
+
+
+def render(table: Table, results: Path) -> str:
+    """The table in Markdown."""
+    lines = [f"| | {' | '.join(table.columns)} |", "---".join("|" * (len(table.columns) + 2))]
+    for row in table.rows:
+        cells = [cell if isinstance(cell, str) else show(cell, results) for cell in row.cells]
+        lines.append(f"| {row.label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def show(ours: Ours, results: Path) -> str:
+    """mean ± half width (n), or mean (1) where there is one value, from the committed json files; of an
+    interval whose sides differ, the larger one."""
+    folder = results / ours.run
+    name = FIXED_FILE if ours.correction == FIXED else "summary.json"
+    values = summary.lookup(json.loads((folder / name).read_text()))
+    interval = values.get((ours.setting, "test", ours.correction, ours.class_, ours.metric))
+    if interval is None:
+        raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)
+    scale, digits = (1, 1) if ours.metric == "errors" else (100, 2)
+    width = scale * half_width(interval)
+    half = f" ± {rounded_width(width, digits)}" if not math.isnan(width) else ""
+    half = f", {NO_SPREAD}" if not half and interval.n > 1 else half
+    return f"{scale * interval.mean:.{digits}f}{half} ({interval.n})"
