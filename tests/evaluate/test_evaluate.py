@@ -9,7 +9,7 @@ import pytest
 from scipy.special import log_softmax, rel_entr, softmax
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from kd_jax import data, models
+from kd_jax import data, losses, models
 from kd_jax.evaluate import bias_correction, evaluate
 from kd_jax.losses import LOSSES
 from kd_jax.train import MIXTURES, sweep
@@ -196,7 +196,7 @@ def prior_matched(others, rare, fraction, called=()):
     hparams = sweep.make_hparams(len(others) + 1, (0,))
     test = np.zeros((len(TABLES["test"].labels), len(others) + 1), np.float32)
     chosen = evaluate.choose_biases(
-        STUDENT, (), False, evidence, {}, hparams, jax.random.key(0),
+        STUDENT, (), False, losses.soft_loss, evidence, {}, hparams, jax.random.key(0),
         {"test": jnp.asarray(test), "validation": jnp.asarray(logits)},
     )  # fmt: skip
     return int(np.sum(margin < chosen["prior_matched"])), int(np.sum(held_out == 0)), len(held_out)
