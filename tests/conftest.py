@@ -22,6 +22,9 @@ assert jax.local_device_count() == 8
 # Entry points are processes of their own: two devices, so that sharding is tested there too.
 os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
 
+# Entry points are imported hundreds of times: what Python makes of their source is kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
