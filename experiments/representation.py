@@ -1,9 +1,10 @@
 """See what students' features hold of a class: representation RUN writes representation.csv and pictures.
 
 Of each layer: a linear probe and nearest neighbours (fitted on validation images of all classes, judged on
-test images), similarity to the same layer of the student's teacher (linear CKA; layers are counted from the
-last), separability. Controls: the students' own networks before training ("random"), and whatever settings
-the run has: plain students, hard labels, students that saw everything. The report then has a chapter on it.
+test images), similarity to the same layer of the student's teacher (linear CKA, from equal numbers of images
+of the omitted and of the seen classes; layers are counted from the last), separability. Controls: the
+students' own networks before training ("random"), and whatever settings the run has: plain students, hard
+labels, students that saw everything. The report then has a chapter on it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -188,7 +189,7 @@ def look(
             add(layer, measure, by_part(recall, student.missing))
         if depth <= len(of_teacher):
             theirs = of_teacher[-depth]
-            parts = {"missing": member, "kept": ~member}
+            parts = dict(zip(("missing", "kept"), representation.equal_samples(member), strict=True))
             add(
                 layer,
                 "cka",

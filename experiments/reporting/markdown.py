@@ -36,7 +36,7 @@ def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: s
     text = rounded_width(width, digits if width < 10 else min(digits, 1))
     text = ">100" if scale == 100 and width > 100 else text  # which says all there is to say
     joined = f"{half}{text}" if not math.isnan(width) else f" ({NO_SPREAD})" if interval.n > 1 else ""
-    return f"{scale * interval.mean:.{digits}f}{'' if half is None else joined}"
+    return f"{scale * interval.mean:z.{digits}f}{'' if half is None else joined}"  # z: no -0.00
 
 
 def half_width(interval: Interval) -> float:

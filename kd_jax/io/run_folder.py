@@ -47,7 +47,9 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 classes that have examples.
                 Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
                 classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
-                bins of equal width, Guo et al. 2017, section 2), and of students, against the teacher that
+                bins of equal width, Guo et al. 2017, section 2; it is larger where examples are few: a bin of
+                n examples and accuracy a adds about sqrt(2 a (1 - a) / (pi n)), weighed by its share, even if
+                it is calibrated), and of students, against the teacher that
                 they were given (the mean, where that is an ensemble; also where alpha = 0, so that nothing
                 was learnt from it): agreement (fraction called the same), kl_to_teacher (nats, the mean of
                 KL(teacher || student)). Runs of older versions have neither these nor precision and f1.
@@ -60,9 +62,10 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 alone: diverged (split test, correction none, class all), the epoch. It stays as it was before
                 that epoch, in students/ or teachers/ too, and is left out of every mean.
 representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
-                layer, measure (probe, neighbours: recall, a fraction; cka, silhouette; centroid_distance, in
-                root mean square distances from the centre), class (missing | kept), value. Written by
-                `representation`.
+                layer, measure (probe, neighbours: recall, a fraction; cka, silhouette, from -1 to 1;
+                centroid_distance, in root mean square distances from the centre), class (missing | kept),
+                value. Written by `representation`. In older runs cka and centroid_distance are biased upwards, the
+                more the fewer the examples: run `representation` on them again.
 confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of class i are called j; and of each
                 row its setting, seed and correction, as in results.csv: one row for each of them there that
                 has an accuracy on the test split.

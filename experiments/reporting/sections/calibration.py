@@ -18,7 +18,8 @@ COLUMNS = (
 )
 EXPLAINED = (
     "Test split, as trained. Precision, recall and F1 (%) are means over the classes; NLL (nats) and the "
-    "calibration error (ECE, %, 15 bins) are at T = 1."
+    "calibration error (ECE, %, 15 bins) are at T = 1. ECE is larger where examples are few: "
+    "compare it on one test split alone."
 )
 OF_TEACHER = "Agreement (%) and KL(teacher ‖ student) (nats) are with the teacher that the student was given."
 

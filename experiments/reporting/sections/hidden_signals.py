@@ -23,9 +23,13 @@ SHOWN = (
 EXPLAINED = (
     "Of each network's features, as the next layer sees them (large maps averaged), test split. Linear "
     "probe and neighbours: recall in %, fitted on validation images of all classes, the one that was left "
-    "out too: what could be read off, not what is. CKA (0 to 1): with the same layer of the student's "
-    "teacher, on images of the class and of the others. Silhouette (-1 to 1) and distance of the centre "
-    "(in root mean square distances from it): how apart the class lies. "
+    "out too: what could be read off, not what is. A class with few validation images has a lower recall "
+    "for that alone. CKA: similarity to the same layer of the student's teacher, on images of the class and "
+    "on as many of the others, drawn at random; 1 is the same up to rotation and scale, about 0 (also below) "
+    "is unrelated. It is the unbiased estimate, which does not depend on how many images or features there "
+    "are. The images of the others differ by class too, those of one class do not: compare the rows of a "
+    "column, not the two columns. Silhouette (-1 to 1) and distance of the centre (in root mean square "
+    "distances from it, corrected for the number of images): how apart the class lies. "
     f"{RANDOM!r}: the same networks before training."
 )
 

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.reporting.sections import hidden_signals
 from kd_jax.io import run_folder
-from kd_jax.io.run_folder import HistoryRow
+from kd_jax.io.run_folder import HistoryRow, RepresentationRow
 from kd_jax.stats import summary
 from tests.experiments.reporting.test_report import rows_of, write_run
 
@@ -45,6 +45,23 @@ def test_no_chapter_where_the_channel_is_the_same_everywhere(chapter):
     assert chapter(SETTINGS[:1]) == []
     omitted = [{"name": f"omit={k}", "missing": [k]} for k in range(3)]
     assert len(chapter(omitted)) == 1  # each class in turn
+
+
+def test_a_cka_below_0_is_read_and_shown(tmp_path):
+    """The unbiased estimate of unrelated features has either sign; -0.0004 to three places is 0.000."""
+    rows = [row for seed in range(2) for row in rows_of(FULL, seed, "none", [10, 10, 4], (2,))]
+    folder = write_run(tmp_path / "run", SETTINGS[:1], rows, seeds=2)
+    measured = [("missing", 0, -0.03), ("missing", 1, -0.03), ("kept", 0, -0.0004), ("kept", 1, -0.0004)]
+    run_folder.write_representation(
+        folder, [RepresentationRow(FULL, seed, "hidden_0", "cka", part, v) for part, seed, v in measured]
+    )
+    run = run_folder.read_run(folder)
+    (section,) = hidden_signals.section(folder, run, summary.lookup(summary.summarise(rows, run.config)))
+    explained, _, table = section.blocks
+    assert "0 to 1" not in explained
+    row = dict(zip(table.head[1:], table.rows[0][1:], strict=True))
+    assert row["CKA to the teacher"].split()[0] == "-0.030"
+    assert table.rows[0][5].split()[0] == "0.000"
 
 
 def test_when_it_comes_back(chapter):
