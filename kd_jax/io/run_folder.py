@@ -64,8 +64,8 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
 representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
                 layer, measure (probe, neighbours: recall, a fraction; cka, silhouette, from -1 to 1;
                 centroid_distance, in root mean square distances from the centre), class (missing | kept),
-                value. Written by `representation`. In older runs cka and centroid_distance are biased upwards, the
-                more the fewer the examples: run `representation` on them again.
+                value. Written by `representation`. In older runs cka and centroid_distance are biased
+                upwards, the more the fewer the examples: run `representation` on them again.
 confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of class i are called j; and of each
                 row its setting, seed and correction, as in results.csv: one row for each of them there that
                 has an accuracy on the test split.
