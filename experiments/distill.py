@@ -18,9 +18,10 @@ from experiments.settings.teachers import Teachers
 from kd_jax import losses, models
 from kd_jax.data import Dataset
 from kd_jax.evaluate import ensemble, evaluate
+from kd_jax.evaluate.monitor import track
 from kd_jax.io import confusions, run_folder, tidy
-from kd_jax.io.confusions import Confusion
 from kd_jax.losses.teacher_ablations import SIGNALS
+from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
@@ -157,7 +158,8 @@ def main(argv: Sequence[str]) -> None:
         losses.LOSSES[FLAGS.loss],
         teacher_models=teacher.models if teacher and queried() else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN, track=FLAGS.track,
+        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN,
+        monitor=track if FLAGS.track else None,
         **augmentation.options(dataset, train),
     )  # fmt: skip
     if FLAGS.track:
@@ -262,7 +264,7 @@ def write_outcome(
     validation: Table | None,
     test: Table,
     together: dict[str, np.ndarray],
-) -> list[run_folder.ResultRow]:
+) -> list[ResultRow]:
     """Writes history.csv, confusions.npz and bias_curve.csv; returns the rows of results.csv.
 
     outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
@@ -271,7 +273,7 @@ def write_outcome(
     missing = [setting.missing for setting, _ in runs]
     run_folder.write_history(out, tidy.history_rows(history, names, seeds, missing))
     ends = tidy.diverged_at(history)
-    rows: list[run_folder.ResultRow] = []
+    rows: list[ResultRow] = []
     kept: list[Confusion] = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
         unseen = None if teacher.description["saw_validation"] else validation

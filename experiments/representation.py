@@ -23,7 +23,7 @@ from kd_jax import data, models
 from kd_jax.data import Dataset
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
-from kd_jax.io.run_folder import RANDOM, RepresentationRow
+from kd_jax.stats.rows import RANDOM, RepresentationRow
 from kd_jax.train import INIT, sweep
 from kd_jax.types import InputError, Variables
 

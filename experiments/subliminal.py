@@ -22,9 +22,10 @@ from experiments.settings.subliminal import (
     parse_structures,
 )
 from kd_jax import data, losses, models
+from kd_jax.evaluate import evaluate
 from kd_jax.io import confusions, run_folder, tidy
-from kd_jax.io.confusions import Confusion
 from kd_jax.models.mlp import MLP
+from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, subliminal, sweep, variables_of
 from kd_jax.train.noise import NOISES
 from kd_jax.types import HParams, InputError, Table, Variables
@@ -240,13 +241,13 @@ def main(argv: Sequence[str]) -> None:
 
 def judge(
     config: Config, settings: Sequence[Setting], variables: Variables, test: Table, ends: np.ndarray
-) -> tuple[list[run_folder.ResultRow], list[Confusion]]:
+) -> tuple[list[ResultRow], list[Confusion]]:
     """What results.csv and confusions.npz have of these settings' models.
 
     variables: leading axis R, setting-major; ends: the epoch in which each diverged, or 0, i64[R].
     """
     runs = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
-    matrices = subliminal.confusions(
+    matrices = evaluate.confusions(
         config.model, config.num_classes, variables, test.images, test.labels, len(runs)
     )
     rows, kept = [], []

@@ -24,8 +24,8 @@ from absl import logging as absl_logging
 
 from experiments.cli import class_sets, cluster, failures, help, progress
 from kd_jax import data, models, nearest, train
-from kd_jax.io import run_config
 from kd_jax.models.normalization import IMAGENET, channel_statistics
+from kd_jax.stats.rows import FORMAT
 from kd_jax.train import Config, optim
 from kd_jax.types import InputError, LossFn, Table
 
@@ -458,7 +458,7 @@ def describe(dataset: data.Dataset, train: np.ndarray, validation: np.ndarray) -
     device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
-        "format": run_config.FORMAT,
+        "format": FORMAT,
         "experiment": experiment,
         "command": command(),
         "flags": {flag.name: flag.value for flag in sorted(own, key=lambda flag: flag.name)},

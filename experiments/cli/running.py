@@ -25,9 +25,8 @@ from experiments.reporting import tensorboard
 from kd_jax import models
 from kd_jax.evaluate import ensemble, metrics
 from kd_jax.io import checkpoint, run_config, run_folder, sums, tidy
-from kd_jax.io.confusions import Confusion
-from kd_jax.io.run_folder import ResultRow
 from kd_jax.stats import summary
+from kd_jax.stats.rows import TEACHER, Confusion, ResultRow
 from kd_jax.train import Config, init_state, sweep
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
@@ -427,7 +426,7 @@ def teacher_rows(
     missing: classes they never saw; lost: numbers of those that diverged, and the epoch.
     """
     lost = lost or {}
-    rows = [tidy.diverged_row(run_folder.TEACHER, seed, epoch) for seed, epoch in lost.items()]
+    rows = [tidy.diverged_row(TEACHER, seed, epoch) for seed, epoch in lost.items()]
     matrices = []
     for split, table in (("validation", validation), ("test", test)):
         if table is None:
@@ -439,13 +438,13 @@ def teacher_rows(
             if seed in lost:
                 continue
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
-            rows += tidy.result_rows(run_folder.TEACHER, seed, split, "none", confusion, missing, None)
+            rows += tidy.result_rows(TEACHER, seed, split, "none", confusion, missing, None)
             if split == "test":
-                matrices.append(Confusion(run_folder.TEACHER, seed, "none", confusion))
+                matrices.append(Confusion(TEACHER, seed, "none", confusion))
             own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
-            rows += tidy.quality_rows(run_folder.TEACHER, seed, split, own)
+            rows += tidy.quality_rows(TEACHER, seed, split, own)
         for number, members in enumerate(committees):
             if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))
-                rows += tidy.ensemble_rows(run_folder.TEACHER, number, split, confusion, missing)
+                rows += tidy.ensemble_rows(TEACHER, number, split, confusion, missing)
     return rows, matrices

@@ -16,6 +16,7 @@ from experiments.gallery.pages import FIXED_FILE
 from experiments.gallery.rows import FIXED, FIXED_BIAS
 from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.stats import summary
+from kd_jax.stats.rows import BiasRow, ResultRow
 from kd_jax.types import InputError
 
 SMALL = (
@@ -38,7 +39,7 @@ def outcome(folder: Path) -> dict[str, bytes]:
         shown = list(filter(worth, sums["results"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
-    tested: list[run_folder.ResultRow] = []
+    tested: list[ResultRow] = []
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
         tested = run_folder.read_results(folder, config)
         sums = summary.summarise(tested, config)
@@ -68,7 +69,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def at_fixed_bias(
-    curve: Sequence[run_folder.BiasRow], config: dict[str, Any], tested: Sequence[run_folder.ResultRow]
+    curve: Sequence[BiasRow], config: dict[str, Any], tested: Sequence[ResultRow]
 ) -> dict[str, Any]:
     """The content of fixed_bias.json from the rows of a single bias; intervals as in summary.json.
 
@@ -80,12 +81,12 @@ def at_fixed_bias(
         if not row.class_.isdigit():  # sets of classes, which the csv has for the figures
             continue
         key = row.setting, row.seed, "test", FIXED
-        rows.append(run_folder.ResultRow(*key, row.class_, "accuracy", row.accuracy))
+        rows.append(ResultRow(*key, row.class_, "accuracy", row.accuracy))
         if not math.isnan(row.accuracy):
             by_run.setdefault(key[:2], []).append(row.accuracy)
     for (setting, seed), accuracies in by_run.items():
         mean = math.fsum(accuracies) / len(accuracies)
-        rows.append(run_folder.ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
+        rows.append(ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
     totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "total")]
     sums = summary.summarise([*rows, *totals], config)
     return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "total"]}

@@ -10,6 +10,7 @@ from experiments.reporting.sections import calibration, ensembles, hidden_signal
 from kd_jax.io import run_folder
 from kd_jax.stats import intervals, summary
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import TEACHER
 
 MOST_PAIRS, MOST_CLASSES = 30, 20
 
@@ -33,8 +34,8 @@ def read(folder: Path) -> Content:
     values = summary.lookup(sums)
     best = summary.best_setting(settings, values)
     named = {setting["name"] for setting in settings}
-    if run_folder.TEACHER not in named and summary.corrections_of(run_folder.TEACHER, values):
-        settings = [{"name": run_folder.TEACHER, "missing": []}, *settings]
+    if TEACHER not in named and summary.corrections_of(TEACHER, values):
+        settings = [{"name": TEACHER, "missing": []}, *settings]
     return Content(run, values, sums, settings, (best, summary.preferred_correction(best, values)))
 
 

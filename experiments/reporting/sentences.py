@@ -7,9 +7,9 @@ from typing import Any
 
 from experiments.reporting.content import Content
 from experiments.reporting.markdown import NO_SPREAD, ends
-from kd_jax.io import run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import TEACHER
 
 HOW = {
     "none": "as trained",
@@ -41,9 +41,9 @@ def answer(content: Content) -> str:
 
     if not missing:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
-        if name != run_folder.TEACHER and content.settings[0]["name"] == run_folder.TEACHER:
-            sentence += f", {_its_teacher(config)} {share(run_folder.TEACHER, 'none', 'all')}"
-            if together := values.get((run_folder.TEACHER, "test", "none", "all", "ensemble_accuracy")):
+        if name != TEACHER and content.settings[0]["name"] == TEACHER:
+            sentence += f", {_its_teacher(config)} {share(TEACHER, 'none', 'all')}"
+            if together := values.get((TEACHER, "test", "none", "all", "ensemble_accuracy")):
                 sentence += f", together {_in_words(together)}"
         sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "all"))
         return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
@@ -94,7 +94,7 @@ def _its_teacher(config: dict[str, Any]) -> str:
 def _chosen(content: Content) -> str:
     """The setting that the answer speaks of, and how it was chosen."""
     name = content.head[0]
-    if name == run_folder.TEACHER:
+    if name == TEACHER:
         return "the teacher"
     candidates = summary.candidates(content.run.config["settings"])
     chosen = next(setting for setting in candidates if setting["name"] == name)

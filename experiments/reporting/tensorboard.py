@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax.io import run_folder
-from kd_jax.io.run_folder import HistoryRow
 from kd_jax.stats import summary
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import HistoryRow
 
 FOLDER = "tensorboard"
 TESTED = ("accuracy", "nll", "ece")

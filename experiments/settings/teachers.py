@@ -19,9 +19,9 @@ import numpy as np
 from experiments.cli import common
 from kd_jax import models, nearest
 from kd_jax.data import Dataset
-from kd_jax.evaluate import metrics
 from kd_jax.io import checkpoint
 from kd_jax.train import Config, sweep
+from kd_jax.train.counts import all_finite
 from kd_jax.types import InputError, Variables
 
 
@@ -154,7 +154,7 @@ def _load_group(
 
 def _refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:
     """Refuses teachers of which one is not what its training was to make of it.  stopped: of M, bool[M]."""
-    lost = np.flatnonzero(stopped | ~np.asarray(jax.vmap(metrics.all_finite)(variables)))
+    lost = np.flatnonzero(stopped | ~np.asarray(jax.vmap(all_finite)(variables)))
     if len(lost):
         expected = "one whose training stayed finite, as a lower learning rate makes it"
         given = f"of {len(stopped)}, number {', '.join(map(str, lost))} did not"

@@ -212,3 +212,26 @@ def first_examples(
     index = jnp.concatenate([jnp.nonzero(group, **size)[0] for group in groups]).astype(jnp.int32)
     last = jnp.minimum(index, labels.shape[0] - 1)
     return {"index": index, "before": before[last], "after": after[last]}
+
+
+def confusions(
+    model, num_classes: int, variables: Variables, images: jax.Array, labels: jax.Array, num_runs: int
+):
+    """Confusion matrices of R models by their class outputs, numpy i32[R,K,K].
+
+    variables: leading axis R, or on the mesh with its padding; images u8[N,h,w,c]; labels i32[N].
+    """
+    mesh = runs_mesh(num_runs)
+    runs = place(pad_runs(variables, mesh.size), mesh, SPLIT)
+    shared = place((images, labels), mesh, EVERYWHERE)
+    return gather(_confusions(model, num_classes, mesh, shared, runs), num_runs)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _confusions(model, num_classes, mesh, shared, runs):
+    def one(shared, variables):
+        images, labels = shared
+        logits = predict(model, variables, images)[:, :num_classes]
+        return metrics.confusion(jnp.argmax(logits, axis=-1), labels, num_classes)
+
+    return over_runs(one, mesh, 1)(shared, runs)

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kd_jax.evaluate import bias_correction, metrics
+from kd_jax.evaluate import bias_correction
 from kd_jax.models import predict_features
+from kd_jax.train import counts
 from kd_jax.types import Counts, HParams, Table, Variables
 
 
@@ -42,6 +43,6 @@ def track(
     chosen = bias_correction.share_matched(logits, missing, share)
     scores = ridge_probe(features, validation.labels, num_classes)
     return {
-        "corrected": metrics.count(bias_correction.corrected(logits, missing, chosen), validation.labels),
-        "probe": metrics.count(scores, validation.labels[1::2]),
+        "corrected": counts.count(bias_correction.corrected(logits, missing, chosen), validation.labels),
+        "probe": counts.count(scores, validation.labels[1::2]),
     }

@@ -8,27 +8,17 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kd_jax.data import cache
 from kd_jax.io import run_config, run_files
+from kd_jax.stats.rows import TEACHER, Confusion
 from kd_jax.types import InputError
 
 NAME = "confusions.npz"
 KINDS = {"setting": np.str_, "seed": np.int64, "correction": np.str_}  # of the arrays that name the rows
-
-
-class Confusion(NamedTuple):
-    """The test predictions of one model under one correction. counts: whole numbers [K,K], of the examples of
-    class i (row) those called j (column); where a model knows the first classes alone, written without the
-    others."""
-
-    setting: str
-    seed: int
-    correction: str
-    counts: np.ndarray
 
 
 def write(folder: Path, rows: Sequence[Confusion], num_classes: int) -> None:
@@ -81,7 +71,7 @@ def read(folder: Path, config: dict[str, Any], corrections: Iterable[str]) -> li
         given = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
         expected = f"setting, seed and correction of each row, and its counts [{classes},{classes}]"
         raise InputError(f"{path} is damaged", expected, given)
-    settings = {*run_config.setting_names(config), run_config.TEACHER}
+    settings = {*run_config.setting_names(config), TEACHER}
     for key, known in (("setting", settings), ("correction", set(corrections))):
         if strange := set(arrays[key].tolist()) - known:
             raise InputError(f"{path}: {key}", " | ".join(sorted(known)), repr(min(strange)))

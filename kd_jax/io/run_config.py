@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax.io import run_files
+from kd_jax.stats.rows import FORMAT
 from kd_jax.types import InputError
 
-FORMAT = 2
 """Of all files of a run folder but those of a checkpoint."""
 _OLDER = (1,)  # whose config.json is as it is now; its results.csv held the confusion matrices
 
-TEACHER = "teacher"  # the setting of what teachers come to
 
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,

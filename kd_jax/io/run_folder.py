@@ -106,69 +106,26 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from kd_jax.io import confusions, run_config, run_files, sums
-from kd_jax.io.confusions import Confusion
-from kd_jax.io.run_config import TEACHER
+from kd_jax.stats.rows import (
+    CORRECTIONS,
+    DIVERGED,
+    FRACTIONS,
+    HISTORY_METRICS,
+    MEASURES,
+    METRICS,
+    RANDOM,
+    TEACHER,
+    TRACKED_METRICS,
+    BiasRow,
+    Confusion,
+    HistoryRow,
+    RepresentationRow,
+    ResultRow,
+)
 from kd_jax.types import InputError
 
-DIVERGED = "diverged"
-CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
-METRICS = (
-    "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
-    "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
-    DIVERGED,
-)  # fmt: skip
 MEASURED = ("config.json", "history.csv", "results.csv", confusions.NAME, "bias_curve.csv", "examples.npz")
 """What a report is made from."""
-FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
-MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
-RANDOM = "random"
-TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
-HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing", *TRACKED_METRICS)
-
-
-class HistoryRow(NamedTuple):
-    """One line of history.csv."""
-
-    run: int
-    setting: str
-    seed: int
-    epoch: int
-    split: str
-    metric: str
-    value: float
-
-
-class ResultRow(NamedTuple):
-    """One line of results.csv; `class_` is its column `class`."""
-
-    setting: str
-    seed: int
-    split: str
-    correction: str
-    class_: str
-    metric: str
-    value: float
-
-
-class RepresentationRow(NamedTuple):
-    """One line of representation.csv."""
-
-    setting: str
-    seed: int
-    layer: str
-    measure: str
-    class_: str
-    value: float
-
-
-class BiasRow(NamedTuple):
-    """One line of bias_curve.csv; `class_` is its column `class`."""
-
-    setting: str
-    seed: int
-    bias: float
-    class_: str
-    accuracy: float
 
 
 class Run(NamedTuple):

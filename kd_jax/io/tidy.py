@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.io.run_folder import DIVERGED, BiasRow, HistoryRow, ResultRow
+from kd_jax.stats.rows import DIVERGED, BiasRow, HistoryRow, ResultRow
 
 TRACKED = ("corrected", "probe")
 ENSEMBLE_METRICS = ("accuracy", "errors")

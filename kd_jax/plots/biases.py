@@ -8,17 +8,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax.io import run_folder
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import DARK, PAGE, band, finish, look_of, not_shown, panels, sample, style
 from kd_jax.stats.curves import by_bias, in_percent
+from kd_jax.stats.rows import BiasRow
 from kd_jax.stats.summary import Values
 
 _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
 
 
 def bias_curve(
-    curve: Sequence[run_folder.BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
+    curve: Sequence[BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
 ) -> Figure:
     """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
     (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that

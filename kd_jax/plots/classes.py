@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax.io.confusions import Confusion
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import (
     COLOURS,
@@ -25,6 +24,7 @@ from kd_jax.plots.style import (
     style,
 )
 from kd_jax.stats.curves import confusion
+from kd_jax.stats.rows import Confusion
 from kd_jax.stats.summary import Values, absence
 
 MOST_CLASSES, MOST_NUMBERS = 20, 12

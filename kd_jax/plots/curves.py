@@ -7,7 +7,6 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kd_jax.io import run_folder
 from kd_jax.plots.style import (
     COLOURS,
     COLUMN,
@@ -25,13 +24,14 @@ from kd_jax.plots.style import (
 )
 from kd_jax.stats.curves import TITLES, by_epoch, most_worth
 from kd_jax.stats.learning_speed import judged_split
+from kd_jax.stats.rows import HistoryRow
 
 MOST_CURVES = len(COLOURS)
 MOST_BANDS = 4
 MOST_PANELS = 6
 
 
-def learning_curves(history: Sequence[run_folder.HistoryRow], config: dict[str, Any]) -> Figure:
+def learning_curves(history: Sequence[HistoryRow], config: dict[str, Any]) -> Figure:
     """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
     most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
     missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
@@ -80,9 +80,7 @@ def is_grid(settings: Sequence[dict[str, Any]]) -> bool:
     return min(map(len, values)) > 1 and all(others == rest[0] for others in rest)
 
 
-def learning_grid(
-    history: Sequence[run_folder.HistoryRow], config: dict[str, Any], level: float = math.nan
-) -> Figure:
+def learning_grid(history: Sequence[HistoryRow], config: dict[str, Any], level: float = math.nan) -> Figure:
     """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
     most), the students without a teacher black in every panel; `level`, a fraction, as a line."""
     split = judged_split(history)

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.io.confusions import Confusion
-from kd_jax.io.run_folder import BiasRow, HistoryRow
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow
 from kd_jax.stats.summary import Values, interval_of, teachers_of
 
 TITLES = {

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from kd_jax.io.run_folder import HistoryRow
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import HistoryRow
 from kd_jax.stats.summary import interval_of, teachers_of
 
 _ROUNDING = 1e-9  # of a level that was given in %; shares of fewer than 10^9 examples are further apart

@@ -8,9 +8,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kd_jax.io.run_config import FORMAT
-from kd_jax.io.run_folder import CORRECTIONS, DIVERGED, TEACHER, ResultRow
 from kd_jax.stats import intervals
+from kd_jax.stats.rows import CORRECTIONS, DIVERGED, FORMAT, TEACHER, ResultRow
 
 LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
 """Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""

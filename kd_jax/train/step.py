@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax import losses
-from kd_jax.evaluate import metrics
-from kd_jax.evaluate.monitor import track
 from kd_jax.losses import teacher_ablations
 from kd_jax.models import forward, forward_head, init_variables, network_of, predict, scale_pixels
 from kd_jax.train.augment import mix, mixup_shares, partner
+from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
 from kd_jax.train.noise import Noise
 from kd_jax.train.optim import OPTIMIZERS, Cosine, Optimizer, UnitSchedule, apply_gradients, clip_columns
 from kd_jax.train.sampling import epoch_order, example_mask, left_over
@@ -44,7 +43,8 @@ class Config:
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
     repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
-    track: whether the history tells what the missing classes come to (tracking.py); needs a validation split.
+    monitor: (model, variables, validation, hparams, num_classes) -> more entries of the history after each
+        epoch, as evaluate/monitor.py measures them; needs a validation split.
     labelled: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
     """
 
@@ -65,7 +65,7 @@ class Config:
     noise: Noise | None = None
     repeat_noise: bool = False
     labelled: bool = True
-    track: bool = False
+    monitor: Callable[..., dict[str, Counts]] | None = None
 
 
 def make_config(
@@ -267,7 +267,7 @@ def train_step(
     if config.max_norm is not None:
         params = clip_columns(params, config.max_norm)
     taught = None if batch.teacher_logits is None else batch.teacher_logits[:, : config.num_classes]
-    counts = metrics.count(logits[:, : config.num_classes], batch.labels, per_example, taught)
+    counts = count(logits[:, : config.num_classes], batch.labels, per_example, taught)
     params = state.params | params
     return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
 
@@ -289,12 +289,12 @@ def train_epoch(
     def body(carry, inputs):
         state, counts = carry
         state, more = train_step(config, table, hparams, state, *inputs)
-        return (state, metrics.add_counts(counts, more)), None
+        return (state, add_counts(counts, more)), None
 
-    start = (state, metrics.zero_counts(config.num_classes))
+    start = (state, zero_counts(config.num_classes))
     batches = order.reshape(config.num_updates, config.batch_size)
     (after, counts), _ = jax.lax.scan(body, start, (batches, steps))
-    diverged = state.diverged | ~metrics.all_finite((after.params, after.model_state, after.opt_state))
+    diverged = state.diverged | ~all_finite((after.params, after.model_state, after.opt_state))
     keep = lambda old, new: jnp.where(diverged, old, new)  # noqa: E731
     params, model_state, opt_state = (
         jax.tree.map(keep, getattr(state, name), getattr(after, name))
@@ -309,7 +309,7 @@ def evaluate(
 ) -> Counts:
     """Counts in evaluation mode, of the first `num_classes` outputs, or all.  images u8[N,h,w,c], labels
     i32[N], N >= 1."""
-    return metrics.count(predict(model, variables, images)[:, :num_classes], labels)
+    return count(predict(model, variables, images)[:, :num_classes], labels)
 
 
 def fit(
@@ -335,8 +335,9 @@ def fit(
             out["validation"] = evaluate(
                 config.model, variables_of(state), validation.images, validation.labels, config.num_classes
             )
-            if config.track:
-                out |= track(config.model, variables_of(state), validation, hparams, config.num_classes)
+            if config.monitor is not None:
+                variables = variables_of(state)
+                out |= config.monitor(config.model, variables, validation, hparams, config.num_classes)
         return out
 
     def body(i, carry):
@@ -345,6 +346,6 @@ def fit(
         history = jax.tree.map(lambda all_, one: all_.at[i].set(one), history, measure(state, counts))
         return state, history
 
-    shapes = jax.eval_shape(measure, state, metrics.zero_counts(config.num_classes))
+    shapes = jax.eval_shape(measure, state, zero_counts(config.num_classes))
     history = jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), shapes)
     return jax.lax.fori_loop(jnp.int32(0), num_epochs, body, (state, history))

@@ -13,11 +13,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from kd_jax.evaluate import metrics
-from kd_jax.models import init_variables, predict
+from kd_jax.models import init_variables
 from kd_jax.train import INIT, PERTURB, Config, init_state
-from kd_jax.train.sweep import EVERYWHERE, QUICK_COMPILE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
-from kd_jax.types import TrainState, Variables
+from kd_jax.train.sweep import QUICK_COMPILE, SPLIT, over_runs, pad_runs, place, runs_mesh
+from kd_jax.types import TrainState
 
 PARTS = ("hidden", "class_head", "auxiliary_head")
 """The parameters that may be shared: all but the last layer, and that layer's columns of each kind."""
@@ -83,26 +82,3 @@ def _start_all(config, mesh, runs):
         return init_state(config, run[0], {"params": initial_params(config, *run)})
 
     return over_runs(one, mesh, 1)(None, runs)
-
-
-def confusions(
-    model, num_classes: int, variables: Variables, images: jax.Array, labels: jax.Array, num_runs: int
-):
-    """Confusion matrices of R models by their class outputs, numpy i32[R,K,K].
-
-    variables: leading axis R, or on the mesh with its padding; images u8[N,h,w,c]; labels i32[N].
-    """
-    mesh = runs_mesh(num_runs)
-    runs = place(pad_runs(variables, mesh.size), mesh, SPLIT)
-    shared = place((images, labels), mesh, EVERYWHERE)
-    return gather(_confusions(model, num_classes, mesh, shared, runs), num_runs)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _confusions(model, num_classes, mesh, shared, runs):
-    def one(shared, variables):
-        images, labels = shared
-        logits = predict(model, variables, images)[:, :num_classes]
-        return metrics.confusion(jnp.argmax(logits, axis=-1), labels, num_classes)
-
-    return over_runs(one, mesh, 1)(shared, runs)

@@ -11,6 +11,7 @@ from kd_jax import models
 from kd_jax.evaluate import metrics
 from kd_jax.io import tidy
 from kd_jax.train import evaluate
+from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
 
 K = 4
 RANDOM = np.random.RandomState(0)
@@ -39,32 +40,30 @@ def check(counts, wanted: dict):
     np.testing.assert_allclose(counts.loss_sum, wanted["loss_sum"], rtol=1e-6)
 
 
-def count(rows=slice(None), **options):
-    return metrics.count(jnp.asarray(LOGITS[rows]), jnp.asarray(LABELS[rows]), **options)
+def count_of(rows=slice(None), **options):
+    return count(jnp.asarray(LOGITS[rows]), jnp.asarray(LABELS[rows]), **options)
 
 
 def test_count_is_numpys():
-    check(count(teacher_logits=jnp.asarray(TEACHER)), expected(slice(None)))
+    check(count_of(teacher_logits=jnp.asarray(TEACHER)), expected(slice(None)))
 
 
 def test_no_teacher_no_agreement():
-    check(count(), expected(slice(None)) | {"agree": 0})
+    check(count_of(), expected(slice(None)) | {"agree": 0})
 
 
 def test_the_losses_given_are_the_ones_summed():
-    check(count(losses=jnp.arange(11.0)), expected(slice(None)) | {"agree": 0, "loss_sum": 55.0})
+    check(count_of(losses=jnp.arange(11.0)), expected(slice(None)) | {"agree": 0, "loss_sum": 55.0})
 
 
 def test_batches_of_unequal_size_add_up():
     """The mean of batch means would weigh the last, short batch too much; sums do not."""
-    parts = [count(slice(start, start + 4)) for start in (0, 4, 8)]
-    whole = metrics.zero_counts(K)
+    parts = [count_of(slice(start, start + 4)) for start in (0, 4, 8)]
+    whole = zero_counts(K)
     for part in parts:
-        whole = metrics.add_counts(whole, part)
+        whole = add_counts(whole, part)
     check(whole, expected(slice(None)) | {"agree": 0})
-    check(
-        metrics.zero_counts(K), dict.fromkeys(("correct", "total"), np.zeros(K)) | {"loss_sum": 0, "agree": 0}
-    )
+    check(zero_counts(K), dict.fromkeys(("correct", "total"), np.zeros(K)) | {"loss_sum": 0, "agree": 0})
 
 
 def test_confusion_is_scikit_learns():
@@ -102,7 +101,7 @@ def test_prediction_and_evaluation_see_each_example_once(num, batch_size):
 
 def test_a_run_with_one_number_that_is_not_finite_is_named():
     params = {"a": jnp.ones((3, 2, 2)).at[1, 0, 1].set(jnp.nan), "b": jnp.ones(3).at[2].set(jnp.inf)}
-    assert jax.vmap(metrics.all_finite)(params).tolist() == [True, False, False]
+    assert jax.vmap(all_finite)(params).tolist() == [True, False, False]
 
 
 # --- how good the probabilities are ----------------------------------------------------------------------

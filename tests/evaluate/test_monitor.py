@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from kd_jax import losses
 from kd_jax.evaluate import bias_correction
-from kd_jax.evaluate.monitor import ridge_probe
+from kd_jax.evaluate.monitor import ridge_probe, track
 from kd_jax.io import tidy
 from kd_jax.models import build, forward, predict, predict_features, scale_pixels
 from kd_jax.train import Config, optim, sweep, variables_of
@@ -71,7 +71,7 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     train, held_out = table(30), table(N)
     masks = [[True] * 3, [True, True, False]]
     outcomes = []
-    for own in (config, dataclasses.replace(config, track=True)):
+    for own in (config, dataclasses.replace(config, monitor=track)):
         states = sweep.init_states(own, sweep.run_keys([0, 1], 1, 0))
         ((states, history, _),) = sweep.run_segments(own, train, held_out, hparams(masks), states, 2, 2, 1)
         outcomes.append((sweep.gather(states.params, 2), history, sweep.gather(variables_of(states), 2)))

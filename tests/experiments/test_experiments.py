@@ -34,7 +34,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_jax import data, models, plots
 from kd_jax.io import checkpoint, examples
-from kd_jax.io.run_folder import CORRECTIONS
+from kd_jax.stats.rows import CORRECTIONS
 from kd_jax.types import InputError
 from tests.data import test_tfds
 

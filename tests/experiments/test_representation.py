@@ -9,7 +9,8 @@ import pytest
 from kd_jax import data, models
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config
-from kd_jax.io.run_folder import RANDOM, read_history, read_representation
+from kd_jax.io.run_folder import read_history, read_representation
+from kd_jax.stats.rows import RANDOM
 from tests.experiments.settings.test_teachers import save
 from tests.experiments.test_experiments import Launcher
 

@@ -12,6 +12,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from kd_jax import losses
+from kd_jax.evaluate import evaluate
 from kd_jax.io import run_config
 from kd_jax.io.run_folder import read_history, read_results
 from kd_jax.models import build, forward, scale_pixels
@@ -202,7 +203,7 @@ def test_confusions_are_of_the_class_outputs():
     images = np.random.RandomState(1).randint(0, 256, (30, *SHAPE)).astype(np.uint8)
     labels = np.arange(30, dtype=np.int32) % K
     params = teachers(0, 1, 2)
-    found = subliminal.confusions(MODEL, K, {"params": params}, images, labels, 3)
+    found = evaluate.confusions(MODEL, K, {"params": params}, images, labels, 3)
     for run in range(3):
         own = {"params": jax.tree.map(lambda leaf, run=run: leaf[run], params)}
         predicted = np.asarray(forward(MODEL, own, scale_pixels(jnp.asarray(images)))[0])[:, :K].argmax(-1)

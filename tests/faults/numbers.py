@@ -19,6 +19,7 @@ from kd_jax import losses
 from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.losses import teacher_ablations
 from kd_jax.stats import intervals
+from kd_jax.train.counts import count
 from kd_jax.train.sweep import QUICK_COMPILE
 from kd_jax.types import Batch, HParams
 from tests.faults import float64
@@ -123,7 +124,7 @@ def verdict(good: bool) -> np.ndarray:
 def of_metrics(draws: int) -> list[np.ndarray]:
     """Sums over the ROWS of a kind, and counts."""
     random, found = np.random.default_rng(3), []
-    both = jit(lambda s, t, y: (metrics.count(s, y, None, t), metrics.quality(s, y, t)))
+    both = jit(lambda s, t, y: (count(s, y, None, t), metrics.quality(s, y, t)))
     for _ in range(draws):
         for rows in zip(*(one.reshape(8, ROWS, *one.shape[1:]) for one in labelled(random)), strict=True):
             student, teacher, labels = rows

@@ -11,9 +11,8 @@ from PIL import Image
 
 from kd_jax import data, models
 from kd_jax.io import checkpoint, confusions, examples, run_config, run_folder, tidy
-from kd_jax.io.confusions import Confusion
 from kd_jax.io.examples import Examples
-from kd_jax.io.run_folder import HistoryRow, RepresentationRow, ResultRow
+from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow, RepresentationRow, ResultRow
 
 OPTIONS = {"input_dropout": 0.0, "dropout": 0.0, "precision": "float32", "normalize": None}
 EPOCHS = 3
@@ -150,7 +149,7 @@ def _tested(runs: Runs, dataset: data.Dataset) -> tuple[list[ResultRow], list[Co
     return rows, matrices
 
 
-def _curve(runs: Runs, dataset: data.Dataset) -> list[run_folder.BiasRow]:
+def _curve(runs: Runs, dataset: data.Dataset) -> list[BiasRow]:
     labels = np.repeat(np.arange(dataset.num_classes), 8)
     correct = np.full((2, dataset.num_classes), 7) - [[0], [1]]
     return [

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
-from kd_jax.io.confusions import Confusion
-from kd_jax.io.run_folder import BiasRow, HistoryRow, ResultRow
+from kd_jax.stats.rows import CORRECTIONS, BiasRow, Confusion, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
 NAN = math.nan
@@ -259,11 +258,11 @@ def npz(folder, **changes):
 )
 def test_confusions_that_are_no_such_are_refused(tmp_path, changes, words):
     npz(tmp_path)
-    found = confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+    found = confusions.read(tmp_path, make_config(), CORRECTIONS)
     assert [row[:3] for row in found] == [(SOFT, 0, "none"), ("teacher", 1, "none")]
     npz(tmp_path, **changes)
     with pytest.raises(InputError, match=r"confusions\.npz") as error:
-        confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+        confusions.read(tmp_path, make_config(), CORRECTIONS)
     assert re.search(words, str(error.value))
 
 
@@ -273,7 +272,7 @@ def test_confusions_are_read_as_they_were_written(tmp_path, most, dtype):
     rows = [Confusion(SOFT, 3, "none", counts[0]), Confusion("teacher", 0, "none", counts[1])]
     confusions.write(tmp_path, rows, 3)
     first = (tmp_path / "confusions.npz").read_bytes()
-    of_all, of_two = confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS)
+    of_all, of_two = confusions.read(tmp_path, make_config(), CORRECTIONS)
     np.testing.assert_array_equal(of_all.counts, counts[0])
     # A model of the first two classes alone calls nothing by the third.
     np.testing.assert_array_equal(of_two.counts, [[1, 2, 0], [3, 4, 0], [0, 0, 0]])
@@ -281,7 +280,7 @@ def test_confusions_are_read_as_they_were_written(tmp_path, most, dtype):
     confusions.write(tmp_path, rows, 3)
     assert (tmp_path / "confusions.npz").read_bytes() == first
     confusions.write(tmp_path, [], 3)
-    assert confusions.read(tmp_path, make_config(), run_folder.CORRECTIONS) == []
+    assert confusions.read(tmp_path, make_config(), CORRECTIONS) == []
 
 
 def test_rows_grow_with_the_classes_not_with_their_square():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
-from kd_jax.io import run_folder, tidy
+from kd_jax.io import tidy
+from kd_jax.stats.rows import METRICS
 
 K = 6
 RANDOM = np.random.RandomState(0)
@@ -20,7 +21,7 @@ PREDICTED[PREDICTED == 5] = 1
 def rows_of(labels, predicted, missing=(5,)):
     matrix = confusion_matrix(labels, predicted, labels=range(K))
     rows = tidy.result_rows("s", 0, "test", "none", matrix, missing, None)
-    assert {row.metric for row in rows} <= set(run_folder.METRICS)
+    assert {row.metric for row in rows} <= set(METRICS)
     return {(row.class_, row.metric): row.value for row in rows}
 
 
@@ -74,7 +75,7 @@ def test_every_metric_of_quality_may_be_written():
     assert {row.metric: row.value for row in rows} == {
         "nll": 0.5, "top5_accuracy": 1.0, "agreement": 0.5, "kl_to_teacher": 0.25, "ece": 0.25,
     }  # fmt: skip
-    assert {row.metric for row in rows} <= set(run_folder.METRICS)
+    assert {row.metric for row in rows} <= set(METRICS)
     assert {row[:5] for row in rows} == {("s", 1, "validation", "none", "all")}
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kd_jax.io import run_files
-from kd_jax.io.run_folder import ResultRow
 from kd_jax.stats import summary
+from kd_jax.stats.rows import ResultRow
 from tests.io.test_run_folder import LABELS, NAN, SOFT, accuracies, make_config
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from experiments.reporting.markdown import Grid, Section, show
-from kd_jax.io.run_folder import TEACHER, Run
+from kd_jax.io.run_folder import Run
+from kd_jax.stats.rows import TEACHER
 from kd_jax.stats.summary import Values
 
 MOST_TEACHERS = 30

@@ -6,9 +6,9 @@ from typing import Any
 
 from experiments.reporting.markdown import Grid, Section, show, tabulate
 from kd_jax.io import run_config, run_files, run_folder
-from kd_jax.io.run_folder import RANDOM
 from kd_jax.stats import curves, summary
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.rows import RANDOM, RepresentationRow
 
 FIGURE = "figures/features.png"
 SHOWN = (
@@ -58,7 +58,7 @@ def last_layer(folder: Path) -> str:
     return "\n".join(tabulate(*_table(rows, rows[0].layer, config))).strip()
 
 
-def _table(rows: list[run_folder.RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
+def _table(rows: list[RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
     learnt, compared, table = summary.teachers_of(config), summary.teachers_of(config, True), []
     # An untrained network depends on no teacher, but is compared with that of its seed's students.
     compared |= {(RANDOM, seed): teacher for (_, seed), teacher in compared.items()}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.reporting.markdown import Grid, Section, show
-from kd_jax.io.run_folder import HistoryRow
 from kd_jax.stats import learning_speed
+from kd_jax.stats.rows import HistoryRow
 
 MEASURED = {
     "validation": "Accuracy on the validation split, measured after every epoch.",

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.io import examples, run_folder
+from kd_jax.io import examples
 from kd_jax.io.examples import Examples
 from kd_jax.stats import summary
+from kd_jax.stats.rows import DIVERGED, ResultRow
 from kd_jax.types import Table
 
 LARGEST = 96  # pixels a side: larger images are reduced, for the page holds them all
@@ -20,7 +21,7 @@ LARGEST = 96  # pixels a side: larger images are reduced, for the page holds the
 def save(
     out: Path,
     description: dict[str, Any],
-    rows: Sequence[run_folder.ResultRow],
+    rows: Sequence[ResultRow],
     found: dict[str, dict[str, np.ndarray]],
     test: Table,
 ) -> None:
@@ -35,7 +36,7 @@ def save(
     if not next(setting["missing"] for setting in settings if setting["name"] == best):
         return
     correction = summary.preferred_correction(best, values)
-    lost = {(row.setting, row.seed) for row in rows if row.metric == run_folder.DIVERGED}
+    lost = {(row.setting, row.seed) for row in rows if row.metric == DIVERGED}
     of_best = [run for run in description["runs"] if run["setting"] == best]
     first = next((run for run in of_best if (best, run["seed"]) not in lost), None)
     if first is None:

@@ -4,8 +4,8 @@ import pytest
 
 from experiments.reporting.sections import hidden_signals
 from kd_jax.io import run_folder
-from kd_jax.io.run_folder import HistoryRow, RepresentationRow
 from kd_jax.stats import summary
+from kd_jax.stats.rows import HistoryRow, RepresentationRow
 from tests.experiments.reporting.test_report import rows_of, write_run
 
 FULL, CUT = "T=20 omit=2", "T=20 omit=2 top1"

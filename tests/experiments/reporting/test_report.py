@@ -17,9 +17,8 @@ from PIL import Image
 from experiments import report
 from kd_jax import plots
 from kd_jax.io import confusions, run_config, run_folder, tidy
-from kd_jax.io.confusions import Confusion
-from kd_jax.io.run_folder import HistoryRow, ResultRow
 from kd_jax.stats import summary
+from kd_jax.stats.rows import CORRECTIONS, Confusion, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
 ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
@@ -343,7 +342,7 @@ def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_th
 def many_settings(count, classes):
     settings = [{"name": f"T={i} alpha=1 omit={i % classes}", "missing": [i % classes]} for i in range(count)]
     rows = rows_of("teacher", 0, "none", [10] * classes)
-    for setting, correction, seed in itertools.product(settings, run_folder.CORRECTIONS, range(2)):
+    for setting, correction, seed in itertools.product(settings, CORRECTIONS, range(2)):
         right = [(9, 10)[seed]] * classes
         rows += rows_of(
             setting["name"], seed, correction, right, setting["missing"], 1.0 * (correction != "none")

@@ -10,7 +10,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 from experiments.reporting import tensorboard
 from kd_jax.io import run_config, run_folder
-from kd_jax.io.run_folder import HistoryRow, ResultRow
+from kd_jax.stats.rows import HistoryRow, ResultRow
 from tests.io.test_run_folder import write_tested
 
 SOFT, SLASH = "T=4 omit=3", "labels transfer=a/../b"
