@@ -6,15 +6,16 @@ folder appears whole or not at all: it is written under a temporary name and ren
 executed.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from concurrent import futures
-from functools import partial
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +72,27 @@ def save(path: str | os.PathLike, tree: Any, metadata: dict) -> str:
         raise InputError("checkpoint folder is taken", "a path that does not exist", path)
     arrays = flax.serialization.to_state_dict(jax.tree.map(_plain, tree))
     _require_room(path, arrays)
-    _to_its_end(partial(_write, path, arrays, metadata))
+    with _signals_deferred():
+        _write(path, arrays, metadata)
     return read_manifest(path)[1]
 
 
-def _to_its_end(function: Callable[[], None]) -> None:
-    """Calls `function` in another thread, so that a signal cannot end it half-way: Python raises a signal's
-    exception in the main thread. Left by it, Orbax would go on writing, into a folder that is removed."""
-    interruption = None
-    with futures.ThreadPoolExecutor(1) as pool:  # it too waits for the thread when it is left
-        called = pool.submit(function)
-        while not called.done():
-            try:
-                futures.wait([called])
-            except BaseException as error:
-                interruption = error
-    if interruption:
-        raise interruption
-    called.result()
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM that arrive inside are raised again when it ends. The exception that a signal raises
+    would leave Orbax's threads writing into a folder that is removed. Python runs handlers in the main thread
+    alone: elsewhere there is nothing to defer."""
+    received: list[int] = []
+    with contextlib.ExitStack() as handlers:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before = signal.getsignal(number)
+                if before is not None:  # installed outside Python, which could not install it again
+                    handlers.callback(signal.signal, number, before)
+                    signal.signal(number, lambda number, frame: received.append(number))
+        yield
+    for signal_number in received:
+        signal.raise_signal(signal_number)
 
 
 def _write(path: Path, arrays: dict, metadata: dict) -> None:
