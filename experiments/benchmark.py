@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 EXAMPLE = "benchmark --parts=speed,chunks --runs=1,8 --out=runs/benchmark"
 flags.declare_key_flag("out")  # of common's flags these two mean something here
 flags.declare_key_flag("precision")
-PARTS = ("starts", "growth", "extras", "chunks", "speed", "noise", "pictures", "convolutions")
+PARTS = ("starts", "growth", "extras", "vmap_sizes", "speed", "noise", "pictures", "convolutions")
 flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}.")
 flags.DEFINE_string("workloads", ",".join(dense.UPDATES), "Of the part speed, comma list.")
 flags.DEFINE_string("runs", "1,8,64", "Numbers of runs of the part speed, comma list.")
@@ -66,11 +66,14 @@ def extras() -> dict:
     return shares
 
 
-def chunks() -> list[dict]:
+def vmap_sizes() -> list[dict]:
     rows = dense.measure_chunks(FLAGS.repeats)
     for row in rows:
-        rate, chunk = row["examples_per_second"]["median"], f"chunk {row['chunk']}"
-        print(f"{row['workload']:<12}{row['runs']:>3} runs, {chunk:<10}{rate:>12,.0f} examples/s", flush=True)
+        rate, vmap_size = row["examples_per_second"]["median"], f"chunk {row['vmap_size']}"
+        print(
+            f"{row['workload']:<12}{row['runs']:>3} runs, {vmap_size:<10}{rate:>12,.0f} examples/s",
+            flush=True,
+        )
     return rows
 
 
@@ -128,12 +131,12 @@ def train_pictures() -> list[dict]:
 def convolutions() -> list[dict]:
     rows = []
     for layer in pictures.LAYERS:
-        for num_runs, chunk in pictures.ways_of_mapping(jax.default_backend(), common.num_cores()):
+        for num_runs, vmap_size in pictures.ways_of_mapping(jax.default_backend(), common.num_cores()):
             for way in pictures.WAYS:
                 options = FLAGS.precision, FLAGS.repeats, dense.BATCH_SIZE
-                row = pictures.measure_layer(layer, way, num_runs, chunk, *options)
+                row = pictures.measure_layer(layer, way, num_runs, vmap_size, *options)
                 flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
-                mapped = f"{num_runs} runs, chunk {chunk or 'all'}"
+                mapped = f"{num_runs} runs, chunk {vmap_size or 'all'}"
                 print(
                     f"{layer.name:<40}{mapped:<20}{way:<10}{flops / 1e9:>8.1f} GFLOP/s{share:>6.2f} of peak",
                     flush=True,
@@ -146,7 +149,7 @@ MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
     "starts": starts,
     "growth": growth,
     "extras": extras,
-    "chunks": chunks,
+    "vmap_sizes": vmap_sizes,
     "speed": speed,
     "noise": noise,
     "pictures": train_pictures,

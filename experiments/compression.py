@@ -40,7 +40,7 @@ EXPLAINED = (
     "teachers. Two FLOPs a multiply-add; MB: 10^6 bytes of float32; ms: median."
 )
 METRICS = {
-    "accuracy": "accuracy", "macro_precision": "precision", "macro_accuracy": "recall", "macro_f1": "F1",
+    "accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1",
 }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def latency(candidate: Candidate, batch_size: int) -> dict[str, float]:
     times: list[float] = []
     while len(times) < FEWEST or (sum(times) < SECONDS and len(times) < MOST):
         times.append(dense.seconds(call))
-    return dense.spread([1e3 * time for time in times])
+    return dense.median_and_range([1e3 * time for time in times])
 
 
 def page(content: dict[str, Any]) -> str:

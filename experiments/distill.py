@@ -20,7 +20,7 @@ from kd_jax.data import Dataset
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
 from kd_jax.io import confusions, run_folder, tidy
-from kd_jax.losses.teacher_ablations import SIGNALS
+from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
@@ -28,7 +28,7 @@ from kd_jax.types import HParams, InputError, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = (
-    "distill --data_set=digits --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
+    "distill --dataset=digits --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
     "--omit=none,3,7+8 --seeds=5 --epochs=200 --batch_size=64 --learning_rates=2e-3 "
     "--out=runs/students"
 )
@@ -56,28 +56,28 @@ flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], co
 flags.DEFINE_string("learning_rates", "1e-3", "Peak learning rates, comma list.")
 flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
 flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8.")
-flags.DEFINE_string("keep", None, "Class sets that alone are kept, comma list, as in 7+8.")
-flags.DEFINE_string("left", "0", "Examples of each class left out that are seen all the same, comma list.")
+flags.DEFINE_string("seen", None, "Class sets that alone are kept, comma list, as in 7+8.")
+flags.DEFINE_string("shots", "0", "Examples of each class left out that are seen all the same, comma list.")
 flags.DEFINE_string(
     "transfer",
     transfer.OWN,
-    f"Images that students are taught on: {transfer.OWN}, another data set's, or noise, drawn anew: "
+    f"Images that students are taught on: {transfer.OWN}, another dataset's, or noise, drawn anew: "
     f"{', '.join(NOISES)}.",
 )
 flags.DEFINE_string(
-    "signals",
+    "teacher_ablations",
     "full",
-    f"What students hear of the teacher, comma list of {', '.join(SIGNALS)}.",
+    f"What students hear of the teacher, comma list of {', '.join(TEACHER_ABLATIONS)}.",
 )
 flags.DEFINE_string(
-    "initial",
-    "own",
-    "Initial weights of students, comma list of own, teacher (those its teacher began with).",
+    "student_init",
+    "random",
+    "Initial weights of students, comma list of random, teacher (the initial weights of its teacher).",
 )
 flags.DEFINE_bool(
     "track",
     False,
-    "Tell after each epoch what the missing classes come to: corrected, and by a linear probe.",
+    "Tell after each epoch what the omitted classes come to: corrected, and by a linear probe.",
 )
 
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
@@ -97,10 +97,10 @@ def load_teachers(dataset: Dataset, validation: np.ndarray) -> Teachers | None:
 def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -> None:
     """A class that neither student nor teacher saw cannot come back."""
     mask = teacher.description["class_mask"] if teacher else []
-    missing = sorted({k for setting in settings for k in setting.missing if mask and not mask[k]})
-    if missing:
-        noun = "class" if len(missing) == 1 else "classes"
-        common.tell(f"note: the teacher never saw {noun} {', '.join(map(str, missing))} either")
+    omitted = sorted({k for setting in settings for k in setting.omitted if mask and not mask[k]})
+    if omitted:
+        noun = "class" if len(omitted) == 1 else "classes"
+        common.log_note(f"note: the teacher never saw {noun} {', '.join(map(str, omitted))} either")
 
 
 def require_trackable(spec: str, config: Config, validation: np.ndarray) -> None:
@@ -120,14 +120,14 @@ def init_states(
     teacher: Teachers | None, settings: Sequence[Setting], config: Config, keys: jax.Array
 ) -> TrainState:
     """States of fresh runs: `sweep.init_states`, but that some begin as their teachers did."""
-    if teacher is None or not any(setting.initial for setting in settings):
+    if teacher is None or not any(setting.student_init for setting in settings):
         return sweep.init_states(config, keys)
     seeds = range(FLAGS.seeds)
     of_teachers = jnp.tile(teachers.initial_keys(teacher, seeds), len(settings))
-    shared = jnp.repeat(jnp.array([setting.initial is not None for setting in settings]), FLAGS.seeds)
+    shared = jnp.repeat(jnp.array([setting.student_init is not None for setting in settings]), FLAGS.seeds)
     states = sweep.init_states(config, jnp.where(shared, of_teachers, keys))
     mesh = sweep.runs_mesh(len(keys))
-    return states.replace(key=sweep.place(sweep.pad_runs(keys, mesh.size), mesh, sweep.SPLIT))
+    return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
 
 
 def with_teachers(table: Table, teacher: Teachers | None) -> Table:
@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> None:
     settings = parse_settings(dataset.class_names)
     moved = transfer.load(dataset, settings)
     for setting in settings:
-        common.require_examples(dataset.train_labels[train], setting.missing, setting.name)
+        common.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
     teacher = load_teachers(dataset, validation)
     model_options = common.model_options(dataset, train)
     config = common.make_config(
@@ -158,13 +158,13 @@ def main(argv: Sequence[str]) -> None:
         losses.LOSSES[FLAGS.loss],
         teacher_models=teacher.models if teacher and queried() else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=transfer.noise(), labelled=FLAGS.transfer == transfer.OWN,
+        noise=transfer.noise(), has_labels=FLAGS.transfer == transfer.OWN,
         monitor=track if FLAGS.track else None,
         **augmentation.options(dataset, train),
     )  # fmt: skip
     if FLAGS.track:
         require_trackable(spec, config, validation)
-    if teacher and any(setting.initial for setting in settings):
+    if teacher and any(setting.student_init for setting in settings):
         teachers.require_same_shapes(teacher, spec, config)
     seeds = range(FLAGS.seeds)
     runs = [(setting, seed) for setting in settings for seed in seeds]
@@ -180,11 +180,11 @@ def main(argv: Sequence[str]) -> None:
         return
     warn_of_common_gaps(settings, teacher)
     per_setting = all_hparams(settings, dataset.num_classes)
-    hparams = sweep.stack_runs(per_setting, seeds, teachers.num_committees(teacher))
+    hparams = sweep.stack_runs(per_setting, seeds, teachers.num_ensembles(teacher))
     keys = sweep.run_keys(seeds, len(settings), teachers.generation(teacher))
     mesh = sweep.runs_mesh(len(runs))
-    table, held_out, test = sweep.place(
-        (with_teachers(tables[0], teacher), *tables[1:]), mesh, sweep.EVERYWHERE
+    table, held_out, test = sweep.put_on_mesh(
+        (with_teachers(tables[0], teacher), *tables[1:]), mesh, sweep.REPLICATED
     )
     start = partial(init_states, teacher, settings)
     states, history = running.train_runs(config, table, held_out, hparams, keys, out, description, start)
@@ -195,12 +195,14 @@ def main(argv: Sequence[str]) -> None:
     }
     running.save_models(out / "students", sweep.gather(variables_of(states), len(runs)), metadata)
 
-    evidence = evaluate.Evidence(table, held_out, test, teacher and teacher.variables)
-    outcome = evaluate.assess_runs(
+    evaluation_data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
+    outcome = evaluate.evaluate_runs(
         config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
-        evidence, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
+        evaluation_data, jnp.asarray(BIAS_GRID), variables_of(states), hparams, states.key,
     )  # fmt: skip
-    together = assess_together(config, evaluate.splits_of(evidence), variables_of(states), len(settings))
+    together = evaluate_ensembles(
+        config, evaluate.splits_of(evaluation_data), variables_of(states), len(settings)
+    )
     if jax.process_index() == 0:
         rows = write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
         misclassified.save(out, description, rows, outcome["examples"], tables[2])
@@ -230,27 +232,27 @@ def describe_runs(
 
 def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
     """What the runs of each setting compute with; what no setting has is not in the program."""
-    some_left = any(setting.left for setting in settings)
-    some_cut = any(setting.signal for setting in settings)
+    some_shots = any(setting.shots for setting in settings)
+    names, some_ablated = list(TEACHER_ABLATIONS), any(setting.teacher_ablation for setting in settings)
     return [
         sweep.make_hparams(
-            num_classes, s.missing, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
+            num_classes, s.omitted, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
         ).replace(
-            left=np.int32(s.left) if some_left else None,
-            signal=np.int32(list(SIGNALS).index(s.signal or "full")) if some_cut else None,
+            num_shots=np.int32(s.shots) if some_shots else None,
+            teacher_ablation=np.int32(names.index(s.teacher_ablation or "full")) if some_ablated else None,
         )
         for s in settings
     ]
 
 
-def assess_together(
+def evaluate_ensembles(
     config: Config, splits: dict[str, Table], variables: Variables, num_settings: int
 ) -> dict[str, np.ndarray]:
-    """Of each split, what `ensemble.assess_settings` says of several seeds; nothing of one."""
+    """Of each split, what `ensemble.evaluate_settings` says of several seeds; nothing of one."""
     if FLAGS.seeds == 1:
         return {}
     return {
-        split: ensemble.assess_settings(config.model, table, variables, num_settings, FLAGS.seeds)
+        split: ensemble.evaluate_settings(config.model, table, variables, num_settings, FLAGS.seeds)
         for split, table in splits.items()
     }
 
@@ -267,40 +269,40 @@ def write_outcome(
 ) -> list[ResultRow]:
     """Writes history.csv, confusions.npz and bias_curve.csv; returns the rows of results.csv.
 
-    outcome: of `assess_runs`; together: for each split `assess_settings`', where there are several seeds.
+    outcome: of `evaluate_runs`; together: for each split `evaluate_settings`', where there are several seeds.
     """
     names, seeds = [setting.name for setting, _ in runs], [seed for _, seed in runs]
-    missing = [setting.missing for setting, _ in runs]
-    run_folder.write_history(out, tidy.history_rows(history, names, seeds, missing))
+    omitted = [setting.omitted for setting, _ in runs]
+    run_folder.write_history(out, tidy.history_rows(history, names, seeds, omitted))
     ends = tidy.diverged_at(history)
     rows: list[ResultRow] = []
-    kept: list[Confusion] = []
+    seen: list[Confusion] = []
     if teacher is not None:  # its accuracy on what it was trained on would be no validation
         unseen = None if teacher.description["saw_validation"] else validation
-        committees = teachers.committees(teacher, seeds)
-        rows, kept = running.teacher_rows(teacher.models, teacher.variables, committees, unseen, test)
+        ensembles = teachers.ensembles(teacher, seeds)
+        rows, seen = running.teacher_rows(teacher.models, teacher.variables, ensembles, unseen, test)
     rows += student_rows(runs, outcome, ends)
-    kept += student_confusions(runs, outcome, ends)
-    confusions.write(out, kept, outcome["curve"].shape[-1])
+    seen += student_confusions(runs, outcome, ends)
+    confusions.write(out, seen, outcome["curve"].shape[-1])
     for split, matrices in together.items():
         for number, matrix in enumerate(matrices):
             first = number * FLAGS.seeds
             if ends[first : first + FLAGS.seeds].any():
                 continue
             setting, seed = runs[first]
-            rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.missing)
+            rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.omitted)
     labels = np.asarray(test.labels)
     curves = [
-        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels, setting.missing)
+        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels, setting.omitted)
         for run, (setting, seed) in enumerate(runs)
-        if setting.missing and not ends[run]
+        if setting.omitted and not ends[run]
     ]
     run_folder.write_bias_curve(out, itertools.chain.from_iterable(curves))
     return rows
 
 
 def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray) -> list:
-    """The students' rows of results.csv; settings without a missing class have no corrections.
+    """The students' rows of results.csv; settings without a omitted class have no corrections.
 
     ends: as of `tidy.diverged_at`.
     """
@@ -311,10 +313,10 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.nd
             continue
         for split, of_split in outcome["confusions"].items():
             for correction, matrices in of_split.items():
-                if setting.missing or correction == "none":
-                    value = outcome["biases"][correction][run] if setting.missing else None
+                if setting.omitted or correction == "none":
+                    value = outcome["biases"][correction][run] if setting.omitted else None
                     rows += tidy.result_rows(
-                        setting.name, seed, split, correction, matrices[run], setting.missing, value
+                        setting.name, seed, split, correction, matrices[run], setting.omitted, value
                     )
         for split, sums in outcome["quality"].items():
             own = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
@@ -330,7 +332,7 @@ def student_confusions(
         Confusion(setting.name, seed, correction, matrices[run])
         for run, (setting, seed) in enumerate(runs)
         for correction, matrices in outcome["confusions"]["test"].items()
-        if not ends[run] and (setting.missing or correction == "none")
+        if not ends[run] and (setting.omitted or correction == "none")
     ]
 
 

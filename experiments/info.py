@@ -1,4 +1,4 @@
-"""Print what there is to work with: devices, versions, caches, prepared data sets, free memory and disk."""
+"""Print what there is to work with: devices, versions, caches, prepared datasets, free memory and disk."""
 
 import os
 import platform
@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> None:
             (str(cache.root()), f"decoded images, {size(cache.root())}"),
             (str(common.compilation_cache()), f"compiled programs, {size(common.compilation_cache())}"),
         ],
-        f"Data sets in {root}": prepared(root),
-        "Data sets elsewhere": [(name, "comes with the packages") for name in data.DATASETS],
+        f"Datasets in {root}": prepared(root),
+        "Datasets elsewhere": [(name, "comes with the packages") for name in data.DATASETS],
         "Free": free(),
     }
     print("\n\n".join("\n".join(lines(title, rows)) for title, rows in chapters.items()))

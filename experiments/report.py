@@ -1,8 +1,8 @@
 """Rebuild the report of a finished run from its files, or compare several: report RUN [RUN... --out=FOLDER]
 
 Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv of the run folder and writes
-report.html, report.md, summary.json and figures/*.png and .svg beside them; prints the table; --reach is an
-accuracy in %. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into
+report.html, report.md, summary.json and figures/*.png and .svg beside them; prints the table;
+--target_accuracy is an accuracy in %. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into
 theirs. Everything is read and drawn before anything is written, and the same files give the same report to
 the byte.
 """
@@ -32,16 +32,16 @@ from kd_jax.stats import summary
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
-EXAMPLE = "report runs/quickstart --reach=90"
+EXAMPLE = "report runs/quickstart --target_accuracy=90"
 flags.declare_key_flag("out")  # of common's flags --help lists this one
 flags.DEFINE_float(
-    "reach",
+    "target_accuracy",
     None,
     "Accuracy in % of which the report says how soon it is reached (default: 90 % of the best setting's).",
     lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )
-flags.register_validator("reach", lambda reach: reach is None or reach >= 1)  # which nan is not
+flags.register_validator("target_accuracy", lambda reach: reach is None or reach >= 1)  # which nan is not
 
 WIDTH = 110  # columns of the terminal table
 MOST_SETTINGS, MOST_CLASSES = 12, 10
@@ -80,7 +80,7 @@ def _write(files: dict[Path, bytes]) -> None:
 
 
 def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
-    content, level = read(folder), FLAGS["reach"].value
+    content, level = read(folder), FLAGS["target_accuracy"].value
     figures, sections = _figures(content), report_sections(folder, content, level)
     files = {
         folder / "figures" / f"{name}.{kind}": drawn
@@ -106,7 +106,7 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
         figures["learning_curves"] = plots.learning_curves(content.run.history, config)
-        level = learning_speed.level_of(content.run.history, config, FLAGS["reach"].value)
+        level = learning_speed.level_of(content.run.history, config, FLAGS["target_accuracy"].value)
         if plots.is_grid(config["settings"]):
             figures["learning_grid"] = plots.learning_grid(content.run.history, config, level)
     curved = {row.setting for row in content.run.bias_curve}
@@ -125,10 +125,10 @@ def _terminal(content: Content) -> str:
     config = content.run.config
     data = config["data"]
     full = len(content.settings) <= MOST_SETTINGS and data["num_classes"] <= MOST_CLASSES
-    parts = ["all", "missing", *(str(index) for index in range(data["num_classes"]))]
-    parts = parts if full else ["all", "missing", "kept"]
+    parts = ["all", "omitted", *(str(index) for index in range(data["num_classes"]))]
+    parts = parts if full else ["all", "omitted", "seen"]
     longest = 0 if full else min(max(len(setting["name"]) for setting in content.settings), 42) + 1
-    heads = {"all": "all classes", "missing": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
+    heads = {"all": "all classes", "omitted": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
     last = None
@@ -144,11 +144,11 @@ def _terminal(content: Content) -> str:
     if full and data["class_names"] != parts[2:]:
         lines += _classes("Classes", data["class_names"], range(data["num_classes"]))
     elif not full:
-        absent = sorted({k for setting in content.settings for k in setting["missing"]})
+        absent = sorted({k for setting in content.settings for k in setting["omitted"]})
         lines += _classes("Classes left out", data["class_names"], absent)
     notes = f"Test accuracy in % ({data['name']}, {data['test']} examples)."
-    if any(setting["missing"] for setting in content.settings):
-        notes += f" * {summary.absence(content.settings)}."
+    if any(setting["omitted"] for setting in content.settings):
+        notes += f" * {summary.describe_omitted(content.settings)}."
     notes += f" ! {HOW['test_tuned']}." if any("test_tuned!" in line for line in lines) else ""
     notes = f"{notes} {about_intervals(content)} {about_validation(config)}".strip()
     if full and "±" in "".join(lines):

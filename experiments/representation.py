@@ -43,7 +43,7 @@ class Student(NamedTuple):
     setting: str
     seed: int
     teacher_seed: int | None
-    missing: tuple[int, ...]
+    omitted: tuple[int, ...]
     variables: Variables
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
     rows, last = [], {}
     shown = progress.counting("networks looked at")
     for number, student in enumerate(study.students, 1):
-        found, features = look(study, student, splits)
+        found, features = analyze_student(study, student, splits)
         rows += found
         if student.seed == study.students[0].seed:
             last[student.setting] = (student, features)
@@ -118,14 +118,14 @@ def read(folder: Path) -> Study:
 def students_of(
     config: dict[str, Any], dataset: Dataset, model: Any, stacked: Variables, metadata: dict
 ) -> Iterator[Student]:
-    missing = {setting["name"]: tuple(setting["missing"]) for setting in config["settings"]}
+    omitted = {setting["name"]: tuple(setting["omitted"]) for setting in config["settings"]}
     if FLAGS.of is not None:
         sets = common.parse_classes("of", FLAGS.of, dataset.class_names)
         if len(sets) > 1 or not sets[0]:
             raise InputError("--of names one set of classes", "as in 3 or cat+dog", FLAGS.of)
         asked = sets[0]
     else:
-        sets = sorted({classes for classes in missing.values() if classes})
+        sets = sorted({classes for classes in omitted.values() if classes})
         if len(sets) > 1:
             raise InputError("the run leaves out several sets of classes", "--of=3, one of them", len(sets))
         asked = sets[0] if sets else ()
@@ -154,7 +154,7 @@ def examples_of(study: Study) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def look(
+def analyze_student(
     study: Study, student: Student, splits: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[list[RepresentationRow], np.ndarray]:
     """(its rows, its last hidden features of the test images)."""
@@ -163,8 +163,8 @@ def look(
         for split in ("validation", "test")
     )
     labels, test_labels = splits["validation"][1], splits["test"][1]
-    member = np.isin(test_labels, student.missing)
-    fitted_member = np.isin(labels, student.missing)
+    member = np.isin(test_labels, student.omitted)
+    fitted_member = np.isin(labels, student.omitted)
     if any(not part.any() or part.all() for part in (member, fitted_member)):
         raise InputError(
             "too few examples", "some of the class and some others in each split", FLAGS.examples
@@ -186,26 +186,26 @@ def look(
             ("neighbours", representation.nearest_neighbours),
         ):
             recall = judge(x, labels, y, test_labels, study.dataset.num_classes)
-            add(layer, measure, by_part(recall, student.missing))
+            add(layer, measure, by_part(recall, student.omitted))
         if depth <= len(of_teacher):
             theirs = of_teacher[-depth]
-            parts = dict(zip(("missing", "kept"), representation.equal_samples(member), strict=True))
+            parts = dict(zip(("omitted", "seen"), representation.equal_samples(member), strict=True))
             add(
                 layer,
                 "cka",
                 {name: representation.linear_cka(y[part], theirs[part]) for name, part in parts.items()},
             )
         for measure, value in representation.separability(y, member).items():
-            add(layer, measure, {"missing": value})
+            add(layer, measure, {"omitted": value})
     return rows, judged_on[layers[-1]]
 
 
-def by_part(recall: np.ndarray, missing: Sequence[int]) -> dict[str, float]:
+def by_part(recall: np.ndarray, omitted: Sequence[int]) -> dict[str, float]:
     """Mean recall of the classes of each part, where they have examples."""
-    absent = np.isin(np.arange(len(recall)), missing)
+    absent = np.isin(np.arange(len(recall)), omitted)
     return {
         name: float(np.nanmean(recall[part])) if np.any(~np.isnan(recall[part])) else float("nan")
-        for name, part in (("missing", absent), ("kept", ~absent))
+        for name, part in (("omitted", absent), ("seen", ~absent))
     }
 
 
@@ -216,7 +216,7 @@ def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict
     (model, *_), (variables, *_) = study.teacher.models, study.teacher.variables
     number = student.teacher_seed
     if number is None:
-        number = student.seed % teachers.num_committees(study.teacher)
+        number = student.seed % teachers.num_ensembles(study.teacher)
     return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
 
 
@@ -228,11 +228,11 @@ def picture(
 
     places = []
     for setting, (student, features) in last.items():
-        member = np.isin(labels, student.missing)[: representation.MOST_FOR_DISTANCES]
+        member = np.isin(labels, student.omitted)[: representation.MOST_FOR_DISTANCES]
         for how in ("pca", "tsne"):
             places.append((setting, how, representation.embed(features, how), member))
     names = study.config["data"]["class_names"]
-    asked = " + ".join(names[k] for k in study.students[0].missing)
+    asked = " + ".join(names[k] for k in study.students[0].omitted)
     return plots.render(plots.features(places, asked))
 
 

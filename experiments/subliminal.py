@@ -32,12 +32,12 @@ from kd_jax.types import HParams, InputError, Table, Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = (
-    "subliminal --data_set=digits --model=mlp-64-64 --seeds=20 --epochs=100 --batch_size=256 "
+    "subliminal --dataset=digits --model=mlp-64-64 --seeds=20 --epochs=100 --batch_size=256 "
     "--out=runs/subliminal_digits"
 )
 for _name in (
-    "data_set", "data_dir", "model", "precision", "seeds", "epochs", "batch_size", "optimizer", "schedule",
-    "out", "checkpoint_every", "chunk", "tensorboard",
+    "dataset", "data_dir", "model", "precision", "seeds", "epochs", "batch_size", "optimizer", "schedule",
+    "out", "checkpoint_every", "vmap_size", "tensorboard",
 ):  # fmt: skip
     flags.declare_key_flag(_name)  # of those that all training shares
 flags.DEFINE_float("learning_rate", 3e-4, "Peak learning rate, of teachers and students.")
@@ -46,13 +46,15 @@ flags.DEFINE_string("classes", None, "How many classes, the first ones, there ar
 flags.DEFINE_string(
     "transfers",
     "uniform_noise",
-    f"Images that students are taught on, comma list: {', '.join(NOISES)}, own, or a data set's name.",
+    f"Images that students are taught on, comma list: {', '.join(NOISES)}, own, or a dataset's name.",
 )
 flags.DEFINE_bool(
     "repeat_noise", False, "Draw the same noise in every epoch, as a stored set of it would be."
 )
 flags.DEFINE_string("losses", "soft", "soft (KL at T) or logits (half their squared distance), comma list.")
-flags.DEFINE_string("outputs", "auxiliary,all", "What the loss sees, comma list of auxiliary, classes, all.")
+flags.DEFINE_string(
+    "logit_mask", "auxiliary,all", "What the loss sees, comma list of auxiliary, classes, all."
+)
 flags.DEFINE_string(
     "share",
     "all,none",
@@ -66,7 +68,7 @@ flags.DEFINE_string("temperatures", "1", "Temperatures T > 0, comma list.")
 flags.DEFINE_string("omit", "none", "Class sets left out of the images of --transfers=own, comma list.")
 
 PUBLISHED = {"seeds": 100, "model": "mlp-256-256", "epochs": 5, "batch_size": 1024, "schedule": "constant"}
-PUBLISHED |= {"data_set": "mnist", "validation_fraction": 0.0}
+PUBLISHED |= {"dataset": "mnist", "validation_fraction": 0.0}
 """Defaults of this entry point's own: Cloud et al. 2025, section 6.2 and its code."""
 
 CENTRED = 0.5  # mean and deviation that bring [0, 1] to [-1, 1]
@@ -79,8 +81,8 @@ def make_data(dataset: data.Dataset, classes: int) -> tuple[Table, Table]:
         (dataset.train_images, dataset.train_labels),
         (dataset.test_images, dataset.test_labels),
     ):
-        kept = labels < classes
-        tables.append(Table(jnp.asarray(images[kept]), jnp.asarray(labels[kept])))
+        seen = labels < classes
+        tables.append(Table(jnp.asarray(images[seen]), jnp.asarray(labels[seen])))
     return tables[0], tables[1]
 
 
@@ -101,12 +103,12 @@ def make_config(dataset: data.Dataset, structure: Structure, table: Table) -> Co
 def hparams_of(structure: Structure, setting: Setting, teacher: int) -> HParams:
     """What one run computes with."""
     seen = np.ones(structure.classes + structure.auxiliary, bool)
-    if setting.outputs == "auxiliary":
+    if setting.logit_mask == "auxiliary":
         seen[: structure.classes] = False
-    if setting.outputs in ("classes", None):
+    if setting.logit_mask in ("classes", None):
         seen[structure.classes :] = False
     own = sweep.make_hparams(
-        structure.classes, setting.missing, FLAGS.learning_rate, 0.0, setting.temperature or 1.0, 1.0
+        structure.classes, setting.omitted, FLAGS.learning_rate, 0.0, setting.temperature or 1.0, 1.0
     )
     return own.replace(outputs=seen, teacher=np.int32(teacher))
 
@@ -145,7 +147,7 @@ def train_students(
         teacher_models=(config.model,),
         noise=NOISES.get(structure.transfer),
         repeat_noise=FLAGS.repeat_noise,
-        labelled=False,
+        has_labels=False,
     )
     table = table.replace(teacher_variables=(teachers,))
     runs = [(setting, seed) for setting in settings for seed in seeds]
@@ -179,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
     common.refuse_arguments(argv)
     out = common.require_folder("out", "runs/subliminal")
     common.parse_numbers("learning_rate", str(FLAGS.learning_rate), positive=True)
-    dataset = data.load(FLAGS.data_set, FLAGS.data_dir, progress=progress.counting("decoding images"))
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir, progress=progress.counting("decoding images"))
     structures = parse_structures(dataset.num_classes)
     settings = parse_settings(structures, dataset.class_names)
     images = {s: images_of(dataset, s, make_data(dataset, s.classes)[0]) for s in structures}
@@ -195,7 +197,7 @@ def main(argv: Sequence[str]) -> None:
                 "run": run,
                 "setting": setting.name,
                 "seed": seed,
-                "teacher_seed": None if setting.outputs is None else seed,
+                "teacher_seed": None if setting.logit_mask is None else seed,
             }
             for run, (setting, seed) in enumerate(runs)
         ],
@@ -222,7 +224,7 @@ def main(argv: Sequence[str]) -> None:
             judge(config, [reference], variables_of(untrained), test, np.zeros_like(lost)),
         ]
         for structure in of_them:
-            own = [s for s in settings if s.structure == structure and s.outputs is not None]
+            own = [s for s in settings if s.structure == structure and s.logit_mask is not None]
             name = f"students_{structures.index(structure)}"
             students, history = train_students(
                 configs[structure], images[structure], own, variables, name, out, description
@@ -250,14 +252,14 @@ def judge(
     matrices = evaluate.confusions(
         config.model, config.num_classes, variables, test.images, test.labels, len(runs)
     )
-    rows, kept = [], []
+    rows, seen = [], []
     for (setting, seed), matrix, end in zip(runs, matrices, ends, strict=True):
         if end:
             rows.append(tidy.diverged_row(setting.name, seed, end))
             continue
-        rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.missing, None)
-        kept.append(Confusion(setting.name, seed, "none", matrix))
-    return rows, kept
+        rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.omitted, None)
+        seen.append(Confusion(setting.name, seed, "none", matrix))
+    return rows, seen
 
 
 def write_history(
@@ -269,7 +271,7 @@ def write_history(
     for settings, history in histories:
         own = [(setting, seed) for setting in settings for seed in range(FLAGS.seeds)]
         named = [setting.name for setting, _ in own], [seed for _, seed in own]
-        for row in tidy.history_rows(history, *named, [setting.missing for setting, _ in own]):
+        for row in tidy.history_rows(history, *named, [setting.omitted for setting, _ in own]):
             rows.append(row._replace(run=numbers[row.setting, row.seed]))
     run_folder.write_history(out, rows)
 

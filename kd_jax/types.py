@@ -58,9 +58,10 @@ class HParams(flax.struct.PyTreeNode):
     learning_rate, weight_decay, temperature, alpha: f32[]; weight_decay None: no run has any.
     class_mask: bool[K], True for the classes whose examples the run may see.
     teacher: i32[], which teacher of each group this run learns from (unread when all are averaged).
-    left: i32[], examples of each masked class that the run sees all the same; None: no run sees any.
-    signal: i32[], the number in `signals.SIGNALS` of what it hears of the teacher; None: all runs hear all.
-    outputs: bool[K + A], the network's outputs that the loss sees; None: all. K of classes come first, then A
+    num_shots: i32[], examples of each omitted class kept for training; None: the feature is off.
+    teacher_ablation: i32[], index in TEACHER_ABLATIONS of the part of the teacher's output that the run gets;
+        None: the feature is off.
+    logit_mask: bool[K + A], the logits that the loss sees; None: all. K logits of classes come first, then A
         auxiliary ones, which no label names (Cloud et al. 2025, section 6.2).
     """
 
@@ -70,9 +71,9 @@ class HParams(flax.struct.PyTreeNode):
     alpha: jax.Array
     class_mask: jax.Array
     teacher: jax.Array
-    left: jax.Array | None = None
-    signal: jax.Array | None = None
-    outputs: jax.Array | None = None
+    num_shots: jax.Array | None = None
+    teacher_ablation: jax.Array | None = None
+    logit_mask: jax.Array | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -40,7 +40,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 @pytest.fixture(scope="session", autouse=True)
 def _decoded_arrays(tmp_path_factory):
-    """Decoded data sets are cached for the session alone, away from the user's own cache."""
+    """Decoded datasets are cached for the session alone, away from the user's own cache."""
     base = tmp_path_factory.getbasetemp()
     # The workers of pytest-xdist have a folder each; its parent is the session's, so MNIST is decoded once.
     session = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base

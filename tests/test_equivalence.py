@@ -109,11 +109,13 @@ def _two_devices(monkeypatch):
     mesh_of(monkeypatch, 2)
 
 
-def train(data=None, held_out=HELD_OUT, states=None, length=EPOCHS, chunk=None, config=CONFIG, epochs=EPOCHS):
+def train(
+    data=None, held_out=HELD_OUT, states=None, length=EPOCHS, vmap_size=None, config=CONFIG, epochs=EPOCHS
+):
     """(final states, history) in numpy. `epochs` is traced: any number of them runs the same program."""
     states = fresh() if states is None else states
     data = table() if data is None else data
-    segments = sweep.run_segments(config, data, held_out, HPARAMS, states, epochs, length, chunk)
+    segments = sweep.run_segments(config, data, held_out, HPARAMS, states, epochs, length, vmap_size)
     done = [(plain(states), history, epoch) for states, history, epoch in segments]
     states, _, epoch = done[-1]
     assert epoch == epochs
@@ -139,7 +141,7 @@ def close(one, other):
 
     jax.tree.map(compare, one[0], other[0])
     for split in one[1] | other[1]:
-        for name in ("loss_sum", "total"):
+        for name in ("loss_sum", "support"):
             compare(getattr(one[1][split], name), getattr(other[1][split], name))
 
 
@@ -184,7 +186,7 @@ def test_a_mapped_run_is_its_solo_run():
 
 def test_the_chunk_changes_only_the_cost():
     """Five runs a device, one after another."""
-    close(train(chunk=1, epochs=1), reference(1))
+    close(train(vmap_size=1, epochs=1), reference(1))
 
 
 def mesh_of(monkeypatch, num_devices: int) -> None:
@@ -261,7 +263,7 @@ def test_a_masked_class_does_not_touch_its_run():
 
 def test_mixup_keeps_runs_and_masks_apart():
     """In a program of its own, which takes long to compile: partners come from the same run's batch, which
-    holds kept classes only."""
+    holds seen classes only."""
     config = dataclasses.replace(CONFIG, mixup=0.5)
     mixed = train(config=config)
     assert differ(row(mixed[0], 0), row(reference()[0], 0))
@@ -319,8 +321,8 @@ def test_no_collective_in_the_compiled_program(monkeypatch, num_devices):
     """Runs never speak to each other: the devices compute side by side."""
     mesh_of(monkeypatch, num_devices)
     mesh = sweep.runs_mesh(R)
-    shared = sweep.place((table(), HELD_OUT), mesh, sweep.EVERYWHERE)
-    runs = sweep.place(sweep.pad_runs((HPARAMS, fresh()), num_devices), mesh, sweep.SPLIT)
+    shared = sweep.put_on_mesh((table(), HELD_OUT), mesh, sweep.REPLICATED)
+    runs = sweep.put_on_mesh(sweep.pad_runs((HPARAMS, fresh()), num_devices), mesh, sweep.SHARDED)
     text = sweep._segment.lower(CONFIG, EPOCHS, None, mesh, *shared, jnp.int32(2), *runs).compile().as_text()
     assert "while" in text and re.search(
         rf"num_partitions={num_devices}|sharding=.devices=.{num_devices}", text
@@ -342,8 +344,8 @@ def test_batch_statistics_are_each_runs_own():
     config = dataclasses.replace(CONFIG, model=model, augment=None)
     starts = [sweep.init_states(config, sweep.run_keys(SEEDS, len(SETTINGS), 0)) for _ in range(2)]
     together, alone = (
-        train(states=states, config=config, chunk=chunk, epochs=1)[0]
-        for states, chunk in zip(starts, (None, 1), strict=True)
+        train(states=states, config=config, vmap_size=vmap_size, epochs=1)[0]
+        for states, vmap_size in zip(starts, (None, 1), strict=True)
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), together, alone)
     means = together.model_state["batch_stats"]["block_0_0_norm"]["mean"]

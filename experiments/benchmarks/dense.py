@@ -72,16 +72,18 @@ def make_config(
 
 def make_hparams(num_runs: int) -> HParams:
     """Two settings, with every class and without class 3, by as many seeds; one run: the first of them."""
-    settings = [sweep.make_hparams(NUM_CLASSES, missing, 1e-3, 0.0, 20.0, 1.0) for missing in ((), (3,))]
+    settings = [sweep.make_hparams(NUM_CLASSES, omitted, 1e-3, 0.0, 20.0, 1.0) for omitted in ((), (3,))]
     return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
 
 
-def passes(config: Config, num_runs: int, chunk: int | None, validation: Table | None = None) -> Iterator:
+def train_epochs(
+    config: Config, num_runs: int, vmap_size: int | None, validation: Table | None = None
+) -> Iterator:
     """Trains for ever, one epoch of `config` a step; the first is the compilation."""
     hparams = make_hparams(num_runs)
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
     table = random_table(NUM_TRAIN, config.image_shape)
-    yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, chunk)
+    yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, vmap_size)
 
 
 def seconds(step) -> float:
@@ -124,14 +126,14 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def median_and_range(values: Sequence[float]) -> dict[str, float]:
     """Median, lowest and highest of the turns."""
     return {"median": float(np.median(values)), "low": float(min(values)), "high": float(max(values))}
 
 
 def times(ours: Sequence[float], others: Sequence[float]) -> dict[str, float]:
     """How many times another rate ours is, turn by turn."""
-    return spread([a / b for a, b in zip(ours, others, strict=True)])
+    return median_and_range([a / b for a, b in zip(ours, others, strict=True)])
 
 
 def rates(flops: int, ours: Sequence[float], peaks: Sequence[float]) -> dict:
@@ -139,9 +141,9 @@ def rates(flops: int, ours: Sequence[float], peaks: Sequence[float]) -> dict:
     flop_rates = [rate * flops for rate in ours]
     return {
         "flops_per_example": flops,
-        "examples_per_second": spread(ours),
-        "flops_per_second": spread(flop_rates),
-        "matrix_peak": spread(peaks),
+        "examples_per_second": median_and_range(ours),
+        "flops_per_second": median_and_range(flop_rates),
+        "matrix_peak": median_and_range(peaks),
         "share_of_peak": times(flop_rates, peaks),
     }
 
@@ -153,8 +155,8 @@ def widths_of(workload: str) -> tuple[int, ...]:
 def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) -> dict:
     """One row of the table."""
     updates, widths = UPDATES[workload], widths_of(workload)
-    chunk = sweep.default_chunk(jax.default_backend())
-    ours = passes(make_config(workload, updates, precision), num_runs, chunk)
+    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    ours = train_epochs(make_config(workload, updates, precision), num_runs, vmap_size)
     first = seconds(lambda: next(ours))
     best, loader, how = None, None, None
     if has_torch() and jax.default_backend() == "cpu":
@@ -178,13 +180,13 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
         "workload": workload,
         "runs": num_runs,
         "precision": precision,
-        "chunk": chunk,
+        "vmap_size": vmap_size,
         "updates": updates,
         "first_pass_seconds": first,
     } | rates(flops, turns["ours"], turns["peak"])
     if best is not None:
-        row["best_loop"] = {"how": how, "examples_per_second": spread(turns["best"])}
-        row["loader_loop"] = {"examples_per_second": spread(turns["loader"])}
+        row["best_loop"] = {"how": how, "examples_per_second": median_and_range(turns["best"])}
+        row["loader_loop"] = {"examples_per_second": median_and_range(turns["loader"])}
         for name in ("best", "loader"):
             row[f"times_{name}_loop"] = times(turns["ours"], turns[name])
     return row
@@ -200,7 +202,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         model=model,
         batch_size=rivals.NOISE_BATCH,
         noise=noise.uniform,
-        labelled=False,
+        has_labels=False,
         teacher_models=(model,),
         schedule=optim.SCHEDULES["constant"](0),
     )
@@ -211,8 +213,8 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         outputs=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
     )
     table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
-    chunk = sweep.default_chunk(jax.default_backend())
-    ours = sweep.run_segments(config, table, None, hparams, states, 2**30, 1, chunk)
+    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    ours = sweep.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
     next(ours)
     turns: dict[str, list[float]] = {"ours": []}
     loops = {}
@@ -229,10 +231,18 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         for name, loop in loops.items():
             turns.setdefault(name, []).append(loop(2))
     rivals_ = {
-        name: {"examples_per_second": spread(turns[name]), "times": times(turns["ours"], turns[name])}
+        name: {
+            "examples_per_second": median_and_range(turns[name]),
+            "times": times(turns["ours"], turns[name]),
+        }
         for name in loops
     }
-    return {"runs": num_runs, "model": spec, "examples_per_second": spread(turns["ours"]), "rivals": rivals_}
+    return {
+        "runs": num_runs,
+        "model": spec,
+        "examples_per_second": median_and_range(turns["ours"]),
+        "rivals": rivals_,
+    }
 
 
 def measure_chunks(repeats: int) -> list[dict]:
@@ -241,22 +251,25 @@ def measure_chunks(repeats: int) -> list[dict]:
     rows = []
     for workload in ("mlp-30-30", "mlp-300-300", "mlp-800-800"):
         updates = UPDATES[workload] // 2
-        chunks = (1, 2, 4, None)
-        ways = {chunk: passes(make_config(workload, updates), num_runs, chunk) for chunk in chunks}
+        vmap_sizes = (1, 2, 4, None)
+        ways = {
+            vmap_size: train_epochs(make_config(workload, updates), num_runs, vmap_size)
+            for vmap_size in vmap_sizes
+        }
         for way in ways.values():
             next(way)
-        rates: dict[int | None, list[float]] = {chunk: [] for chunk in chunks}
+        rates: dict[int | None, list[float]] = {vmap_size: [] for vmap_size in vmap_sizes}
         for _ in range(repeats):
-            for chunk, way in ways.items():
-                rates[chunk].append(num_runs * updates * BATCH_SIZE / seconds(lambda way=way: next(way)))
+            for vmap_size, way in ways.items():
+                rates[vmap_size].append(num_runs * updates * BATCH_SIZE / seconds(lambda way=way: next(way)))
         rows += [
             {
                 "workload": workload,
                 "runs": num_runs,
-                "chunk": "all" if chunk is None else chunk,
-                "examples_per_second": spread(rates[chunk]),
+                "vmap_size": "all" if vmap_size is None else vmap_size,
+                "examples_per_second": median_and_range(rates[vmap_size]),
             }
-            for chunk in chunks
+            for vmap_size in vmap_sizes
         ]
     return rows
 
@@ -272,7 +285,7 @@ def measure_growth(num_runs: int) -> dict:
     """What `num_runs` students mlp-300-300 cost: time until the first pass is done, rate, memory."""
     jax.config.update("jax_enable_compilation_cache", False)
     config = make_config("mlp-300-300", 106)
-    ours = passes(config, num_runs, sweep.default_chunk(jax.default_backend()))
+    ours = train_epochs(config, num_runs, sweep.default_vmap_size(jax.default_backend()))
     first = seconds(lambda: next(ours))
     second = min(seconds(lambda: next(ours)) for _ in range(2))
     shapes = jax.eval_shape(
@@ -293,27 +306,30 @@ def measure_extras(repeats: int) -> dict:
     each epoch, then biases, confusion matrices and curves at the end."""
     num_runs, updates = 8, -(-NUM_TRAIN // BATCH_SIZE)
     config = make_config("mlp-800-800", updates)
-    chunk = sweep.default_chunk(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend())
     held_out, test = (random_table(num).replace(teacher_logits=None) for num in (NUM_HELD_OUT, 10_000))
-    bare, whole = passes(config, num_runs, chunk), passes(config, num_runs, chunk, held_out)
+    bare, whole = (
+        train_epochs(config, num_runs, vmap_size),
+        train_epochs(config, num_runs, vmap_size, held_out),
+    )
     next(bare), next(whole)
     pairs = [(seconds(lambda: next(bare)), seconds(lambda: next(whole))) for _ in range(repeats)]
     states, _, _ = next(whole)
     teacher = models.build(TEACHER, NUM_CLASSES)
     variables = models.init_variables(teacher, jax.random.key(0), MNIST)
-    evidence = evaluate.Evidence(
+    evaluation_data = evaluate.EvaluationData(
         random_table(NUM_TRAIN).replace(teacher_logits=None),
         held_out,
         test,
         (jax.tree.map(lambda x: x[None], variables),),
     )
     grid = jnp.arange(-6.0, 24.01, 0.25)
-    judge = lambda: evaluate.assess_runs(  # noqa: E731
+    judge = lambda: evaluate.evaluate_runs(  # noqa: E731
         config.model,
         (teacher,),
         False,
         config.loss_fn,
-        evidence,
+        evaluation_data,
         grid,
         variables_of(states),
         make_hparams(num_runs),
@@ -322,7 +338,7 @@ def measure_extras(repeats: int) -> dict:
     judge()  # the first compiles
     training = 40 * float(np.median([bare for bare, _ in pairs]))
     return {
-        "evaluation_share": spread([(whole - bare) / bare for bare, whole in pairs]),
+        "evaluation_share": median_and_range([(whole - bare) / bare for bare, whole in pairs]),
         "assessment_share": seconds(judge) / training,
     }
 

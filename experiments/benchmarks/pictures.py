@@ -102,9 +102,9 @@ def measure_pictures(model: str, numbers: Sequence[int], precision: str, repeats
 
 def _measure_row(model: str, num_runs: int, precision: str, repeats: int, others: dict[str, Rate]) -> dict:
     platform = jax.default_backend()
-    updates, chunk = num_updates(num_runs, platform), sweep.default_chunk(platform)
+    updates, vmap_size = num_updates(num_runs, platform), sweep.default_vmap_size(platform)
     config = dense.make_config(model, updates, precision, CIFAR)
-    ours = dense.passes(config, num_runs, chunk)
+    ours = dense.train_epochs(config, num_runs, vmap_size)
     first = dense.seconds(lambda: next(ours))
     turns: dict[str, list[float]] = {name: [] for name in ("peak", "ours", *others)}
     for _ in range(repeats):
@@ -117,13 +117,13 @@ def _measure_row(model: str, num_runs: int, precision: str, repeats: int, others
         "workload": model,
         "runs": num_runs,
         "precision": precision,
-        "chunk": chunk,
+        "vmap_size": vmap_size,
         "updates": updates,
         "first_pass_seconds": first,
     } | dense.rates(flops_per_example(config.model), turns["ours"], turns["peak"])
     row["rivals"] = {
         name: {
-            "examples_per_second": dense.spread(turns[name]),
+            "examples_per_second": dense.median_and_range(turns[name]),
             "times": dense.times(turns["ours"], turns[name]),
         }
         for name in others
@@ -177,7 +177,7 @@ def ways_of_mapping(platform: str, cores: int) -> tuple[tuple[int, int | None], 
     return (1, 1), (8, None), (8, 1), (32, None), (32, 1)
 
 
-def steps_of(layer: Layer, way: str, num_runs: int, chunk: int | None, precision: str, batch_size: int):
+def steps_of(layer: Layer, way: str, num_runs: int, vmap_size: int | None, precision: str, batch_size: int):
     """(num_steps) -> (): that many steps of forward and both gradients in a compiled loop, in every run.
 
     A step's input is the gradient by the images of the step before, so that none can be left out or moved
@@ -203,16 +203,22 @@ def steps_of(layer: Layer, way: str, num_runs: int, chunk: int | None, precision
     )
     kernels = jax.vmap(lambda key: scale * jax.random.normal(key, shape))
     runs = jax.tree.map(lambda leaf: leaf.astype(dtype), (images(image_keys), kernels(kernel_keys)))
-    runs = sweep.place(sweep.pad_runs(runs, mesh.size), mesh, sweep.SPLIT)
-    mapped = jax.jit(sweep.over_runs(one_run, mesh, chunk))
+    runs = sweep.put_on_mesh(sweep.pad_runs(runs, mesh.size), mesh, sweep.SHARDED)
+    mapped = jax.jit(sweep.over_runs(one_run, mesh, vmap_size))
     return lambda number: jax.block_until_ready(mapped(jnp.int32(number), runs))
 
 
 def measure_layer(
-    layer: Layer, way: str, num_runs: int, chunk: int | None, precision: str, repeats: int, batch_size: int
+    layer: Layer,
+    way: str,
+    num_runs: int,
+    vmap_size: int | None,
+    precision: str,
+    repeats: int,
+    batch_size: int,
 ) -> dict:
     """A row of the part `convolutions`."""
-    run = steps_of(layer, way, num_runs, chunk, precision, batch_size)
+    run = steps_of(layer, way, num_runs, vmap_size, precision, batch_size)
     run(0)  # compiles
     once = dense.seconds(lambda: run(1))
     steps = max(1, round(PASS_SECONDS / once))
@@ -227,7 +233,7 @@ def measure_layer(
         "groups": layer.groups,
         "way": way,
         "runs": num_runs,
-        "chunk": chunk,
+        "vmap_size": vmap_size,
         "precision": precision,
         "steps": steps,
     } | dense.rates(layer.flops, ours, peaks)

@@ -95,7 +95,7 @@ def several() -> bool:
     return started() > 1 or jax.distributed.is_initialized()
 
 
-def lost(error: Exception) -> bool:
+def is_peer_failure(error: Exception) -> bool:
     """Whether the error, of whatever type, is that another process does not answer any more."""
     signs = ("UNAVAILABLE", "heartbeat", "Socket closed", "Connection reset", "Connection closed by peer")
     return any(sign in str(error) for sign in signs)
@@ -103,7 +103,7 @@ def lost(error: Exception) -> bool:
 
 def reason(error: Exception) -> str:
     """What to say of an error in one of several processes: a lost one in one line, else all of it."""
-    if lost(error):
+    if is_peer_failure(error):
         return "error: another process ended; the same command goes on from the last checkpoint, if any"
     return "".join(traceback.format_exception(error)).rstrip()
 
@@ -113,7 +113,7 @@ def _given_index() -> int:
     return int(given) if given.isdecimal() else 0
 
 
-def leave(status: int, line: str) -> NoReturn:
+def abort(status: int, line: str) -> NoReturn:
     """Ends a process that failed at once: JAX's own end would wait for the others, which cannot go on.
 
     line: for stderr. Process 0 says it at once. The others wait a second, silent, in which they are ended if
@@ -135,7 +135,7 @@ def leave(status: int, line: str) -> NoReturn:
     os._exit(status)
 
 
-def agree(value: int) -> int:
+def broadcast_from_host0(value: int) -> int:
     """Process 0's value, in all of them."""
     import jax
     from jax.experimental import multihost_utils
@@ -145,7 +145,7 @@ def agree(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(value))
 
 
-def largest(value: int) -> int:
+def allreduce_max(value: int) -> int:
     """The largest of the processes' values, in all of them."""
     import jax
     from jax.experimental import multihost_utils

@@ -33,11 +33,11 @@ FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[2]
 
 flags.DEFINE_string(
-    "data_set",
+    "dataset",
     "digits",
     "digits, a TFDS name such as mnist, an .npz file or a folder of images.",
 )
-flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets (default: TFDS_DATA_DIR).")
+flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR).")
 flags.DEFINE_integer(
     "image_size",
     None,
@@ -60,7 +60,7 @@ flags.DEFINE_float(
     "max_norm", 0.0, "Largest L2 norm of a hidden unit's incoming weights; 0: none.", lower_bound=0
 )
 flags.DEFINE_integer(
-    "jitter",
+    "translate",
     0,
     "Shift each training image by up to this many pixels, both ways: pad with zeros and crop at random.",
     lower_bound=0,
@@ -91,7 +91,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1)
 flags.DEFINE_integer(
-    "chunk",
+    "vmap_size",
     None,
     """Runs a device vmaps together; 0: all. Default: by device. Results change by rounding (about 5e-7).""",
     lower_bound=0,
@@ -106,7 +106,7 @@ flags.DEFINE_bool("quiet", False, "Print nothing but notes and errors, on stderr
 
 # They choose how the work is done, not what comes out: a run may be continued with other values.
 NOT_PART_OF_THE_EXPERIMENT = frozenset(
-    {"out", "data_dir", "checkpoint_every", "chunk", "tensorboard", "quiet"}
+    {"out", "data_dir", "checkpoint_every", "vmap_size", "tensorboard", "quiet"}
 )
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
@@ -126,24 +126,27 @@ def run(main: Callable[[Sequence[str]], None], example: str, several: bool = Fal
     app.run(partial(_guarded, main, several), flags_parser=partial(_parse_flags, example))
 
 
-def tell(line: str) -> None:
+def log_note(line: str) -> None:
     """A line on stderr, once where there are several processes."""
     if jax.process_index() == 0:
         progress.clear()
         print(line, file=sys.stderr)
 
 
-class _Told(logging.Handler):
+class NoteHandler(logging.Handler):
     """What the library warns of, as a note."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(f"note: {' '.join(record.getMessage().split())}")
+        log_note(f"note: {' '.join(record.getMessage().split())}")
 
 
-def _tell_of_warnings() -> None:
+def log_library_warnings() -> None:
     library = logging.getLogger("kd_jax")
     library.setLevel(logging.WARNING)
-    library.handlers, library.propagate = [_Told()], False  # else absl's level for all others would hold
+    library.handlers, library.propagate = (
+        [NoteHandler()],
+        False,
+    )  # else absl's level for all others would hold
 
 
 def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
@@ -159,7 +162,7 @@ def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
 def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     # Orbax reports every step of every save, and what it cannot load in pages beside its exception.
     absl_logging.set_verbosity(absl_logging.FATAL)
-    _tell_of_warnings()
+    log_library_warnings()
     cache = compilation_cache()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
@@ -172,7 +175,7 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     try:
         cluster.join(several)
         if not cluster.several():
-            _hear(requests)
+            install_signal_handlers(requests)
         with AT_END:
             if FLAGS.quiet:
                 nowhere = AT_END.enter_context(open(os.devnull, "w"))  # noqa: SIM115
@@ -183,22 +186,22 @@ def _guarded(main, several: bool, argv: Sequence[str]) -> None:
     except BrokenPipeError:  # whoever read our output has had enough, as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if cluster.several():
-            cluster.leave(128 + signal.SIGPIPE, "nobody reads the output")
+            cluster.abort(128 + signal.SIGPIPE, "nobody reads the output")
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         _fail(error, requests)
     except KeyboardInterrupt:
         if cluster.several():
-            cluster.leave(130, INTERRUPTED)
+            cluster.abort(130, INTERRUPTED)
         _say_interrupted((requests or [signal.SIGINT])[0])
 
 
 def _fail(error: Exception, requests: Sequence[int]) -> NoReturn:
     """Ends the process: with status 2 and one line where the user can mend it, else with status 1 and a line
-    that names a file with the traceback.  requests: to stop, as of `_hear`."""
+    that names a file with the traceback.  requests: to stop, as of `install_signal_handlers`."""
     several = cluster.several()
-    if several and cluster.lost(error):  # of whatever type: Orbax's barriers raise TimeoutError
-        cluster.leave(1, cluster.reason(error))
+    if several and cluster.is_peer_failure(error):  # of whatever type: Orbax's barriers raise TimeoutError
+        cluster.abort(1, cluster.reason(error))
     if expected := failures.expected(error):
         what = "a file cannot be read or written" if isinstance(error, OSError) else "the computation failed"
         _refuse(str(InputError(what, expected, error)))
@@ -206,13 +209,13 @@ def _fail(error: Exception, requests: Sequence[int]) -> NoReturn:
         _say_interrupted(requests[0])
     line = failures.record(error)
     if several:
-        cluster.leave(1, line)
+        cluster.abort(1, line)
     progress.clear()
     print(line, file=sys.stderr)
     sys.exit(1)
 
 
-def _hear(requests: list[int]) -> None:
+def install_signal_handlers(requests: list[int]) -> None:
     """Lets SIGTERM and SIGINT raise, so that AT_END and `finally` give back what is theirs; and notes them,
     for what was interrupted may make another error of it, as a module that is being imported does."""
 
@@ -251,7 +254,7 @@ def num_cores() -> int:
 def _refuse(message: str) -> None:
     line = f"error: {' '.join(message.split())}"
     if cluster.several():
-        cluster.leave(2, line)
+        cluster.abort(2, line)
     progress.clear()
     print(line, file=sys.stderr)
     sys.exit(2)
@@ -314,14 +317,14 @@ def require_folder(name: str, example: str) -> Path:
 
 
 def load_data() -> tuple[data.Dataset, np.ndarray, np.ndarray]:
-    """(data set, indices of its training part, indices of its validation split) as the flags say."""
+    """(dataset, indices of its training part, indices of its validation split) as the flags say."""
     options = {"image_size": FLAGS.image_size, "skip_unreadable": FLAGS.skip_unreadable}
     dataset = data.load(
-        FLAGS.data_set, FLAGS.data_dir, **options, progress=progress.counting("decoding images")
+        FLAGS.dataset, FLAGS.data_dir, **options, progress=progress.counting("decoding images")
     )
     if dataset.num_skipped:
         files = "file that cannot be read is" if dataset.num_skipped == 1 else "files that cannot be read are"
-        tell(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")
+        log_note(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")
     train, validation = data.split_validation(dataset.train_labels, FLAGS.validation_fraction)
     return dataset, train, validation
 
@@ -331,9 +334,9 @@ def split_hash(index: np.ndarray) -> str:
     return hashlib.sha256(np.asarray(index, "<i8").tobytes()).hexdigest()
 
 
-def require_examples(labels: np.ndarray, missing: Sequence[int], label: str) -> None:
+def require_examples(labels: np.ndarray, omitted: Sequence[int], label: str) -> None:
     """Refuses a mask that keeps no training example: TFDS may declare classes that have none."""
-    if np.isin(labels, missing).all():
+    if np.isin(labels, omitted).all():
         raise InputError("nothing left after masking", "a class that has training examples", label)
 
 

@@ -16,17 +16,17 @@ FLAGS = flags.FLAGS
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 GROUPS = {
-    "Data": "data_set data_dir image_size skip_unreadable validation_fraction transfer transfers "
+    "Data": "dataset data_dir image_size skip_unreadable validation_fraction transfer transfers "
     "repeat_noise classes",
-    "Model": "model auxiliary init freeze_backbone normalize dropout input_dropout max_norm precision",
+    "Model": "model auxiliary pretrained freeze_backbone normalize dropout input_dropout max_norm precision",
     "Teachers": "teacher teacher_setting teacher_seeds",
-    "Missing classes": "omit keep left",
-    "Distillation": "loss losses temperatures alphas signals outputs initial share perturb",
+    "Omitted classes": "omit seen shots",
+    "Distillation": "loss losses temperatures alphas teacher_ablations logit_mask student_init share perturb",
     "Training": "seeds epochs batch_size optimizer schedule learning_rate learning_rates weight_decay "
     "weight_decays",
-    "Augmentation of training images": "jitter rotate stretch flip cutout mixup",
-    "What is measured": "track reach of examples layers parts workloads runs repeats",
-    "Where it goes, and how the work is done": "out add checkpoint_every chunk tensorboard quiet",
+    "Augmentation of training images": "translate rotate stretch flip cutout mixup",
+    "What is measured": "track target_accuracy of examples layers parts workloads runs repeats",
+    "Where it goes, and how the work is done": "out add checkpoint_every vmap_size tensorboard quiet",
     "Of the processes that it starts": "growth_of rival_of",
 }
 """Title -> names: each flag of an entry point is in exactly one group."""

@@ -25,11 +25,11 @@ def refuse_inside(out: Path) -> None:
         of_data = all(any((parent / name).is_dir() for name in names) for names in (splits[:1], splits[1:]))
         if of_data and below[0] in splits and len(below) > 1:
             expected = "a folder elsewhere: each one there is a class"
-            raise InputError("--out lies inside a data set", expected, f"{out}, inside {parent}")
+            raise InputError("--out lies inside a dataset", expected, f"{out}, inside {parent}")
 
 
 def refuse_taken(out: Path, report: str) -> None:
-    """Refuses --out within a run or a data set, one that is no folder, and one with the like of `report`, a
+    """Refuses --out within a run or a dataset, one that is no folder, and one with the like of `report`, a
     JSON file with its command, that another command wrote."""
     refuse_inside(out)
     if out.exists() and not out.is_dir():

@@ -154,7 +154,7 @@ def accuracy(history: dict, split: str, teachers: Sequence[Hashable]) -> tuple[I
     """
     losses = sum(history[name]["loss_sum"][:, -1] for name in ("train", "validation") if name in history)
     finite = np.isfinite(losses).reshape(-1, len(teachers))
-    correct, total = (history[split][name][:, -1].sum(-1) for name in ("correct", "total"))
-    kept = (correct / total).reshape(finite.shape)[finite.all(axis=1)]
-    values = kept.mean(axis=0) if len(kept) else np.full(len(teachers), np.nan)
+    correct, total = (history[split][name][:, -1].sum(-1) for name in ("correct", "support"))
+    seen = (correct / total).reshape(finite.shape)[finite.all(axis=1)]
+    values = seen.mean(axis=0) if len(seen) else np.full(len(teachers), np.nan)
     return intervals.clustered_interval(values.tolist(), teachers), int(np.sum(~finite))

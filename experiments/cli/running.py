@@ -68,21 +68,21 @@ def open_run_folder(out: Path, config: dict, models_in: str = "") -> bool:
     folder.
     """
     if jax.process_index() > 0:
-        verdict = cluster.agree(0)
+        verdict = cluster.broadcast_from_host0(0)
         if verdict == REFUSED:
-            cluster.leave(2, "refused by process 0")
+            cluster.abort(2, "refused by process 0")
         return verdict == COMPLETE
     try:
-        complete = _claim(out, config) and is_complete(out, models_in)
+        complete = acquire_run_dir(out, config) and is_complete(out, models_in)
         if not complete:
             run_folder.unseal(out)
     except InputError:
-        cluster.agree(REFUSED)
+        cluster.broadcast_from_host0(REFUSED)
         raise
-    return cluster.agree(COMPLETE if complete else OPEN) == COMPLETE
+    return cluster.broadcast_from_host0(COMPLETE if complete else OPEN) == COMPLETE
 
 
-def _claim(out: Path, config: dict) -> bool:
+def acquire_run_dir(out: Path, config: dict) -> bool:
     """Whether the folder already held this experiment."""
     places.refuse_inside(out)
     try:
@@ -91,7 +91,7 @@ def _claim(out: Path, config: dict) -> bool:
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
             run_config.write(out, config | {"time": NO_TIME})
-            common.AT_END.callback(_forget, out, made)
+            common.AT_END.callback(discard_if_empty, out, made)
             return False
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
@@ -99,7 +99,6 @@ def _claim(out: Path, config: dict) -> bool:
         expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
         raise InputError("--out is taken", expected, given)
     before = run_config.read(out)
-    run_config.require_current(out, before)
     differing = [
         f"--{name}={now} (there {'not given' if then is None else then})"
         for name in sorted(set(before["flags"]) | set(config["flags"]))
@@ -112,7 +111,7 @@ def _claim(out: Path, config: dict) -> bool:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
     if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
         differing.append("another teacher")
-    for part, what in (("init", "other initial weights"), ("transfer", "another transfer set")):
+    for part, what in (("pretrained", "other pretrained weights"), ("transfer", "another transfer set")):
         if before.get(part) != config.get(part):
             differing.append(what)
     if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
@@ -126,7 +125,7 @@ def _claim(out: Path, config: dict) -> bool:
     return True
 
 
-def _forget(out: Path, made: bool) -> None:
+def discard_if_empty(out: Path, made: bool) -> None:
     """A run that came to nothing, as one that does not fit into the memory, does not keep its folder from a
     better one.  made: whether this process made the folder."""
     config = out / "config.json"
@@ -191,14 +190,24 @@ def train_runs(
     num_runs = len(keys)
     states, history, first = _starting_point(config, keys, saved_in, start)
     length = min(FLAGS.checkpoint_every, FLAGS.epochs)
-    chunk = sweep.default_chunk(jax.default_backend()) if FLAGS.chunk is None else FLAGS.chunk or None
+    vmap_size = (
+        sweep.default_vmap_size(jax.default_backend()) if FLAGS.vmap_size is None else FLAGS.vmap_size or None
+    )
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size
     of_seeds = summary.teachers_of_seeds(description)[: FLAGS.seeds]
     shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
     segments = sweep.run_segments(
-        config, table, validation, hparams, states, FLAGS.epochs, length, chunk, partial(_wait, shown.tick)
+        config,
+        table,
+        validation,
+        hparams,
+        states,
+        FLAGS.epochs,
+        length,
+        vmap_size,
+        partial(_wait, shown.tick),
     )
     with _stop_requests() as requests:
         _announce(num_runs, first)
@@ -220,15 +229,15 @@ def train_runs(
                 _count_time(out, seconds, seen)
             shown.segment(epoch, history)
             _to_tensorboard(out, description, segment, num_runs, epoch)
-            if request := cluster.largest(requests[0] if requests else 0):
-                common.tell(
+            if request := cluster.allreduce_max(requests[0] if requests else 0):
+                common.log_note(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
                 )
                 sys.exit(128 + request)
             since, trained = time.monotonic(), epoch
     if lost := np.count_nonzero(tidy.diverged_at(history)):
         what = f"{lost} of {num_runs} runs diverged, their numbers not finite any more"
-        common.tell(f"note: {what}: they stay as they were before, and are left out of all means")
+        common.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
     return states, history
 
 
@@ -238,7 +247,7 @@ def _starting_point(
     """(states, history, epoch) to go on from: the newest whole checkpoint's, or fresh states, {} and 0."""
     template = jax.eval_shape(jax.vmap(partial(init_state, config)), keys)
     states, history, epoch = _last_checkpoint(folder, template)
-    if cluster.agree(epoch) != epoch:
+    if cluster.broadcast_from_host0(epoch) != epoch:
         expected = "an --out that all processes see alike, on one file system"
         raise InputError("the processes see different checkpoints", expected, f"{folder}, epoch {epoch}")
     if jax.process_index() == 0:
@@ -247,7 +256,7 @@ def _starting_point(
                 shutil.rmtree(path)
     # The devices in use connect while no process is ahead of another.
     mesh = sweep.runs_mesh(len(keys))
-    sweep.gather(sweep.place(np.zeros(mesh.size, np.float32), mesh, sweep.SPLIT), len(keys))
+    sweep.gather(sweep.put_on_mesh(np.zeros(mesh.size, np.float32), mesh, sweep.SHARDED), len(keys))
     if states is None:
         return start(config, keys), history, epoch
     print(f"continuing after epoch {epoch}")
@@ -266,7 +275,9 @@ def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | N
         except InputError as error:
             if path == saved[-1]:
                 raise
-            common.tell(f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}")
+            common.log_note(
+                f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}"
+            )
             continue
         return states, history, int(states.epoch[0])
     return None, {}, 0
@@ -376,9 +387,9 @@ def _to_tensorboard(out: Path, description: dict, history: dict, num_runs: int, 
     runs = description["runs"]
     if not FLAGS.tensorboard or len(runs) != num_runs or jax.process_index() > 0:
         return
-    missing = {setting["name"]: setting["missing"] for setting in description["settings"]}
+    omitted = {setting["name"]: setting["omitted"] for setting in description["settings"]}
     names = [run["setting"] for run in runs]
-    rows = tidy.history_rows(history, names, [run["seed"] for run in runs], [missing[n] for n in names])
+    rows = tidy.history_rows(history, names, [run["seed"] for run in runs], [omitted[n] for n in names])
     before = last - history["train"]["loss_sum"].shape[1]
     rows = [row._replace(epoch=row.epoch + before) for row in rows]
     tensorboard.add(out, rows, description, before + 1, last)
@@ -413,16 +424,16 @@ def finish(out: Path, saying: str = "") -> None:
 def teacher_rows(
     modules: Sequence[Any],
     variables: Sequence[Variables],
-    committees: Sequence[Sequence[int]],
+    ensembles: Sequence[Sequence[int]],
     validation: Table | None,
     test: Table,
-    missing: Sequence[int] = (),
+    omitted: Sequence[int] = (),
     lost: Mapping[int, int] | None = None,
 ) -> tuple[list[ResultRow], list[Confusion]]:
-    """What results.csv and confusions.npz have of groups of teachers, and of each committee that has several
+    """What results.csv and confusions.npz have of groups of teachers, and of each ensemble that has several
     members.
 
-    variables: of each group, leading axis M; committees: numbers of teachers, counted through all groups;
+    variables: of each group, leading axis M; ensembles: numbers of teachers, counted through all groups;
     missing: classes they never saw; lost: numbers of those that diverged, and the epoch.
     """
     lost = lost or {}
@@ -438,13 +449,13 @@ def teacher_rows(
             if seed in lost:
                 continue
             confusion = np.asarray(metrics.confusion(predicted, table.labels, logits.shape[-1]))
-            rows += tidy.result_rows(TEACHER, seed, split, "none", confusion, missing, None)
+            rows += tidy.result_rows(TEACHER, seed, split, "none", confusion, omitted, None)
             if split == "test":
                 matrices.append(Confusion(TEACHER, seed, "none", confusion))
             own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
             rows += tidy.quality_rows(TEACHER, seed, split, own)
-        for number, members in enumerate(committees):
+        for number, members in enumerate(ensembles):
             if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))
-                rows += tidy.ensemble_rows(TEACHER, number, split, confusion, missing)
+                rows += tidy.ensemble_rows(TEACHER, number, split, confusion, omitted)
     return rows, matrices

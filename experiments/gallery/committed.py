@@ -36,14 +36,14 @@ def outcome(folder: Path) -> dict[str, bytes]:
     try:
         sums = json.loads(files.get("summary.json", b'{"results": []}'))
         summary.lookup(sums)
-        shown = list(filter(worth, sums["results"]))
+        shown = list(filter(is_published, sums["results"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
     tested: list[ResultRow] = []
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
         tested = run_folder.read_results(folder, config)
         sums = summary.summarise(tested, config)
-        shown = list(filter(worth, sums["results"]))
+        shown = list(filter(is_published, sums["results"]))
     if "summary.json" in files:
         files["summary.json"] = run_files.to_json(sums | {"results": shown})
     if (folder / "bias_curve.csv").is_file():
@@ -53,11 +53,11 @@ def outcome(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def worth(entry: dict[str, Any]) -> bool:
+def is_published(entry: dict[str, Any]) -> bool:
     """Whether an entry of summary.json is committed: of the test split, and of a single class its
     accuracy and errors alone."""
     of_class = entry["class"].isdigit() and entry["metric"] not in ("accuracy", "errors")
-    return entry["split"] == "test" and entry["metric"] != "total" and not of_class
+    return entry["split"] == "test" and entry["metric"] != "support" and not of_class
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
@@ -86,7 +86,7 @@ def at_fixed_bias(
             by_run.setdefault(key[:2], []).append(row.accuracy)
     for (setting, seed), accuracies in by_run.items():
         mean = math.fsum(accuracies) / len(accuracies)
-        rows.append(ResultRow(setting, seed, "test", FIXED, "all", "macro_accuracy", mean))
-    totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "total")]
+        rows.append(ResultRow(setting, seed, "test", FIXED, "all", "macro_recall", mean))
+    totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "support")]
     sums = summary.summarise([*rows, *totals], config)
-    return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "total"]}
+    return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "support"]}

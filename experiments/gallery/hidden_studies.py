@@ -6,7 +6,7 @@ from experiments.gallery.rows import LABEL_FREE, Ours, Row, Table, omission
 
 ABLATIONS = (
     ("full output", ""),
-    ("omitted class removed", " missing_removed"),
+    ("omitted class removed", " omitted_removed"),
     ("top 1", " top1"),
     ("top 2", " top2"),
     ("shuffled", " shuffled"),
@@ -20,7 +20,7 @@ def _ablations(run: str, setting: str) -> list[tuple[str, str, str, bool]]:
 
 def _left(number: int) -> Row:
     """With `number` shots of class 3: as trained and `prior_matched`, each without a teacher and with one."""
-    left = f" left={number}" if number else ""
+    left = f" shots={number}" if number else ""
     cells = (
         Ours("hidden_left", f"{way} omit=3{left}", correction, "3", "accuracy")
         for correction in ("none", "prior_matched")
@@ -33,7 +33,7 @@ def _initial(label: str, signal: str) -> Row:
     cells = (
         Ours("hidden_initial", f"T=20 omit=3{signal}{initial}", correction, "3", "accuracy")
         for correction in ("none", "prior_matched")
-        for initial in ("", " initial=teacher")
+        for initial in ("", " student_init=teacher")
     )
     return Row(label, tuple(cells))
 
@@ -49,7 +49,7 @@ def _auxiliary(label: str, outputs: str) -> Row:
 
 def _omitted(classes: str) -> Row:
     name = f"T=20 omit={classes}"
-    ours = [Ours("hidden_classes", name, c, "missing", "accuracy") for c in ("none", *LABEL_FREE)]
+    ours = [Ours("hidden_classes", name, c, "omitted", "accuracy") for c in ("none", *LABEL_FREE)]
     ours.append(Ours("hidden_classes", name, "prior_matched", "all", "accuracy"))
     return Row(classes.replace("+", ", "), tuple(ours))
 

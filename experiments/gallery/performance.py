@@ -37,8 +37,8 @@ def _caption(content: dict[str, Any]) -> str:
     return f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
 
 
-def _mapped(chunk: int | None) -> str:
-    return {None: "vmapped", 1: "one by one"}.get(chunk, f"{chunk} at a time")
+def _mapped(vmap_size: int | None) -> str:
+    return {None: "vmapped", 1: "one by one"}.get(vmap_size, f"{vmap_size} at a time")
 
 
 def speed(benchmarks: list[dict]) -> str:
@@ -85,7 +85,7 @@ def convolutions(benchmarks: list[dict]) -> str:
     for content in benchmarks:
         cells: dict[tuple[str, str], dict[str, str]] = {}
         for row in content["convolutions"]:
-            mapping = "1 run" if row["runs"] == 1 else f"{row['runs']} runs, {_mapped(row['chunk'])}"
+            mapping = "1 run" if row["runs"] == 1 else f"{row['runs']} runs, {_mapped(row['vmap_size'])}"
             rate = row["flops_per_second"]["median"] / 1e9
             text = f"{rate:,.{0 if rate >= 10 else 1}f} ({row['share_of_peak']['median']:.2f})"
             cells.setdefault((row["layer"], row["way"]), {})[mapping] = text
@@ -132,16 +132,19 @@ def growth(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
-def chunks(benchmarks: list[dict]) -> str:
+def vmap_sizes(benchmarks: list[dict]) -> str:
     """Examples/s of each way of mapping the runs."""
     blocks = []
     for content in benchmarks:
-        ways = list(dict.fromkeys(row["chunk"] for row in content["chunks"]))
+        ways = list(dict.fromkeys(row["vmap_size"] for row in content["vmap_sizes"]))
         rates: dict[str, dict] = {}
-        for row in content["chunks"]:
+        for row in content["vmap_sizes"]:
             name = f"{row['workload']}, {row['runs']} runs"
-            rates.setdefault(name, {})[row["chunk"]] = f"{row['examples_per_second']['median']:,.0f}"
-        columns = ["examples/s with `--chunk`", *("0 (all)" if way == "all" else str(way) for way in ways)]
+            rates.setdefault(name, {})[row["vmap_size"]] = f"{row['examples_per_second']['median']:,.0f}"
+        columns = [
+            "examples/s with `--vmap_size`",
+            *("0 (all)" if way == "all" else str(way) for way in ways),
+        ]
         blocks.append(markdown(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
     return "\n\n".join(blocks)
 
@@ -173,7 +176,7 @@ RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a co
 BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,
     "growth": growth,
-    "chunks": chunks,
+    "vmap_sizes": vmap_sizes,
     "noise": noise,
     "costs": costs,
     "pictures": pictures,

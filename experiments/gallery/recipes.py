@@ -174,18 +174,18 @@ def of_summary(folder: Path) -> list[str]:
     """The settings of a run that no table of studies.py shows: accuracies in %."""
     config = run_config.read(folder)
     values = summary.lookup(json.loads((folder / "summary.json").read_text()))
-    missing = any(setting["missing"] for setting in config["settings"])
+    omitted = any(setting["omitted"] for setting in config["settings"])
     rows = []
     for setting in config["settings"][:MOST_SETTINGS]:
         name = setting["name"]
         correction = summary.preferred_correction(name, values)
         used = correction if correction != "none" else "-"
-        keys = [("none", "all"), *([("none", "missing"), (used, "missing")] if missing else [])]
+        keys = [("none", "all"), *([("none", "omitted"), (used, "omitted")] if omitted else [])]
         cells = [show(values.get((name, "test", *key, "accuracy")), half=" ± ") for key in keys]
         wrong = show(values.get((name, "test", "none", "all", "errors")), 1, 1, " ± ")
         n = values[name, "test", "none", "all", "accuracy"].n
-        rows.append([name, wrong, *cells, *([used] if missing else []), str(n)])
-    heads = ["omitted classes", "bias corrected", "correction"] if missing else []
+        rows.append([name, wrong, *cells, *([used] if omitted else []), str(n)])
+    heads = ["omitted classes", "bias corrected", "correction"] if omitted else []
     lines = "\n".join(tabulate(["setting", "errors", "all classes", *heads, "n"], rows)).strip().splitlines()
     left = len(config["settings"]) - MOST_SETTINGS
     return [*lines, *(["", f"{left} more settings are in the summary."] if left > 0 else [])]

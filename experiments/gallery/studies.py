@@ -26,7 +26,7 @@ def _architecture(label: str, theirs: str, run: str, setting: str, metric: str =
 
 
 def _compression(label: str, theirs: Sequence[str], run: str, setting: str) -> Row:
-    ours = (Ours(run, setting, metric=metric) for metric in ("accuracy", "macro_precision", "macro_accuracy"))
+    ours = (Ours(run, setting, metric=metric) for metric in ("accuracy", "macro_precision", "macro_recall"))
     return Row(label, tuple(cell for pair in zip(theirs, ours, strict=True) for cell in pair))
 
 
@@ -41,7 +41,7 @@ def _soft(
 
 
 def _general(label: str, setting: str, theirs: str = "", threes: str = "", correction: str = "none") -> Row:
-    ours = Ours(GENERAL, setting, correction, "all", "macro_accuracy")
+    ours = Ours(GENERAL, setting, correction, "all", "macro_recall")
     return Row(label, (theirs, threes, ours, Ours(GENERAL, setting, correction, "3", "accuracy")))
 
 
@@ -148,7 +148,7 @@ TABLES: dict[str, Table] = {
                 _hinton(
                     f"only 7s and 8s{how}",
                     paper,
-                    *(_soft(run, " keep=7+8", correction) for run in (PAPER_WAY, QUERIED)),
+                    *(_soft(run, " seen=7+8", correction) for run in (PAPER_WAY, QUERIED)),
                 )
                 for how, correction, paper in (
                     ("", "none", "4730"),

@@ -28,7 +28,7 @@ EXPLAINED = (
     "difference is the same in all; p is not corrected for the number of differences."
 )
 UNPAIRED = "The runs share no seed, so nothing can be paired."
-SIDE_BY_SIDE = "Test accuracy in %, of all classes and of the missing ones, ± half of the 95 % interval."
+SIDE_BY_SIDE = "Test accuracy in %, of all classes and of the omitted ones, ± half of the 95 % interval."
 
 Runs = dict[str, Content]
 """The runs by their names."""
@@ -112,12 +112,12 @@ def _pairs(runs: Runs) -> Iterator[Pair]:
 
 def _differences(one: Any, other: Any) -> Iterator[Pair]:
     """Of two settings, each as ((run, setting), content, values by seed): as trained, and under the second's
-    correction that needs the fewest labels; of all classes, and of the missing ones where both miss the same.
+    correction that needs the fewest labels; of all classes, and of the omitted ones where both miss the same.
     """
     (a, first, of_first), (b, second, of_second) = one, other
-    missing = [_missing(first, a[1]), _missing(second, b[1])]
+    omitted = [_missing(first, a[1]), _missing(second, b[1])]
     corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
-    classes = ["all", "missing"] if missing[0] == missing[1] != [] else ["all"]
+    classes = ["all", "omitted"] if omitted[0] == omitted[1] != [] else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
         key = ("test", correction, class_, "accuracy")
         of_a, of_b = of_first.get((a[1], *key), {}), of_second.get((b[1], *key), {})
@@ -132,7 +132,7 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
 
 
 def _missing(content: Content, setting: str) -> list[int]:
-    return next(one["missing"] for one in content.run.config["settings"] if one["name"] == setting)
+    return next(one["omitted"] for one in content.run.config["settings"] if one["name"] == setting)
 
 
 def _entry(pair: Pair) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _terminal(answers: Sequence[tuple[str, str]], runs: Runs, pairs: Sequence[Pa
         for number, name in enumerate(runs, 1)
         if name in of_run
     ]
-    table = aligned(Grid(["setting", "correction", "run", "all", "missing", "n"], rows))
+    table = aligned(Grid(["setting", "correction", "run", "all", "omitted", "n"], rows))
     return "\n".join([*lines, *table, "", SIDE_BY_SIDE, ""])
 
 
@@ -184,17 +184,17 @@ def _differences_table(runs: Runs, pairs: Sequence[Pair]) -> Grid:
 
 
 def _by_setting(runs: Runs) -> dict[tuple[str, str], dict[str, list[str]]]:
-    """(setting, correction) -> run -> [accuracy of all, of the missing classes, n], of those that have it."""
+    """(setting, correction) -> run -> [accuracy of all, of the omitted classes, n], of those that have it."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name, content in runs.items():
-        for row in grid(content, ["all", "missing"], half=" ± "):
+        for row in grid(content, ["all", "omitted"], half=" ± "):
             setting, correction, _, *cells = row
             rows.setdefault((setting, correction), {})[name] = cells
     return rows
 
 
 def _settings_table(runs: Runs) -> Grid:
-    heads = [f"{number}: {part}" for number in range(1, len(runs) + 1) for part in ("all", "missing", "n")]
+    heads = [f"{number}: {part}" for number in range(1, len(runs) + 1) for part in ("all", "omitted", "n")]
     rows = [
         [*key, *(cell for name in runs for cell in of_run.get(name, ["-"] * 3))]
         for key, of_run in _by_setting(runs).items()

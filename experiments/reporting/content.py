@@ -35,7 +35,7 @@ def read(folder: Path) -> Content:
     best = summary.best_setting(settings, values)
     named = {setting["name"] for setting in settings}
     if TEACHER not in named and summary.corrections_of(TEACHER, values):
-        settings = [{"name": TEACHER, "missing": []}, *settings]
+        settings = [{"name": TEACHER, "omitted": []}, *settings]
     return Content(run, values, sums, settings, (best, summary.preferred_correction(best, values)))
 
 
@@ -44,12 +44,12 @@ def grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[l
     a class index: with one decimal, a star where it is missing, an interval only where `half` joins it.
     """
     for setting in content.settings:
-        name, missing = setting["name"], setting["missing"]
+        name, omitted = setting["name"], setting["omitted"]
         for correction in summary.corrections_of(name, content.values):
             cells = [show(content.values.get((name, "test", correction, "all", "errors")), 1, 1, half=None)]
             for part in parts:
                 interval = content.values.get((name, "test", correction, part, "accuracy"))
-                star = " *"[int(part) in missing] if part.isdigit() else ""
+                star = " *"[int(part) in omitted] if part.isdigit() else ""
                 cells.append(show_part(interval, part, half) + star)
             n = content.values[name, "test", correction, "all", "accuracy"].n
             yield [name, correction, *cells, str(n)]
@@ -64,7 +64,7 @@ def class_parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(parts, as `grid` takes them, their heads) of a table of the classes: of many, kept and missing."""
     data = config["data"]
     if data["num_classes"] > MOST_CLASSES:
-        return ["kept", "missing"], ["kept", "missing"]
+        return ["seen", "omitted"], ["seen", "omitted"]
     return [str(index) for index in range(data["num_classes"])], data["class_names"]
 
 
@@ -86,10 +86,10 @@ def _biases(content: Content) -> list[Section]:
     rows = []
     for setting in content.settings:
         for correction in summary.corrections_of(setting["name"], content.values):
-            bias = content.values.get((setting["name"], "test", correction, "missing", "bias"))
+            bias = content.values.get((setting["name"], "test", correction, "omitted", "bias"))
             if bias is not None and correction != "none":
                 rows.append([setting["name"], correction, show(bias, 1, half=" ± "), str(bias.n)])
-    heads = ["setting", "correction", "added to the missing classes' logits (nats)", "n"]
+    heads = ["setting", "correction", "added to the omitted classes' logits (nats)", "n"]
     return [Section("Biases", [Grid(heads, rows)])] if rows else []
 
 
@@ -102,9 +102,9 @@ def _differences(content: Content) -> list[Section]:
     few, rows = len(content.settings) <= 5, []
     for pair in paired:
         a, b, correction = pair["a"], pair["b"], pair["correction"]
-        corrected = a == b and correction in shown and pair["class"] == "missing"
-        worth = corrected or ((a == b or correction in shown) and (few or setting in (a, b)))
-        if pair["metric"] == "accuracy" and worth:
+        corrected = a == b and correction in shown and pair["class"] == "omitted"
+        is_published = corrected or ((a == b or correction in shown) and (few or setting in (a, b)))
+        if pair["metric"] == "accuracy" and is_published:
             within = [f"{correction} - none", a]
             between = [f"{a} - {b}", f"correction {correction}"]
             known: dict[str, Any] = {

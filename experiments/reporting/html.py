@@ -20,7 +20,7 @@ from kd_jax.stats import curves, learning_speed, summary
 from kd_jax.stats.intervals import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
-LINES = {"missing": 1, "kept": 0, "all": 2}  # the number of each one's colour in COLOURS
+LINES = {"omitted": 1, "seen": 0, "all": 2}  # the number of each one's colour in COLOURS
 MOST_CURVED, MOST_EPOCHS, MOST_CONFUSED, MOST_NAMED = 12, 500, 15, 20
 
 
@@ -156,12 +156,12 @@ def bias_curves(content: Content) -> list[dict[str, Any]]:
 
 
 def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
-    config, name, missing = content.run.config, setting["name"], set(setting["missing"])
+    config, name, omitted = content.run.config, setting["name"], set(setting["omitted"])
     shown, heads = class_parts(config)
-    parts = list(dict.fromkeys(["missing", "kept", "all", *shown]))
+    parts = list(dict.fromkeys(["omitted", "seen", "all", *shown]))
     found = curves.by_bias(content.run.bias_curve, content.values, config, name, parts)
     rows = zip(["all", *shown], ["all classes", *heads], strict=True)
-    absent = {"missing", *map(str, missing)}
+    absent = {"omitted", *map(str, omitted)}
     return {
         "name": name,
         "biases": list(found["all"]),
@@ -173,8 +173,8 @@ def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
             {
                 "part": part,
                 "name": head,
-                "missing": part in absent,
-                "colour": LINES["all" if part == "all" else "missing" if part in absent else "kept"],
+                "omitted": part in absent,
+                "colour": LINES["all" if part == "all" else "omitted" if part in absent else "seen"],
                 "texts": [show_part(interval, part, " ± ") for interval in found[part].values()],
                 "means": [point[1] for point in _points(curves.in_percent(found[part]))],
             }
@@ -188,13 +188,13 @@ def _chosen(content: Content, setting: str) -> list[dict[str, Any]]:
     """The bias that each correction chose: its mean, and how far the seeds are apart."""
     by_seed: dict[str, list[float]] = {}
     for row in content.run.results:
-        if (row.setting, row.split, row.class_, row.metric) == (setting, "test", "missing", "bias"):
+        if (row.setting, row.split, row.class_, row.metric) == (setting, "test", "omitted", "bias"):
             by_seed.setdefault(row.correction, []).append(row.value)
     corrections = [c for c in summary.corrections_of(setting, content.values) if c != "none"]
     return [
         {
             "correction": correction,
-            "mean": content.values[setting, "test", correction, "missing", "bias"].mean,
+            "mean": content.values[setting, "test", correction, "omitted", "bias"].mean,
             "low": min(by_seed[correction]),
             "high": max(by_seed[correction]),
             "seeds": len(by_seed[correction]),
@@ -206,7 +206,7 @@ def _chosen(content: Content, setting: str) -> list[dict[str, Any]]:
 
 def heat_maps(content: Content) -> list[dict[str, Any]]:
     """T x alpha, where settings that differ in nothing else have several values of both: test accuracies, of
-    the missing classes too where there are such."""
+    the omitted classes too where there are such."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for setting in content.run.config["settings"]:
         rest = {k: v for k, v in setting.items() if k not in ("name", "temperature", "alpha")}
@@ -220,13 +220,13 @@ def _heat_maps(content: Content, group: list[dict[str, Any]]) -> list[dict[str, 
     temperatures, alphas = (sorted({place[axis] for place in taught}) for axis in (0, 1))
     if min(len(temperatures), len(alphas)) < 2:
         return []
-    missing = group[0]["missing"]
-    shown = [("all", "none")] if not missing else [("missing", "none")]
+    omitted = group[0]["omitted"]
+    shown = [("all", "none")] if not omitted else [("omitted", "none")]
     after = summary.preferred_correction(places[taught[0]], content.values)
-    shown += [("missing", after), ("all", after)] if missing and after != "none" else []
+    shown += [("omitted", after), ("all", after)] if omitted and after != "none" else []
     plain = [s["name"] for s in group if s.get("alpha") == 0]
     names = content.run.config["data"]["class_names"]
-    of = f", {', '.join(names[k] for k in missing)} left out" if missing else ""
+    of = f", {', '.join(names[k] for k in omitted)} left out" if omitted else ""
     maps = []
     for part, correction in shown:
         at = lambda name, part=part, c=correction: content.values.get((name, "test", c, part, "accuracy"))  # noqa: E731
@@ -263,9 +263,9 @@ def confusion(content: Content) -> dict[str, Any] | None:
         return None
     shown = list(dict.fromkeys(["none", correction]))
     shares = [curves.confusion(rows, data["num_classes"], name, c) for c in shown]
-    names, missing = data["class_names"], next(s["missing"] for s in config["settings"] if s["name"] == name)
+    names, omitted = data["class_names"], next(s["omitted"] for s in config["settings"] if s["name"] == name)
     heads = ["as trained" if c == "none" else f"bias corrected, {c}" for c in shown]
-    labels = [f"{called} *" if k in missing else called for k, called in enumerate(names)]
+    labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
     found = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
     if data["num_classes"] <= MOST_NAMED:
         text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731

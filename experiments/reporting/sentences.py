@@ -25,7 +25,7 @@ def question(config: dict[str, Any]) -> str:
         return str(config["question"])
     if config["experiment"] == "train_teacher":
         return "How accurate is the teacher?"
-    if any(setting["missing"] for setting in config["settings"]):
+    if any(setting["omitted"] for setting in config["settings"]):
         return "Can a student classify what it never saw, from what its teacher says about other examples?"
     return "How much of its teacher's accuracy does the student reach?"
 
@@ -34,12 +34,12 @@ def answer(content: Content) -> str:
     (name, correction), values, config = content.head, content.values, content.run.config
     if len(content.sums["diverged"]) == len(config["runs"]):
         return f"There is no answer: all {len(config['runs'])} runs diverged."
-    missing = next(setting["missing"] for setting in content.settings if setting["name"] == name)
+    omitted = next(setting["omitted"] for setting in content.settings if setting["name"] == name)
 
     def share(setting: str, correction: str, class_: str) -> str:
         return _in_words(values.get((setting, "test", correction, class_, "accuracy")))
 
-    if not missing:
+    if not omitted:
         sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
         if name != TEACHER and content.settings[0]["name"] == TEACHER:
             sentence += f", {_its_teacher(config)} {share(TEACHER, 'none', 'all')}"
@@ -47,24 +47,24 @@ def answer(content: Content) -> str:
                 sentence += f", together {_in_words(together)}"
         sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "all"))
         return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
-    classes = [config["data"]["class_names"][index] for index in missing]
+    classes = [config["data"]["class_names"][index] for index in omitted]
     unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
-    left = next(setting.get("left", 0) for setting in content.settings if setting["name"] == name)
+    left = next(setting.get("shots", 0) for setting in content.settings if setting["name"] == name)
     seen = f"Having seen {left} of" if left else "Having never seen"
     sentence = (
-        f"{seen} {unseen}, {_chosen(content)} gets {share(name, 'none', 'missing')} "
+        f"{seen} {unseen}, {_chosen(content)} gets {share(name, 'none', 'omitted')} "
         "of those test examples right as trained"
     )
     if correction == "none":
-        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "missing"))
+        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "omitted"))
     else:
         ways = summary.label_free(name, values) or [correction]
-        corrected = [f"{share(name, way, 'missing')} with its {HOW[way]} ({way})" for way in ways]
+        corrected = [f"{share(name, way, 'omitted')} with its {HOW[way]} ({way})" for way in ways]
         sentence += f", {' and '.join(corrected)}"
         sentence += _without_teacher(
             content,
             name,
-            lambda plain: " and ".join(share(plain, way, "missing") for way in ("none", *ways)),
+            lambda plain: " and ".join(share(plain, way, "omitted") for way in ("none", *ways)),
         )
     return f"{sentence}; {summary.units_of(config)}."
 
@@ -78,7 +78,7 @@ def _without_teacher(content: Content, name: str, share: Callable[[str], str]) -
         other
         for other, setting in settings.items()
         if setting.get("alpha") == 0
-        and all(setting.get(key) == settings[name].get(key) for key in ("missing", "left"))
+        and all(setting.get(key) == settings[name].get(key) for key in ("omitted", "shots"))
     ]
     return f"; a student without a teacher gets {share(plain[0])}" if plain else ""
 
@@ -100,7 +100,7 @@ def _chosen(content: Content) -> str:
     chosen = next(setting for setting in candidates if setting["name"] == name)
     if len(candidates) == 1 or math.isnan(summary.validation_accuracy(chosen, content.values)):
         return f"the student ({name})"
-    where = "the seen classes of the validation split" if chosen["missing"] else "the validation split"
+    where = "the seen classes of the validation split" if chosen["omitted"] else "the validation split"
     return f"the student ({name}, best on {where})"
 
 
@@ -175,8 +175,8 @@ def about_validation(config: dict[str, Any]) -> str:
 
 def table_notes(content: Content) -> list[str]:
     """The paragraphs under the table of the classes."""
-    some = any(setting["missing"] for setting in content.settings)
-    starred = f"* {summary.absence(content.settings)}. " if some else ""
+    some = any(setting["omitted"] for setting in content.settings)
+    starred = f"* {summary.describe_omitted(content.settings)}. " if some else ""
     warning = about_validation(content.run.config)
     return [starred + about_intervals(content), *([warning] if warning else [])]
 

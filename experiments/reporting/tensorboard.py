@@ -24,7 +24,7 @@ from kd_jax.stats.rows import HistoryRow
 
 FOLDER = "tensorboard"
 TESTED = ("accuracy", "nll", "ece")
-COMMON = ("data_set", "model")  # flags in which two run folders may differ that are looked at together
+COMMON = ("dataset", "model")  # flags in which two run folders may differ that are looked at together
 
 Scalars = dict[str, dict[int, dict[str, float]]]
 """setting -> epoch -> tag -> value"""
@@ -70,7 +70,7 @@ def of_test(values: summary.Values, config: dict[str, Any]) -> dict[str, dict[st
     """setting -> tag -> value, of the test split."""
     tested: dict[str, dict[str, float]] = {setting["name"]: {} for setting in config["settings"]}
     for (setting, split, correction, class_, metric), interval in values.items():
-        if split == "test" and metric in TESTED and class_ in ("all", "missing") and setting in tested:
+        if split == "test" and metric in TESTED and class_ in ("all", "omitted") and setting in tested:
             words = [metric, *[class_] * (class_ != "all"), *[correction] * (correction != "none")]
             tested[setting] |= _tagged("test", "_".join(words), interval)
     return tested
@@ -139,7 +139,7 @@ def _write(
 
 
 def _folder_name(setting: str) -> str:
-    """Another for each setting; a slash, as of a data set's path, is no folder."""
+    """Another for each setting; a slash, as of a dataset's path, is no folder."""
     quoted = urllib.parse.quote(setting, safe=" =+,")
     if len(quoted) <= 150:
         return quoted

@@ -16,14 +16,14 @@ FLAGS = flags.FLAGS
 
 def augments() -> bool:
     """Whether the students see augmented images, on which the teacher is then queried."""
-    return any(FLAGS[name].value for name in ("jitter", "rotate", "stretch", "flip", "cutout", "mixup"))
+    return any(FLAGS[name].value for name in ("translate", "rotate", "stretch", "flip", "cutout", "mixup"))
 
 
 def options(dataset: data.Dataset, train: np.ndarray) -> dict[str, Any]:
     """The fields of Config that augment.  train: indices of the training part."""
     common.require_share("stretch")
     height, width = dataset.train_images.shape[1:3]
-    for name, most in (("jitter", min(height, width) - 1), ("cutout", min(height, width))):
+    for name, most in (("translate", min(height, width) - 1), ("cutout", min(height, width))):
         if FLAGS[name].value > most:
             expected = f"at most {most} pixels, as images have {height} x {width}"
             raise InputError(f"--{name} out of range", expected, FLAGS[name].value)
@@ -38,9 +38,9 @@ def _of_raw_images(dataset: data.Dataset, train: np.ndarray) -> Augment | None:
     (degrees,) = common.parse_numbers("rotate", str(FLAGS.rotate), high=180)
     stages: list[Augment] = []
     if degrees or FLAGS.stretch:
-        stages.append(augment.RandomAffine(FLAGS.jitter, degrees, FLAGS.stretch))
-    elif FLAGS.jitter:
-        stages.append(augment.RandomTranslate(FLAGS.jitter))
+        stages.append(augment.RandomAffine(FLAGS.translate, degrees, FLAGS.stretch))
+    elif FLAGS.translate:
+        stages.append(augment.RandomTranslate(FLAGS.translate))
     if FLAGS.flip:
         stages.append(augment.RandomFlip())
     if FLAGS.cutout:

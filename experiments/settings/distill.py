@@ -7,34 +7,37 @@ from typing import NamedTuple
 from absl import flags
 
 from experiments.cli import common
-from kd_jax.losses.teacher_ablations import SIGNALS
+from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 
-_ALWAYS = ("name", "missing", "temperature", "alpha", "learning_rate", "weight_decay")
+_ALWAYS = ("name", "omitted", "temperature", "alpha", "learning_rate", "weight_decay")
 
 
 class Setting(NamedTuple):
-    """One point of the grid; `missing`: class numbers the students of this setting never see, but for `left`
-    examples of each; temperature: None where the teacher has no part in the loss, 1 where its part has none;
-    signal: a name of SIGNALS, None where all is heard, or nothing; initial: whose initial weights are its own
-    ones, None where they are drawn."""
+    """One point of the grid.
+
+    omitted: indices of the classes that training leaves out, but for `shots` examples of each.
+    temperature: None where the loss has no teacher, 1 where the teacher's part of it has no temperature.
+    teacher_ablation: a name of TEACHER_ABLATIONS; None: the full output of the teacher, or no teacher.
+    student_init: "teacher" where students start from the initial weights of their teacher; None: random.
+    """
 
     name: str
-    missing: tuple[int, ...]
+    omitted: tuple[int, ...]
     temperature: float | None
     alpha: float
     learning_rate: float
     weight_decay: float
-    left: int = 0
-    signal: str | None = None
-    initial: str | None = None
+    shots: int = 0
+    teacher_ablation: str | None = None
+    student_init: str | None = None
 
     def described(self) -> dict:
-        """Its entry in config.json, which names left, signal and initial where they have a part."""
+        """Its entry in config.json; shots, teacher_ablation and student_init where they are set."""
         words = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
-        return words | {"missing": list(self.missing)}
+        return words | {"omitted": list(self.omitted)}
 
 
 def parse_settings(class_names: Sequence[str]) -> list[Setting]:
@@ -45,56 +48,56 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
     rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, positive=True)
     decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
     masks = []
-    if FLAGS.omit is not None or FLAGS.keep is None:
-        for missing in common.parse_class_flag("omit", class_names):
-            masks.append((f"omit={'+'.join(map(str, missing))}" if missing else "", missing))
-    if FLAGS.keep is not None:
-        for kept in common.parse_classes("keep", FLAGS.keep, class_names):
-            missing = tuple(sorted(set(range(num_classes)) - set(kept)))
-            masks.append((f"keep={'+'.join(map(str, kept)) or 'none'}", missing))
-    lefts, signals, initials = parse_left(), parse_signals(), parse_initial()
+    if FLAGS.omit is not None or FLAGS.seen is None:
+        for omitted in common.parse_class_flag("omit", class_names):
+            masks.append((f"omit={'+'.join(map(str, omitted))}" if omitted else "", omitted))
+    if FLAGS.seen is not None:
+        for seen in common.parse_classes("seen", FLAGS.seen, class_names):
+            omitted = tuple(sorted(set(range(num_classes)) - set(seen)))
+            masks.append((f"seen={'+'.join(map(str, seen)) or 'none'}", omitted))
     settings: dict[str, Setting] = {}
-    grid = itertools.product(masks, lefts, signals, initials, temperatures, alphas, rates, decays)
-    for (label, missing), left, signal, initial, temperature, alpha, rate, decay in grid:
-        if len(missing) == num_classes:
-            expected = f"at least one of the {num_classes} classes kept"
+    how = parse_shots(), parse_teacher_ablations(), parse_student_init()
+    grid = itertools.product(masks, *how, temperatures, alphas, rates, decays)
+    for (label, omitted), shots, ablation, init, temperature, alpha, rate, decay in grid:
+        if len(omitted) == num_classes:
+            expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
         words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
         numbers = _loss_numbers(temperature, alpha)
-        seen, heard = left if missing else 0, signal if numbers[1] and signal != "full" else None
-        if heard == "missing_removed" and not missing:
-            heard = None
-        words += [f"left={seen}" if seen else "", heard or "", f"initial={initial}" if initial else ""]
+        shots = shots if omitted else 0
+        has_effect = numbers[1] and ablation != "full" and (omitted or ablation != "omitted_removed")
+        effect = ablation if has_effect else None
+        words += [f"shots={shots}" if shots else "", effect or "", f"student_init={init}" if init else ""]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, missing, *numbers, rate, decay, seen, heard, initial))
+        settings.setdefault(name, Setting(name, omitted, *numbers, rate, decay, shots, effect, init))
     return list(settings.values())
 
 
-def parse_left() -> list[int]:
-    """The numbers of --left."""
-    values = common.parse_numbers("left", FLAGS.left)
+def parse_shots() -> list[int]:
+    """The numbers of --shots."""
+    values = common.parse_numbers("shots", FLAGS.shots)
     if not all(value == int(value) < 2**24 for value in values):
-        raise InputError("malformed --left", "whole numbers, separated by commas", repr(FLAGS.left))
-    if any(values) and FLAGS.omit is None and FLAGS.keep is None:
-        raise InputError("--left means nothing here", "--omit or --keep with it", f"--left={FLAGS.left}")
+        raise InputError("malformed --shots", "whole numbers, separated by commas", repr(FLAGS.shots))
+    if any(values) and FLAGS.omit is None and FLAGS.seen is None:
+        raise InputError("--shots means nothing here", "--omit or --seen with it", f"--shots={FLAGS.shots}")
     return [int(value) for value in values]
 
 
-def parse_signals() -> list[str]:
-    """The names of --signals."""
-    names = common.parse_words("signals", FLAGS.signals, list(SIGNALS))
+def parse_teacher_ablations() -> list[str]:
+    """The names of --teacher_ablations."""
+    names = common.parse_words("teacher_ablations", FLAGS.teacher_ablations, list(TEACHER_ABLATIONS))
     if names != ["full"] and FLAGS.loss != "soft":
-        raise InputError("--signals are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
+        raise InputError("--teacher_ablations are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
     return names
 
 
-def parse_initial() -> list[str | None]:
-    """The words of --initial, None for own."""
-    names = common.parse_words("initial", FLAGS.initial, ("own", "teacher"))
+def parse_student_init() -> list[str | None]:
+    """The words of --student_init, None for random."""
+    names = common.parse_words("student_init", FLAGS.student_init, ("random", "teacher"))
     if "teacher" in names and FLAGS.loss == "labels":
-        raise InputError("--initial=teacher without a teacher", "another loss", "--loss=labels")
-    return [None if name == "own" else name for name in names]
+        raise InputError("--student_init=teacher without a teacher", "another loss", "--loss=labels")
+    return [None if name == "random" else name for name in names]
 
 
 def _loss_words(temperature: float, alpha: float) -> list[str]:

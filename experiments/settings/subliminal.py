@@ -31,9 +31,9 @@ class Setting(NamedTuple):
     """One point of the grid; `share`: its words; None: not of this setting, as of the teachers."""
 
     name: str
-    missing: tuple[int, ...]
+    omitted: tuple[int, ...]
     structure: Structure
-    outputs: str | None = None
+    logit_mask: str | None = None
     share: str | None = None
     perturb: float | None = None
     temperature: float | None = None
@@ -42,9 +42,9 @@ class Setting(NamedTuple):
         """Its entry in config.json."""
         own = self._asdict() | self.structure._asdict()
         own.pop("structure")
-        if self.outputs is None:
+        if self.logit_mask is None:
             own |= {"transfer": None, "loss": None}
-        return own | {"missing": list(self.missing)}
+        return own | {"omitted": list(self.omitted)}
 
 
 def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
@@ -89,7 +89,7 @@ def parse_structures(num_classes: int) -> list[Structure]:
 
 def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) -> list[Setting]:
     """The students' settings, then the teachers' and their initial weights'."""
-    outputs, share = common.parse_words("outputs", FLAGS.outputs, OUTPUTS), parse_share(FLAGS.share)
+    outputs, share = common.parse_words("logit_mask", FLAGS.logit_mask, OUTPUTS), parse_share(FLAGS.share)
     perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
     temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
     masks = common.parse_class_flag("omit", class_names)
@@ -99,19 +99,21 @@ def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) 
     if any(len(mask) == len(class_names) for mask in masks):
         raise InputError("nothing left after masking", "at least one class kept", f"--omit={FLAGS.omit}")
     if 0 in {s.auxiliary for s in structures} and "auxiliary" in outputs:
-        raise InputError("--auxiliary=0 leaves none to learn from", "--outputs=all or classes", FLAGS.outputs)
+        raise InputError(
+            "--auxiliary=0 leaves none to learn from", "--logit_mask=all or classes", FLAGS.logit_mask
+        )
     if FLAGS.seeds < 2 and not all(mask.all() for mask in share.values()):
         raise InputError("what is not shared is another model's", "--seeds=2 or more", FLAGS.seeds)
     settings: dict[str, Setting] = {}  # what is the same twice comes once
     grid = itertools.product(structures, masks, temperatures, perturb, share, outputs)
-    for structure, missing, temperature, sigma, shared, seen in grid:
+    for structure, omitted, temperature, sigma, shared, seen in grid:
         words = [seen, f"share={shared}", *_varying(structure, structures)]
         words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
         heard = temperature if structure.loss == "soft" else None
         words += [f"T={temperature:g}"] if heard is not None and len(temperatures) > 1 else []
-        words += [f"omit={'+'.join(map(str, missing))}"] if missing else []
+        words += [f"omit={'+'.join(map(str, omitted))}"] if omitted else []
         name = " ".join(words)
-        settings.setdefault(name, Setting(name, missing, structure, seen, shared, sigma, heard))
+        settings.setdefault(name, Setting(name, omitted, structure, seen, shared, sigma, heard))
     for taught in dict.fromkeys(structure[:3] for structure in structures):
         one = next(structure for structure in structures if structure[:3] == taught)
         for name in (TEACHER, REFERENCE):

@@ -2,7 +2,7 @@
 
 A folder holds a group, M models of one structure that differ by their seed: teachers (train_teacher), or the
 students of one setting of an earlier distillation. Of each group a student hears one member, or all; those
-that it hears are its committee. Its target is the mean of their probabilities, or with --loss=logits of their
+that it hears are its ensemble. Its target is the mean of their probabilities, or with --loss=logits of their
 logits.
 """
 
@@ -40,9 +40,9 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
 
     Args:
         setting: of the folders of students, the setting that teaches; None where each has but one.
-        seeds: how a student's committee is chosen: "paired", "first" or "ensemble".
+        seeds: how a student's ensemble is chosen: "paired", "first" or "ensemble".
         validation: indices of the students' validation split.
-    Errors: InputError for a folder that holds no whole teacher of this data set, or one that comes twice.
+    Errors: InputError for a folder that holds no whole teacher of this dataset, or one that comes twice.
     """
     groups = [_load_group(path, setting, dataset, validation) for path in split_paths(words)]
     if setting is not None and not any("setting" in about for *_, about in groups):
@@ -173,8 +173,8 @@ def _check_data(folder: Path, metadata: dict, dataset: Dataset) -> None:
         theirs = f"{data['name']} ({data['fingerprint'][:12]})"
         if data["name"] == dataset.name:
             theirs += ": the data have changed since, or came from elsewhere; train a teacher on them"
-        other = f"; --data_set={data['name']} is the teacher's" if data["name"] != dataset.name else ""
-        raise InputError("teacher of another data set", expected, theirs + other)
+        other = f"; --dataset={data['name']} is the teacher's" if data["name"] != dataset.name else ""
+        raise InputError("teacher of another dataset", expected, theirs + other)
     if data["num_classes"] != dataset.num_classes:
         expected = f"{dataset.num_classes}, as {dataset.name} has, in {folder / 'manifest.json'}"
         raise InputError("teacher with another number of classes", expected, data["num_classes"])
@@ -214,14 +214,14 @@ def _choose_students(
             f"one of {names}",
             repr(setting) + nearest.name(name, by_name),
         )
-    missing = by_name[name]["missing"]
+    omitted = by_name[name]["omitted"]
     runs = [
         run["run"] for run in sorted(metadata["runs"], key=lambda run: run["seed"]) if run["setting"] == name
     ]
     return np.asarray(runs, np.int32), {
-        "class_mask": [label not in missing for label in range(num_classes)],
+        "class_mask": [label not in omitted for label in range(num_classes)],
         "setting": name,
-        "initial": by_name[name].get("initial"),
+        "student_init": by_name[name].get("student_init"),
         "generation": int(metadata.get("generation", 1)),
         "teacher": metadata["teacher"],
     }
@@ -243,43 +243,45 @@ def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
     about, numbers = teachers.description, list(seeds)
     while True:
         numbers = [number % about["num_teachers"] for number in numbers]
-        # Older versions wrote no "initial", and began such students of such students with other weights.
-        if "initial" not in about and "initial=teacher" in about.get("setting", "").split():
-            expected = "a teacher that records how its own teacher began; train it again, or --initial=own"
-            raise InputError("--initial=teacher in a chain of an older version", expected, about["path"])
-        if not about.get("initial"):
+        # Older versions wrote no "student_init", and began such students of such students with other weights.
+        if "student_init" not in about and "student_init=teacher" in about.get("setting", "").split():
+            expected = (
+                "a teacher that records how its own teacher began; train it again, or --student_init=random"
+            )
+            raise InputError("--student_init=teacher in a chain of an older version", expected, about["path"])
+        if not about.get("student_init"):
             return sweep.run_keys(numbers, 1, about.get("generation", 0))
         about = about["teacher"]
 
 
 def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
-    """Refuses --initial=teacher where a student cannot begin with the weights that its teacher began with."""
+    """Refuses --student_init=teacher where a student cannot start from the initial weights of its teacher."""
     about = teachers.description
-    if teachers.average or "members" in about or about["flags"].get("init"):
+    if teachers.average or "members" in about or about["flags"].get("pretrained"):
         expected = "one --teacher that drew its initial weights, paired or first"
-        raise InputError("--initial=teacher has no one teacher's draws to take", expected, about["path"])
+        raise InputError("--student_init=teacher has no one teacher's draws to take", expected, about["path"])
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
     theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
     if own != theirs:
-        raise InputError("--initial=teacher needs its network", f"--model={about['model']}", spec)
+        raise InputError("--student_init=teacher needs its network", f"--model={about['model']}", spec)
     initial_keys(teachers, [0])  # refuses what it cannot follow
 
 
-def num_committees(teachers: Teachers | None) -> int:
-    """How many different committees the seeds 0, 1, ... meet in turn; seed s meets number s modulo this."""
+def num_ensembles(teachers: Teachers | None) -> int:
+    """How many different ensembles the seeds 0, 1, ... meet in turn; seed s meets number s modulo this."""
     if teachers is None or teachers.average:
         return 1
     return _size(teachers.variables[0])
 
 
 def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
-    """The number of the committee that student `seed` hears; None where it is no single teacher a group."""
-    return None if teachers is None or teachers.average else seed % num_committees(teachers)
+    """The number of the ensemble that student `seed` hears; None where it is no single teacher a group."""
+    return None if teachers is None or teachers.average else seed % num_ensembles(teachers)
 
 
-def committees(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
-    """The committees that these seeds hear, each a list of its members, numbered through all groups."""
+def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
+    """The ensembles that these seeds hear, each a list of its members, numbered through all groups."""
     sizes = list(map(_size, teachers.variables))
     if teachers.average:
         return [list(range(sum(sizes)))]

@@ -1,4 +1,4 @@
-"""What students are taught on: the data set's own training images, another's, or noise (--transfer).
+"""What students are taught on: the dataset's own training images, another's, or noise (--transfer).
 
 The last two have no labels: all comes from the teacher, whose answers stand for labels in the history.
 """
@@ -21,7 +21,7 @@ OWN = "own"
 
 
 class Transfer(NamedTuple):
-    """Another data set's training images, u8[N,h,w,c]; description: what config.json says of them."""
+    """Another dataset's training images, u8[N,h,w,c]; description: what config.json says of them."""
 
     images: np.ndarray
     description: dict
@@ -42,7 +42,7 @@ def noise() -> Noise | None:
 
 
 def load(dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
-    """The other data set that --transfer names; None where it is the own one, or noise.
+    """The other dataset that --transfer names; None where it is the own one, or noise.
 
     settings: the students', which must need no labels. Errors: InputError, also for images of another shape.
     """
@@ -51,14 +51,14 @@ def load(dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
     given = f"--transfer={FLAGS.transfer}"
     if not all(setting.alpha == 1 for setting in settings):
         raise InputError("a transfer set without labels", "a teacher and --alphas=1", given)
-    if any(setting.missing for setting in settings):
-        expected = "no --omit and no --keep, which are of labels"
+    if any(setting.omitted for setting in settings):
+        expected = "no --omit and no --seen, which are of labels"
         raise InputError("a transfer set without labels", expected, given)
     return None if is_noise() else load_other(FLAGS.transfer, dataset)
 
 
 def load_other(name: str, dataset: data.Dataset) -> Transfer:
-    """The data set of this name. Errors: InputError where it does not fit `dataset`."""
+    """The dataset of this name. Errors: InputError where it does not fit `dataset`."""
     given = f"--transfer={name}"
     other = data.load(
         name, FLAGS.data_dir, image_size=_size_of(name), progress=progress.counting("decoding images")
@@ -67,7 +67,7 @@ def load_other(name: str, dataset: data.Dataset) -> Transfer:
     if own != theirs:
         raise InputError(f"{given} has images of another shape", f"{own}, as {dataset.name} has", theirs)
     if other.fingerprint == dataset.fingerprint:
-        raise InputError(f"{given} is the data set itself", f"another, or --transfer={OWN}", dataset.name)
+        raise InputError(f"{given} is the dataset itself", f"another, or --transfer={OWN}", dataset.name)
     description = {"name": other.name, "fingerprint": other.fingerprint}
     return Transfer(other.train_images, description | {"examples": len(other.train_images)})
 

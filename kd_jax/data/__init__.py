@@ -1,4 +1,4 @@
-"""Data sets by name: names -> uint8 arrays on the host.
+"""Datasets by name: names -> uint8 arrays on the host.
 
 A name is an entry of DATASETS, a path ending in .npz, an image folder (folders.py), or a TFDS
 image-classification set that has been prepared on this machine (tfds.py). Folders and TFDS sets are decoded
@@ -66,7 +66,7 @@ def load(
     skip_unreadable: bool = False,
     progress: image_folder.Progress | None = None,
 ) -> Dataset:
-    """The data set called `name`.
+    """The dataset called `name`.
 
     data_dir: where TFDS sets lie; else TFDS_DATA_DIR, else TFDS's own default.
     cache_dir: where decoded arrays are kept; else KD_JAX_CACHE, else the user's cache folder. A folder that
@@ -75,7 +75,7 @@ def load(
         that cannot be read are left out (else they are an error).
     progress: called while an image folder or a TFDS set is decoded.
     What was left out, or taken in a way that the user may not expect, is logged as a warning.
-    Raises InputError for an unknown, unprepared, unreadable or unsuitable data set.
+    Raises InputError for an unknown, unprepared, unreadable or unsuitable dataset.
     """
     name = os.fspath(name)
     dataset = _load(name, data_dir, cache_dir, image_size, skip_unreadable, progress)
@@ -85,7 +85,7 @@ def load(
 
 
 def _namesakes(name: str, data_dir: Any) -> list[str]:
-    """What else has the name of a data set that has been loaded."""
+    """What else has the name of a dataset that has been loaded."""
     if not image_folder.is_image_folder(name):
         return []
     if name in DATASETS:
@@ -112,12 +112,12 @@ def _load(
             if given and loader is None and (os.sep in name or os.path.isdir(name)):
                 raise _unknown(name, Path())  # its path is wrong, not the option
             wrong = f"--{option} is for image folders"
-            require(not given, wrong, f"none with data set {name!r}", f"--{option}={given}")
+            require(not given, wrong, f"none with dataset {name!r}", f"--{option}={given}")
         if loader is None:
             return _load_tfds(name, data_dir, cache_dir, progress)
         return loader(name, data_dir, cache_dir)
     except OSError as error:
-        wrong = f"data set {name!r} cannot be read"
+        wrong = f"dataset {name!r} cannot be read"
         expected = "a file that is there and that this user may read"
         raise InputError(wrong, expected, f"{error}{nearest.path(name)}") from error
 
@@ -216,7 +216,7 @@ def _unknown(name: str, root: Path) -> InputError:
     if os.sep in name or os.path.isdir(name):
         there = os.path.isdir(os.path.expanduser(name))
         given = "a folder without them" if there else f"no such folder{nearest.path(name)}"
-        wrong = f"data set {name!r} cannot be read"
+        wrong = f"dataset {name!r} cannot be read"
         raise InputError(wrong, "an .npz, or a folder of train/ and val/ or test/", given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
     own = [path for path in os.listdir() if path.endswith(".npz") or image_folder.is_image_folder(path)]
@@ -224,7 +224,7 @@ def _unknown(name: str, root: Path) -> InputError:
     near = difflib.get_close_matches(name.lower(), known, n=3) or [*DATASETS]
     paths = "a path ending in .npz, a folder of train/ and val/ or test/"
     expected = f"{', '.join(DATASETS)}, {paths}, or a TFDS name (nearest: {', '.join(near)})"
-    return InputError("unknown data set", expected, repr(name))
+    return InputError("unknown dataset", expected, repr(name))
 
 
 DATASETS: dict[str, Callable[[str, Any, Any], Dataset]] = {"digits": _load_digits}

@@ -1,4 +1,4 @@
-"""The four arrays of a data set as they were found -> u8[N,h,w,c] and labels, or InputError.
+"""The four arrays of a dataset as they were found -> u8[N,h,w,c] and labels, or InputError.
 
 Images have their channels last, 1 to 4 of them. The networks would take more, but eight-bit images of 5 or
 more channels are in practice channels-first images or volumes, and both would train on nonsense without an

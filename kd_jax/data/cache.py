@@ -44,9 +44,9 @@ def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            missing = ", ".join(key for key in keys if key not in members)
-            if missing:
-                raise InputError(f"{path} lacks {missing}", ", ".join(keys), ", ".join(members) or "nothing")
+            omitted = ", ".join(key for key in keys if key not in members)
+            if omitted:
+                raise InputError(f"{path} lacks {omitted}", ", ".join(keys), ", ".join(members) or "nothing")
             wanted = {key: members[key] for key in (*keys, *optional) if key in members}
             # zipfile never hands out more than the declared size, so this bounds what is unpacked.
             require_memory(path, sum(info.file_size for info in wanted.values()))
@@ -112,7 +112,7 @@ def files_state(folder: Path) -> list[tuple[str, int, int]]:
 
 
 def root(cache_dir: str | os.PathLike | None = None) -> Path:
-    """Where decoded data sets are kept: `cache_dir`, else KD_JAX_CACHE, else the user's cache folder."""
+    """Where decoded datasets are kept: `cache_dir`, else KD_JAX_CACHE, else the user's cache folder."""
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.path.expanduser(cache_dir or os.environ.get("KD_JAX_CACHE") or f"{user}/kd_jax/data"))
 

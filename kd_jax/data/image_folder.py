@@ -212,10 +212,10 @@ def decode(
         named = (f"{_text(pictures[index].path)} ({fault})" for index, fault in faults.items())
         wrong = f"{len(faults)} of {len(pictures)} images in {root} cannot be read"
         raise InputError(wrong, "whole images, or --skip_unreadable", _some(named, len(faults)))
-    kept = np.delete(np.arange(len(pictures)), list(faults))
-    for new, old in enumerate(kept) if faults else ():  # in place: a second copy may not fit into memory
+    seen = np.delete(np.arange(len(pictures)), list(faults))
+    for new, old in enumerate(seen) if faults else ():  # in place: a second copy may not fit into memory
         pixels[new] = pixels[old]
-    pixels, groups = pixels[: len(kept)], groups[kept]
+    pixels, groups = pixels[: len(seen)], groups[seen]
     num_train = int(np.searchsorted(groups, classes))
     _require_each(root, listing.class_names, np.bincount(groups[:num_train], minlength=classes).tolist())
     splits = [pixels[:num_train], groups[:num_train], pixels[num_train:], groups[num_train:] - classes]

@@ -158,18 +158,18 @@ def _without_metadata(path: Path) -> io.BytesIO | None:
     with contextlib.suppress(OSError), open(path, "rb") as file:
         if file.read(len(_PNG)) != _PNG:
             return None
-        kept, kind = [_PNG], b""
+        seen, kind = [_PNG], b""
         while kind != b"IEND":
             head = file.read(8)
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
             rest = min(length, os.fstat(file.fileno()).st_size) + 4  # and the chunk's checksum
             if kind in _PNG_PIXELS:
-                kept += [head, file.read(rest)]
+                seen += [head, file.read(rest)]
             else:
                 file.seek(rest, os.SEEK_CUR)
             if len(kind) < 4:
                 return None
-        return io.BytesIO(b"".join(kept))
+        return io.BytesIO(b"".join(seen))
     return None
 
 

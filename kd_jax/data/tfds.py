@@ -63,17 +63,17 @@ def prepared_folder(name: str, root: Path) -> Path | None:
         # To choose for the user would be to train on other data than TFDS means by the bare name.
         configs = ", ".join(f"{base.name}/{f.name}" for f in sorted(base.glob("*")) if _versions(f))
         if configs:
-            raise InputError(f"data set {name!r} comes in configurations", f"one of {configs}", repr(name))
+            raise InputError(f"dataset {name!r} comes in configurations", f"one of {configs}", repr(name))
     known = known_names()
     if known and parts["dataset"] not in known and not base.is_dir():
         return None
     there = "version " + ", ".join(sorted(f.name for f in versions)) if versions else "no finished version"
     expected = f"it put there by: {_prepare(name, root)}"
-    raise InputError(f"data set {name!r} is not prepared in {root}", expected, f"{there} there")
+    raise InputError(f"dataset {name!r} is not prepared in {root}", expected, f"{there} there")
 
 
 def _versions(base: Path) -> list[Path]:
-    """The version folders of a data set that TFDS has finished writing."""
+    """The version folders of a dataset that TFDS has finished writing."""
     needed = ("dataset_info.json", "features.json")
     folders = [folder for folder in base.glob("*.*.*") if _VERSION.fullmatch(folder.name)]
     return [folder for folder in folders if all((folder / file).is_file() for file in needed)]
@@ -125,7 +125,7 @@ def decode(
         raise
     except ImportError as error:
         expected = "pip install tensorflow-datasets array-record pillow"
-        raise InputError(f"data set {name!r} cannot be read by what is installed", expected, error) from error
+        raise InputError(f"dataset {name!r} cannot be read by what is installed", expected, error) from error
     except Exception as error:  # Neither TFDS nor its record reader says what it may raise.
         expected = f"a whole set prepared as array_record (remove that folder, then: {_prepare(name, root)})"
         raise InputError(f"{folder} cannot be read", expected, one_line(error)) from error
@@ -152,7 +152,7 @@ def _feature_keys(name: str, info: Any, types: Any) -> tuple[str, str]:
     images, labels = ([key for key in keys if key in supervised] or keys for keys in (images, labels))
     found = ", ".join(f"{key}: {type(feature).__name__}" for key, feature in features.items())
     if not (len(images) == len(labels) == 1 and features[images[0]].np_dtype == np.uint8):
-        wrong = f"data set {name!r} is no image classification"
+        wrong = f"dataset {name!r} is no image classification"
         raise InputError(wrong, "one uint8 Image and one ClassLabel", found)
     return images[0], labels[0]
 
@@ -162,7 +162,7 @@ def _splits(name: str, splits: Any) -> tuple[str, str]:
     tests = [split for split in ("test", "validation") if split in splits]
     if "train" not in splits or not tests:
         expected, found = "a split train, and test or validation", ", ".join(splits) or "none"
-        raise InputError(f"data set {name!r} lacks a split", expected, found)
+        raise InputError(f"dataset {name!r} lacks a split", expected, found)
     return "train", tests[0]
 
 
@@ -184,7 +184,7 @@ def _decode_split(
         for index, example in zip(keys, source.__getitems__(keys), strict=True):
             if example[image_key].shape != shape:
                 sizes = f"{list(shape)} and {list(example[image_key].shape)}"
-                raise InputError(f"data set {name!r} has images of several sizes", "one shape [h,w,c]", sizes)
+                raise InputError(f"dataset {name!r} has images of several sizes", "one shape [h,w,c]", sizes)
             images[index], labels[index] = example[image_key], example[label_key]
         told(min(start + _DECODE_BLOCK, num_examples))
     return images, labels

@@ -1,10 +1,10 @@
-"""Bias correction: one number added to the logits of the missing classes.
+"""Bias correction: one number added to the logits of the omitted classes.
 
 A student that never saw a class gives it too low a bias (Hinton et al. 2015, section 3). With one number b
 added to all missing logits, an example's prediction changes once, where b passes its margin
     m = max over kept logits - max over missing logits,
-from the best kept class to the best missing one. So a sort of the margins gives every prediction for every b,
-and each rule below is exact: no grid, no step size. Lowering the kept classes together ("only 7s and 8s")
+from the best seen class to the best missing one. So a sort of the margins gives every prediction for every b,
+and each rule below is exact: no grid, no step size. Lowering the seen classes together ("only 7s and 8s")
 is the same correction with the sign turned.
 
 Every function takes one run and is mapped over runs by the caller; missing: bool[K], at least one True and
@@ -17,15 +17,15 @@ import jax.numpy as jnp
 from kd_jax.train.sampling import epoch_order
 
 
-def margins(logits: jax.Array, missing: jax.Array) -> jax.Array:
-    """The b at which each example turns to its best missing class.  logits f32[N,K] -> f32[N]."""
+def margins(logits: jax.Array, omitted: jax.Array) -> jax.Array:
+    """The b at which each example turns to its best omitted class.  logits f32[N,K] -> f32[N]."""
     best = lambda classes: jnp.max(jnp.where(classes, logits, -jnp.inf), axis=-1)  # noqa: E731
-    return best(~missing) - best(missing)
+    return best(~omitted) - best(omitted)
 
 
-def corrected(logits: jax.Array, missing: jax.Array, bias: jax.Array) -> jax.Array:
-    """logits f32[N,K] + bias f32[] on the missing classes."""
-    return logits + bias * missing.astype(logits.dtype)[None, :]
+def add_class_bias(logits: jax.Array, omitted: jax.Array, bias: jax.Array) -> jax.Array:
+    """logits f32[N,K] + bias f32[] on the omitted classes."""
+    return logits + bias * omitted.astype(logits.dtype)[None, :]
 
 
 def _between(sorted_margins: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -38,68 +38,68 @@ def _between(sorted_margins: jax.Array) -> tuple[jax.Array, jax.Array]:
     return middles, jnp.where(inside, edges[1:] - edges[:-1], 0.0)
 
 
-def _or_zero(bias: jax.Array, missing: jax.Array) -> jax.Array:
-    return jnp.where(jnp.any(missing) & ~jnp.all(missing), bias, 0.0)
+def _or_zero(bias: jax.Array, omitted: jax.Array) -> jax.Array:
+    return jnp.where(jnp.any(omitted) & ~jnp.all(omitted), bias, 0.0)
 
 
-def label_tuned(logits: jax.Array, labels: jax.Array, missing: jax.Array) -> jax.Array:
+def min_error_bias(logits: jax.Array, labels: jax.Array, omitted: jax.Array) -> jax.Array:
     """The b with the fewest errors; of several, the middle of the widest interval.
 
     On the test set this is the paper's way (`test_tuned`); on the validation split, `validation_tuned`.
     Args: logits f32[N,K], labels i32[N].  Returns: f32[].
     """
-    margin = margins(logits, missing)
+    margin = margins(logits, omitted)
     right = lambda classes: jnp.argmax(jnp.where(classes, logits, -jnp.inf), axis=-1) == labels  # noqa: E731
-    gain = right(missing).astype(jnp.int32) - right(~missing).astype(jnp.int32)
+    gain = right(omitted).astype(jnp.int32) - right(~omitted).astype(jnp.int32)
     order = jnp.argsort(margin)
     gains = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(gain[order])])
     biases, widths = _between(margin[order])
     gains = jnp.where(widths > 0, gains, -logits.shape[0] - 1)
     best = jnp.argmax(jnp.where(gains == jnp.max(gains), widths, -1.0))
-    return _or_zero(biases[best], missing)
+    return _or_zero(biases[best], omitted)
 
 
-def share_matched(logits: jax.Array, missing: jax.Array, share: jax.Array) -> jax.Array:
-    """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as missing classes, or, where
+def prior_matching_bias(logits: jax.Array, omitted: jax.Array, share: jax.Array) -> jax.Array:
+    """The b that makes `share` (f32[], in [0, 1]) of the examples be predicted as omitted classes, or, where
     margins tie, the nearest share that some b gives.  -> f32[].
 
-    With unlabelled validation images and the known share of the missing classes among them this is
+    With unlabelled validation images and the known share of the omitted classes among them this is
     `prior_matched`; with images made from the transfer set and the share that the teacher names,
     `teacher_matched`.
     """
-    biases, widths = _between(jnp.sort(margins(logits, missing)))
+    biases, widths = _between(jnp.sort(margins(logits, omitted)))
     turned = jnp.round(share * logits.shape[0])
     off = jnp.abs(jnp.arange(logits.shape[0] + 1, dtype=jnp.float32) - turned)
-    return _or_zero(biases[jnp.argmin(jnp.where(widths > 0, off, jnp.inf))], missing)
+    return _or_zero(biases[jnp.argmin(jnp.where(widths > 0, off, jnp.inf))], omitted)
 
 
-def share_missing(logits: jax.Array, missing: jax.Array) -> jax.Array:
-    """Share of examples predicted as missing classes.  logits f32[N,K] -> f32[]."""
-    return jnp.mean(missing[jnp.argmax(logits, axis=-1)].astype(jnp.float32))
+def share_missing(logits: jax.Array, omitted: jax.Array) -> jax.Array:
+    """Share of examples predicted as omitted classes.  logits f32[N,K] -> f32[]."""
+    return jnp.mean(omitted[jnp.argmax(logits, axis=-1)].astype(jnp.float32))
 
 
-def curve(logits: jax.Array, labels: jax.Array, missing: jax.Array, biases: jax.Array) -> jax.Array:
+def curve(logits: jax.Array, labels: jax.Array, omitted: jax.Array, biases: jax.Array) -> jax.Array:
     """Correct predictions per class under each of G biases.  biases f32[G] -> i32[G,K]."""
     of_class = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.int32)
 
     def correct(bias):
-        right = jnp.argmax(corrected(logits, missing, bias), axis=-1) == labels
+        right = jnp.argmax(add_class_bias(logits, omitted, bias), axis=-1) == labels
         return jnp.sum(of_class * right[:, None].astype(jnp.int32), axis=0, dtype=jnp.int32)
 
     return jax.lax.map(correct, biases)
 
 
-def mixtures(key: jax.Array, images: jax.Array, mask: jax.Array, num: int) -> jax.Array:
+def average_image_pairs(key: jax.Array, images: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     """`num` images, each the pixelwise mean of two different kept examples at random (where two are kept):
-    made of the transfer set alone, yet unlike it, so that the teacher names missing classes in some of them.
+    made of the transfer set alone, yet unlike it, so that the teacher names omitted classes in some of them.
 
     Args: key: consumed; images u8[N,h,w,c]; mask bool[N], the examples that may be used.
     Returns: u8[num,h,w,c].
     """
     order_key, offset_key = jax.random.split(key)
     order = epoch_order(order_key, mask, mask.shape[0])
-    kept = jnp.sum(mask, dtype=jnp.int32)
-    place = jnp.arange(num, dtype=jnp.int32) % kept
-    other = (place + jax.random.randint(offset_key, (num,), 1, jnp.maximum(kept, 2), jnp.int32)) % kept
-    first, second = (images[order[index]].astype(jnp.uint16) for index in (place, other))
+    seen = jnp.sum(mask, dtype=jnp.int32)
+    put_on_mesh = jnp.arange(num, dtype=jnp.int32) % seen
+    other = (put_on_mesh + jax.random.randint(offset_key, (num,), 1, jnp.maximum(seen, 2), jnp.int32)) % seen
+    first, second = (images[order[index]].astype(jnp.uint16) for index in (put_on_mesh, other))
     return ((first + second) // 2).astype(jnp.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from kd_jax import losses
 from kd_jax.evaluate import metrics
 from kd_jax.models import predict
-from kd_jax.train.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
+from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import Table, Variables
 
 
@@ -24,7 +24,7 @@ def confusion_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return metrics.confusion(jnp.argmax(together, axis=-1), labels, logits.shape[-1])
 
 
-def assess_settings(
+def evaluate_settings(
     model: Any, table: Table, variables: Variables, num_settings: int, num_seeds: int
 ) -> np.ndarray:
     """Confusion matrix of each setting's S students together.
@@ -35,13 +35,13 @@ def assess_settings(
     """
     num_runs = num_settings * num_seeds
     mesh = runs_mesh(num_runs)
-    runs = place(pad_runs(variables, mesh.size), mesh, SPLIT)
-    shared = place((table.images, table.labels), mesh, EVERYWHERE)
-    return gather(_assess_all(model, num_settings, num_seeds, mesh, shared, runs), num_settings)
+    runs = put_on_mesh(pad_runs(variables, mesh.size), mesh, SHARDED)
+    shared = put_on_mesh((table.images, table.labels), mesh, REPLICATED)
+    return gather(_evaluate_all(model, num_settings, num_seeds, mesh, shared, runs), num_settings)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _assess_all(model, num_settings, num_seeds, mesh, shared, runs):
+def _evaluate_all(model, num_settings, num_seeds, mesh, shared, runs):
     images, labels = shared
     logits = over_runs(lambda images, one: predict(model, one, images), mesh, 1)(images, runs)
     of_setting = logits[: num_settings * num_seeds].reshape(num_settings, num_seeds, *logits.shape[1:])

@@ -15,14 +15,14 @@ from kd_jax import losses
 from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.models import predict, predict_stacked
 from kd_jax.train import MIXTURES
-from kd_jax.train.sweep import EVERYWHERE, SPLIT, gather, over_runs, pad_runs, place, runs_mesh
+from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import HParams, LossFn, Table, Variables
 
 NUM_MIXTURES = 10_000
 MOST_EXAMPLES = 24
 
 
-class Evidence(flax.struct.PyTreeNode):
+class EvaluationData(flax.struct.PyTreeNode):
     """What the rules may look at.
 
     train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
@@ -35,7 +35,7 @@ class Evidence(flax.struct.PyTreeNode):
     teacher_variables: tuple[Variables, ...] | None
 
 
-def ask_teachers(
+def query_teachers(
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
     loss_fn: LossFn,
@@ -63,55 +63,57 @@ def choose_biases(
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
     loss_fn: LossFn,
-    evidence: Evidence,
+    evaluation_data: EvaluationData,
     variables: Variables,
     hparams: HParams,
     key: jax.Array,
     logits: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
     """One student's bias f32[] by each rule that its evidence allows; "none" is 0. Of the labels of the
-    validation split, `prior_matched` uses the number of those of missing classes alone.
+    validation split, `prior_matched` uses the number of those of omitted classes alone.
 
     key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
     """
-    missing = ~hparams.class_mask
+    omitted = ~hparams.class_mask
     biases = {
         "none": jnp.zeros(()),
-        "test_tuned": bias_correction.label_tuned(logits["test"], evidence.test.labels, missing),
+        "test_tuned": bias_correction.min_error_bias(logits["test"], evaluation_data.test.labels, omitted),
     }
-    if evidence.validation is not None:
+    if evaluation_data.validation is not None:
         held_out = logits["validation"]
-        biases["validation_tuned"] = bias_correction.label_tuned(
-            held_out, evidence.validation.labels, missing
+        biases["validation_tuned"] = bias_correction.min_error_bias(
+            held_out, evaluation_data.validation.labels, omitted
         )
         # The share within this split: where a class is rare, that of the whole training set may round to no
         # example, though the split holds at least one. Only how many there are is used, not which.
-        share = jnp.mean(missing[evidence.validation.labels].astype(jnp.float32))
-        biases["prior_matched"] = bias_correction.share_matched(held_out, missing, share)
-    teacher_variables = evidence.teacher_variables
+        share = jnp.mean(omitted[evaluation_data.validation.labels].astype(jnp.float32))
+        biases["prior_matched"] = bias_correction.prior_matching_bias(held_out, omitted, share)
+    teacher_variables = evaluation_data.teacher_variables
     if teacher_variables is not None:
 
         def matched():
-            mask = hparams.class_mask[evidence.train.labels]
+            mask = hparams.class_mask[evaluation_data.train.labels]
             mixed_key = jax.random.fold_in(key, MIXTURES)
-            images = bias_correction.mixtures(mixed_key, evidence.train.images, mask, NUM_MIXTURES)
-            answers = ask_teachers(
+            images = bias_correction.average_image_pairs(
+                mixed_key, evaluation_data.train.images, mask, NUM_MIXTURES
+            )
+            answers = query_teachers(
                 teacher_models, average_teachers, loss_fn, teacher_variables, hparams, images
             )
-            share = bias_correction.share_missing(answers, missing)
-            return bias_correction.share_matched(predict(model, variables, images), missing, share)
+            share = bias_correction.share_missing(answers, omitted)
+            return bias_correction.prior_matching_bias(predict(model, variables, images), omitted, share)
 
         # Where nothing is missing, two networks would be asked about thousands of images for nothing.
-        biases["teacher_matched"] = jax.lax.cond(jnp.any(missing), matched, lambda: jnp.zeros(()))
+        biases["teacher_matched"] = jax.lax.cond(jnp.any(omitted), matched, lambda: jnp.zeros(()))
     return biases
 
 
-def assess_runs(
+def evaluate_runs(
     model: Any,
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
     loss_fn: LossFn,
-    evidence: Evidence,
+    evaluation_data: EvaluationData,
     grid: jax.Array,
     variables: Variables,
     hparams: HParams,
@@ -128,55 +130,57 @@ def assess_runs(
     """
     num_runs = hparams.alpha.shape[0]
     mesh = runs_mesh(num_runs)
-    runs = place(pad_runs((variables, hparams, keys), mesh.size), mesh, SPLIT)
-    shared = place((evidence, grid), mesh, EVERYWHERE)
-    return gather(_assess_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs), num_runs)
+    runs = put_on_mesh(pad_runs((variables, hparams, keys), mesh.size), mesh, SHARDED)
+    shared = put_on_mesh((evaluation_data, grid), mesh, REPLICATED)
+    return gather(
+        _evaluate_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs), num_runs
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _assess_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs):
-    evidence, grid = shared
+def _evaluate_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs):
+    evaluation_data, grid = shared
     taught = {}
-    if evidence.teacher_variables is not None:  # of the M teachers once, not of each student's again
+    if evaluation_data.teacher_variables is not None:  # of the M teachers once, not of each student's again
         taught = {
             split: [
                 predict_stacked(*group, table.images)
-                for group in zip(teacher_models, evidence.teacher_variables, strict=True)
+                for group in zip(teacher_models, evaluation_data.teacher_variables, strict=True)
             ]
-            for split, table in splits_of(evidence).items()
+            for split, table in splits_of(evaluation_data).items()
         }
-    assess = partial(_assess, model, teacher_models, average_teachers, loss_fn)
-    return over_runs(assess, mesh, 1)((evidence, grid, taught), runs)
+    assess = partial(_evaluate_run, model, teacher_models, average_teachers, loss_fn)
+    return over_runs(assess, mesh, 1)((evaluation_data, grid, taught), runs)
 
 
-def splits_of(evidence: Evidence) -> dict[str, Table]:
+def splits_of(evaluation_data: EvaluationData) -> dict[str, Table]:
     """The splits that students are judged on."""
-    held_out = {} if evidence.validation is None else {"validation": evidence.validation}
-    return held_out | {"test": evidence.test}
+    held_out = {} if evaluation_data.validation is None else {"validation": evaluation_data.validation}
+    return held_out | {"test": evaluation_data.test}
 
 
-def _assess(model, teacher_models, average_teachers, loss_fn, shared, run):
-    """`assess_runs` of one run."""
-    evidence, grid, taught = shared
+def _evaluate_run(model, teacher_models, average_teachers, loss_fn, shared, run):
+    """`evaluate_runs` of one run."""
+    evaluation_data, grid, taught = shared
     variables, hparams, key = run
-    splits = splits_of(evidence)
+    splits = splits_of(evaluation_data)
 
-    missing = ~hparams.class_mask
+    omitted = ~hparams.class_mask
     logits = {name: predict(model, variables, table.images) for name, table in splits.items()}
     biases = choose_biases(
-        model, teacher_models, average_teachers, loss_fn, evidence, variables, hparams, key, logits
+        model, teacher_models, average_teachers, loss_fn, evaluation_data, variables, hparams, key, logits
     )
 
     def confusion(split, value):
-        predicted = jnp.argmax(bias_correction.corrected(logits[split], missing, value), axis=-1)
+        predicted = jnp.argmax(bias_correction.add_class_bias(logits[split], omitted, value), axis=-1)
         return metrics.confusion(predicted, splits[split].labels, logits[split].shape[-1])
 
     def examples(value):
         before, after = (
-            jnp.argmax(bias_correction.corrected(logits["test"], missing, b), axis=-1)
+            jnp.argmax(bias_correction.add_class_bias(logits["test"], omitted, b), axis=-1)
             for b in (biases["none"], value)
         )
-        return first_examples(before, after, splits["test"].labels, missing)
+        return first_examples(before, after, splits["test"].labels, omitted)
 
     def quality(split):
         teacher_logits = None
@@ -190,23 +194,23 @@ def _assess(model, teacher_models, average_teachers, loss_fn, shared, run):
         "confusions": {
             split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
         },
-        "curve": bias_correction.curve(logits["test"], evidence.test.labels, missing, grid),
+        "curve": bias_correction.curve(logits["test"], evaluation_data.test.labels, omitted, grid),
         "quality": {split: quality(split) for split in splits},
         "examples": {name: examples(value) for name, value in biases.items()},
     }
 
 
 def first_examples(
-    before: jax.Array, after: jax.Array, labels: jax.Array, missing: jax.Array
+    before: jax.Array, after: jax.Array, labels: jax.Array, omitted: jax.Array
 ) -> dict[str, jax.Array]:
-    """The first examples of missing classes that are wrong as trained.
+    """The first examples of omitted classes that are wrong as trained.
 
     Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; missing
         bool[K].
     Returns: "index" i32[48]: places of the first 24 that the correction makes right, then of the first 24
         that stay wrong; N where there are no more. "before", "after" i32[48]: what these are called.
     """
-    wrong = missing[labels] & (before != labels)
+    wrong = omitted[labels] & (before != labels)
     groups = (wrong & (after == labels), wrong & (after != labels))
     size = {"size": MOST_EXAMPLES, "fill_value": labels.shape[0]}
     index = jnp.concatenate([jnp.nonzero(group, **size)[0] for group in groups]).astype(jnp.int32)
@@ -222,8 +226,8 @@ def confusions(
     variables: leading axis R, or on the mesh with its padding; images u8[N,h,w,c]; labels i32[N].
     """
     mesh = runs_mesh(num_runs)
-    runs = place(pad_runs(variables, mesh.size), mesh, SPLIT)
-    shared = place((images, labels), mesh, EVERYWHERE)
+    runs = put_on_mesh(pad_runs(variables, mesh.size), mesh, SHARDED)
+    shared = put_on_mesh((images, labels), mesh, REPLICATED)
     return gather(_confusions(model, num_classes, mesh, shared, runs), num_runs)
 
 

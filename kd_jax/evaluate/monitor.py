@@ -1,7 +1,7 @@
-"""What the missing classes come to while a run is trained: counts on the validation split after an epoch.
+"""What the omitted classes come to while a run is trained: counts on the validation split after an epoch.
 
 As trained they are in the evaluation's own counts. Here: under the bias that the known share of the missing
-classes sets (`bias.share_matched`), and read off the last hidden layer by a linear probe.
+classes sets (`bias.prior_matching_bias`), and read off the last hidden layer by a linear probe.
 """
 
 from typing import Any
@@ -35,14 +35,14 @@ def track(
     model: Any, variables: Variables, validation: Table, hparams: HParams, num_classes: int
 ) -> dict[str, Counts]:
     """{"corrected": of all validation examples, "probe": of those of odd index}; the former as trained where
-    no class is missing. The share of the missing classes is the split's, which is stratified."""
-    missing = ~hparams.class_mask
+    no class is missing. The share of the omitted classes is the split's, which is stratified."""
+    omitted = ~hparams.class_mask
     logits, features = predict_features(model, variables, validation.images)
     logits = logits[:, :num_classes]
-    share = jnp.mean(missing[validation.labels].astype(jnp.float32))
-    chosen = bias_correction.share_matched(logits, missing, share)
+    share = jnp.mean(omitted[validation.labels].astype(jnp.float32))
+    chosen = bias_correction.prior_matching_bias(logits, omitted, share)
     scores = ridge_probe(features, validation.labels, num_classes)
     return {
-        "corrected": counts.count(bias_correction.corrected(logits, missing, chosen), validation.labels),
+        "corrected": counts.count(bias_correction.add_class_bias(logits, omitted, chosen), validation.labels),
         "probe": counts.count(scores, validation.labels[1::2]),
     }

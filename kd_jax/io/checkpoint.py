@@ -25,7 +25,7 @@ import numpy as np
 
 from kd_jax.types import InputError
 
-FORMAT = 1
+FORMAT = 2
 
 
 def _is_key(leaf) -> bool:

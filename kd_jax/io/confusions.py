@@ -23,8 +23,8 @@ KINDS = {"setting": np.str_, "seed": np.int64, "correction": np.str_}  # of the 
 
 def write(folder: Path, rows: Sequence[Confusion], num_classes: int) -> None:
     """Matrix by matrix: a copy of all of them at once could be larger than all else of a report."""
-    largest = max((int(row.counts.max()) for row in rows), default=0)
-    dtype = np.dtype(np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64)
+    allreduce_max = max((int(row.counts.max()) for row in rows), default=0)
+    dtype = np.dtype(np.int16 if allreduce_max < 2**15 else np.int32 if allreduce_max < 2**31 else np.int64)
     keys: dict[str, np.ndarray] = {
         key: np.array([getattr(row, key) for row in rows], kind) for key, kind in KINDS.items()
     }

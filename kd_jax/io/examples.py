@@ -1,4 +1,4 @@
-"""Test images of missing classes that a student gets wrong as trained, written and read (host side).
+"""Test images of omitted classes that a student gets wrong as trained, written and read (host side).
 
 The file, examples.npz, is documented in results.py; it is read without executing anything.
 """

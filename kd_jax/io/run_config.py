@@ -1,4 +1,4 @@
-"""config.json of a run folder, documented in results.py: written and read strictly (host side)."""
+"""config.json of a run folder, documented in run_folder.py: written and read strictly (host side)."""
 
 import json
 import math
@@ -9,10 +9,6 @@ from kd_jax.io import run_files
 from kd_jax.stats.rows import FORMAT
 from kd_jax.types import InputError
 
-"""Of all files of a run folder but those of a checkpoint."""
-_OLDER = (1,)  # whose config.json is as it is now; its results.csv held the confusion matrices
-
-
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,
     "data": dict, "teacher": dict | None, "settings": list, "runs": list,
@@ -21,8 +17,8 @@ _DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
     "name": str, "fingerprint": str, "class_names": list,
 }  # fmt: skip
 _TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
-_SETTING = {"name": str, "missing": list}
-_NUMBERS = ("temperature", "alpha", "left", "learning_rate", "weight_decay", "perturb")
+_SETTING = {"name": str, "omitted": list}
+_NUMBERS = ("temperature", "alpha", "shots", "learning_rate", "weight_decay", "perturb")
 """Of a setting, where it has them; else null. All other values that make it are words or numbers too."""
 _RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 
@@ -50,13 +46,6 @@ def read(folder: Path) -> dict[str, Any]:
     return config
 
 
-def require_current(folder: Path, config: dict[str, Any]) -> None:
-    """Refuses a run of an older version, whose other files are not as this one reads them."""
-    if config["format"] != FORMAT:
-        expected = f"format {FORMAT}, which its command makes in a new folder: {config['command']}"
-        raise InputError(f"{folder} is a run of an older version", expected, f"format {config['format']}")
-
-
 def _json_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -70,10 +59,21 @@ def _json_int(text: str) -> int:
     return int(text)
 
 
-def _check_config(path: Path, config: Any) -> None:
-    _check_keys(f"{path}", config, _CONFIG)
-    if config["format"] not in (*_OLDER, FORMAT):
+def _check_format(path: Path, config: Any) -> None:
+    """Refuses a run of another version, whose columns and settings have other names."""
+    _check_keys(f"{path}", config, {"format": int})
+    if config["format"] < FORMAT:
+        expected = f"format {FORMAT}, which its command makes in a new folder: {config.get('command')}"
+        raise InputError(
+            f"{path.parent} is a run of an older version", expected, f"format {config['format']}"
+        )
+    if config["format"] > FORMAT:
         raise InputError(f"{path}: format", str(FORMAT), config["format"])
+
+
+def _check_config(path: Path, config: Any) -> None:
+    _check_format(path, config)
+    _check_keys(f"{path}", config, _CONFIG)
     data = config["data"]
     _check_keys(f"{path}: data", data, _DATA)
     names = data["class_names"]
@@ -84,9 +84,9 @@ def _check_config(path: Path, config: Any) -> None:
     for setting in config["settings"]:
         _check_keys(f"{path}: a setting", setting, _SETTING)
         _check_values(f"{path}: setting {setting['name']!r}", setting)
-        if not set(map(repr, setting["missing"])) <= set(map(repr, range(data["num_classes"]))):
-            where, expected = f"{path}: setting {setting['name']!r}: missing", f"indices below {len(names)}"
-            raise InputError(where, expected, setting["missing"])
+        if not set(map(repr, setting["omitted"])) <= set(map(repr, range(data["num_classes"]))):
+            where, expected = f"{path}: setting {setting['name']!r}: omitted", f"indices below {len(names)}"
+            raise InputError(where, expected, setting["omitted"])
     settings = setting_names(config)
     if len(set(settings)) < len(settings):
         raise InputError(f"{path}: settings", "a name of its own for each", settings)
@@ -107,7 +107,7 @@ def _check_config(path: Path, config: Any) -> None:
 def _check_values(where: str, setting: dict[str, Any]) -> None:
     for name, value in setting.items():
         number = isinstance(value, int | float | None)
-        if not number and (name in _NUMBERS or not (isinstance(value, str) or name == "missing")):
+        if not number and (name in _NUMBERS or not (isinstance(value, str) or name == "omitted")):
             expected = "a number or null" if name in _NUMBERS else "a word or a number"
             raise InputError(f"{where}: {name}", expected, repr(value))
 

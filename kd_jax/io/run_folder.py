@@ -2,7 +2,7 @@
 
 This docstring is the one place where the columns are documented; `run_config.FORMAT`, which config.json and
 summary.json repeat, is their version: a column that changes its meaning raises it, one more metric does not.
-Runs of an older format are refused; config.json alone is read of format 1 too.
+Runs of an older format are refused.
 Each csv is tidy, one measurement a row, and one line of pandas:
 
     pd.read_csv(folder / "results.csv", dtype={"class": str})
@@ -18,7 +18,7 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
                 "question": the line that heads the report, "transfer": {"name", "fingerprint",
-                "examples"} of another data set whose images students were taught on, "continued": a list
+                "examples"} of another dataset whose images students were taught on, "continued": a list
                 with an object (device, versions and the like) for each time that the run was continued, and
                 "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
                 within it, of its training, compilation included, and how many examples all its students (or
@@ -26,13 +26,13 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 without what one that was killed did after its last checkpoint. Runs of older versions do not
                 have it.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
-                metric (loss, in nats | accuracy, agreement, accuracy_missing, fractions; with --track also
-                accuracy and accuracy_missing followed by _corrected, under the bias that the known share of
-                the missing classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
+                metric (loss, in nats | accuracy, agreement, accuracy_omitted, fractions; with --track also
+                accuracy and accuracy_omitted followed by _corrected, under the bias that the known share of
+                the omitted classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
                 the validation images of even index and judged on the others), value.
                 Split train is what training met during the epoch: loss (there the training objective),
-                accuracy and agreement (with the target, ablated where --signals cut it) on augmented batches
-                with dropout on; where the images have no labels, the teacher's answers stand for them, and
+                accuracy and agreement (with the target, after its ablation by --teacher_ablations) on augmented
+                batches with dropout on; where the images have no labels, the teacher's answers stand for them, and
                 accuracy is agreement. Split validation is measured at
                 the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
                 two losses are not comparable.
@@ -41,9 +41,9 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
                 Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
-                bias (class missing: what is added to the missing classes' logits, in nats). Of each class,
+                bias (class missing: what is added to the omitted classes' logits, in nats). Of each class,
                 fractions: precision (0 where nothing is called so), f1 (0 where nothing is right). Of class
-                all, macro_accuracy (which is the macro recall), macro_precision, macro_f1: means over the
+                all, macro_recall (which is the macro recall), macro_precision, macro_f1: means over the
                 classes that have examples.
                 Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
                 classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
@@ -70,7 +70,7 @@ confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of clas
                 row its setting, seed and correction, as in results.csv: one row for each of them there that
                 has an accuracy on the test split.
 bias_curve.csv  setting, seed, bias (nats), class (all | missing | kept, and, where there are at most 100,
-                0..K-1), accuracy (fraction, test split); only where some setting has missing classes.
+                0..K-1), accuracy (fraction, test split); only where some setting has omitted classes.
 examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], setting, seed, correction: test
                 images of the classes that this setting misses, which its student of this seed gets wrong as
                 trained; their true class, what they are called as trained and under this correction, their
@@ -261,12 +261,11 @@ def _counts_to(last: int, found: Counter[int]) -> bool:
 
 def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
     """Errors: InputError that names the line; also when a run of config.json has no result at all."""
-    run_config.require_current(folder, config)
     path = Path(folder) / "results.csv"
     classes = _class_indices(config)
     parsers = _parsers(config) | {
         "setting": _one_of([*run_config.setting_names(config), TEACHER]),
-        "class": _one_of(["all", "missing", "kept", *classes]),
+        "class": _one_of(["all", "omitted", "seen", *classes]),
         "metric": _one_of(METRICS),
     }
     rows: list[ResultRow] = _read_csv(path, ResultRow, parsers)
@@ -300,15 +299,14 @@ def read_representation(folder: Path, config: dict[str, Any]) -> list[Representa
         "setting": _one_of([RANDOM, *run_config.setting_names(config)]),
         "layer": str,
         "measure": _one_of(MEASURES),
-        "class": _one_of(("missing", "kept")),
+        "class": _one_of(("omitted", "seen")),
     }
     return _read_csv(Path(folder) / "representation.csv", RepresentationRow, parsers)
 
 
 def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
     """Errors: InputError that names the line."""
-    run_config.require_current(folder, config)
-    parsers = _parsers(config) | {"class": _one_of(["all", "missing", "kept", *_class_indices(config)])}
+    parsers = _parsers(config) | {"class": _one_of(["all", "omitted", "seen", *_class_indices(config)])}
     return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
 
 
@@ -357,7 +355,7 @@ def _out_of_range(metric: str, value: float) -> str:
     fraction = "accuracy" in metric or metric in FRACTIONS
     if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
         return "a fraction from 0 to 1"
-    count = metric.endswith(("errors", "total", DIVERGED))
+    count = metric.endswith(("errors", "support", DIVERGED))
     return "a count" if count and not (value >= 0 and value == int(value)) else ""
 
 

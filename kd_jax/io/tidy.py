@@ -25,30 +25,30 @@ def diverged_row(setting: str, seed: int, epoch: int) -> ResultRow:
 
 
 def history_rows(
-    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+    history: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list:
     """history.csv's rows, of a run that diverged those before. names, seeds, missing: of each run."""
     ends = diverged_at(history)
-    return [row for row in _measured(history, names, seeds, missing) if not 0 < ends[row.run] <= row.epoch]
+    return [row for row in _measured(history, names, seeds, omitted) if not 0 < ends[row.run] <= row.epoch]
 
 
 def _measured(
-    history: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+    history: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list:
     rows = []
     for split, counts in history.items():
         if split in TRACKED:
-            rows += _tracked_rows(split, counts, names, seeds, missing)
+            rows += _tracked_rows(split, counts, names, seeds, omitted)
             continue
-        total = counts["total"].sum(-1)
+        total = counts["support"].sum(-1)
         values = {
             "loss": counts["loss_sum"] / total,
             "accuracy": counts["correct"].sum(-1) / total,
         }
         if split == "train" and counts["agree"].any():
             values["agreement"] = counts["agree"] / total
-        if split == "validation" and any(missing):
-            values["accuracy_missing"] = _accuracy_missing(counts, missing)
+        if split == "validation" and any(omitted):
+            values["accuracy_omitted"] = _accuracy_omitted(counts, omitted)
         for metric, table in values.items():
             rows += _epochs(split, metric, table, names, seeds)
     return rows
@@ -65,22 +65,22 @@ def _epochs(
     ]
 
 
-def _accuracy_missing(counts: dict, missing: Sequence[Sequence[int]]) -> np.ndarray:
+def _accuracy_omitted(counts: dict, omitted: Sequence[Sequence[int]]) -> np.ndarray:
     """f64[R,E]; nan where a run misses nothing."""
-    absent = np.zeros((len(missing), 1, counts["total"].shape[-1]), np.int64)
-    for run, classes in enumerate(missing):
+    absent = np.zeros((len(omitted), 1, counts["support"].shape[-1]), np.int64)
+    for run, classes in enumerate(omitted):
         absent[run, 0, list(classes)] = 1
     with np.errstate(invalid="ignore"):
-        right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "total"))
+        right, all_ = ((counts[name] * absent).sum(-1) for name in ("correct", "support"))
         return right / all_
 
 
 def _tracked_rows(
-    name: str, counts: dict, names: Sequence[str], seeds: Sequence[int], missing: Sequence[Sequence[int]]
+    name: str, counts: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list[HistoryRow]:
-    """Of `tracking.track`: of the missing classes, and of all."""
-    values = {f"accuracy_{name}": counts["correct"].sum(-1) / counts["total"].sum(-1)}
-    values[f"accuracy_missing_{name}"] = _accuracy_missing(counts, missing)
+    """Of `tracking.track`: of the omitted classes, and of all."""
+    values = {f"accuracy_{name}": counts["correct"].sum(-1) / counts["support"].sum(-1)}
+    values[f"accuracy_missing_{name}"] = _accuracy_omitted(counts, omitted)
     return [
         row
         for metric, table in values.items()
@@ -95,31 +95,31 @@ def result_rows(
     split: str,
     correction: str,
     confusion: np.ndarray,
-    missing: Sequence[int],
+    omitted: Sequence[int],
     bias: float | None,
 ) -> list:
     """results.csv's rows of one run under one correction: what its confusion matrix i32[K,K] says."""
     correct, total = np.diag(confusion), confusion.sum(axis=1)
     values: list[tuple[str, str, float]] = []
-    for name, (right, count) in _sums(missing, correct, total).items():
+    for name, (right, count) in _sums(omitted, correct, total).items():
         accuracy = right / count if count else float("nan")
-        values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "total", count)]
+        values += [(name, "accuracy", accuracy), (name, "errors", count - right), (name, "support", count)]
     with np.errstate(invalid="ignore"):
-        values.append(("all", "macro_accuracy", float(np.nanmean(correct / total))))
+        values.append(("all", "macro_recall", float(np.nanmean(correct / total))))
     precision, f1 = precision_and_f1(confusion)
     for metric, of_class in (("precision", precision), ("f1", f1)):
         values += [(str(k), metric, value) for k, value in enumerate(of_class.tolist())]
         values.append(("all", f"macro_{metric}", float(np.mean(of_class[total > 0]))))
     if bias is not None:
-        values.append(("missing", "bias", float(bias)))
+        values.append(("omitted", "bias", float(bias)))
     return [ResultRow(setting, seed, split, correction, *value) for value in values]
 
 
 def ensemble_rows(
-    setting: str, seed: int, split: str, confusion: np.ndarray, missing: Sequence[int]
+    setting: str, seed: int, split: str, confusion: np.ndarray, omitted: Sequence[int]
 ) -> list[ResultRow]:
     """results.csv's rows of an ensemble, from the confusion matrix i32[K,K] of its members' mean."""
-    rows = result_rows(setting, seed, split, "none", confusion, missing, None)
+    rows = result_rows(setting, seed, split, "none", confusion, omitted, None)
     return [row._replace(metric=f"ensemble_{row.metric}") for row in rows if row.metric in ENSEMBLE_METRICS]
 
 
@@ -152,11 +152,11 @@ def bias_rows(
     biases: np.ndarray,
     correct: np.ndarray,
     labels: np.ndarray,
-    missing: Sequence[int],
+    omitted: Sequence[int],
 ) -> list[BiasRow]:
     """bias_curve.csv's rows of one run.  correct: i32[G,K], right test predictions under each bias."""
     total = np.bincount(labels, minlength=correct.shape[-1])
-    sums = [_sums(missing, of_bias, total) for of_bias in correct]
+    sums = [_sums(omitted, of_bias, total) for of_bias in correct]
     return [
         BiasRow(setting, seed, float(bias), name, right / count if count else math.nan)
         for bias, of_bias in zip(biases, sums, strict=True)
@@ -165,12 +165,12 @@ def bias_rows(
     ]
 
 
-def _sums(missing: Sequence[int], *counts: np.ndarray) -> dict[str, tuple[int, ...]]:
+def _sums(omitted: Sequence[int], *counts: np.ndarray) -> dict[str, tuple[int, ...]]:
     """The sums of counts [K] over each class set of results.csv: missing and kept where some are missing."""
-    absent = np.isin(np.arange(len(counts[0])), missing)
+    absent = np.isin(np.arange(len(counts[0])), omitted)
     groups = {"all": absent | True}
-    if len(missing):
-        groups |= {"missing": absent, "kept": ~absent}
+    if len(omitted):
+        groups |= {"omitted": absent, "seen": ~absent}
     sums = {name: tuple(int(count[members].sum()) for count in counts) for name, members in groups.items()}
     each = zip(*(count.tolist() for count in counts), strict=True)
     return sums | {str(k): of_class for k, of_class in enumerate(each)}

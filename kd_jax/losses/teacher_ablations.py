@@ -1,6 +1,6 @@
 """Ablations of what a teacher says: which part of its answer carries the class that the student never saw?
 
-Each leaves the shape, the temperature and (but for `missing_removed`) the named class and its probability as
+Each leaves the shape, the temperature and (but for `omitted_removed`) the named class and its probability as
 they were, and takes away what the others' probabilities tell. All run in one compiled program: which one a
 run hears is a number of `HParams`.
 
@@ -21,8 +21,8 @@ def full(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array
     return log_p
 
 
-def missing_removed(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
-    """The missing classes at 0, the rest renormalised: what a teacher without these outputs would say."""
+def omitted_removed(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
+    """The omitted classes at 0, the rest renormalised: what a teacher without these outputs would say."""
     del draws
     return jnp.where(class_mask, log_p, NEVER)
 
@@ -53,12 +53,12 @@ def shuffled(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.A
 
 def _spread(log_p: jax.Array, num: int) -> jax.Array:
     """All but the `num` likeliest classes share what is left of the probability."""
-    kept = jax.nn.one_hot(jax.lax.top_k(log_p, num)[1], log_p.shape[-1], dtype=jnp.float32).sum(axis=-2) > 0
-    rest = jax.nn.logsumexp(jnp.where(kept, NEVER, log_p), axis=-1, keepdims=True)
-    return jnp.where(kept, log_p, rest - jnp.log(float(max(1, log_p.shape[-1] - num))))
+    seen = jax.nn.one_hot(jax.lax.top_k(log_p, num)[1], log_p.shape[-1], dtype=jnp.float32).sum(axis=-2) > 0
+    rest = jax.nn.logsumexp(jnp.where(seen, NEVER, log_p), axis=-1, keepdims=True)
+    return jnp.where(seen, log_p, rest - jnp.log(float(max(1, log_p.shape[-1] - num))))
 
 
-SIGNALS = {one.__name__: one for one in (full, missing_removed, top1, top2, shuffled)}
+TEACHER_ABLATIONS = {one.__name__: one for one in (full, omitted_removed, top1, top2, shuffled)}
 
 
 def ablate(
@@ -75,4 +75,4 @@ def ablate(
     """
     log_p = jax.nn.log_softmax(teacher_logits / temperature)
     draws = jax.random.uniform(key, log_p.shape, jnp.float32)  # of a vmapped switch all branches are computed
-    return temperature * jax.lax.switch(signal, list(SIGNALS.values()), draws, log_p, class_mask)
+    return temperature * jax.lax.switch(signal, list(TEACHER_ABLATIONS.values()), draws, log_p, class_mask)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from kd_jax import nearest
 from kd_jax.models.cnn import cnn
-from kd_jax.models.layers import drop
+from kd_jax.models.layers import dropout_units
 from kd_jax.models.mlp import MLP, mlp
 from kd_jax.models.normalization import Normalize, Normalized
 from kd_jax.models.resnet import NAMED as RESNETS
@@ -135,7 +135,7 @@ def forward_head(model: nn.Module, variables: Variables, images: jax.Array, drop
     _, features, model_state = forward(model, variables, images)
     x = _last_hidden(model, features).reshape(images.shape[0], -1)
     network = network_of(model)
-    x = drop(dropout_key, x, network.dropout) if network.dropout else x
+    x = dropout_units(dropout_key, x, network.dropout) if network.dropout else x
     dense = nn.Dense(network.num_classes, dtype=network.dtype)
     logits = jnp.asarray(dense.apply({"params": variables["params"]["logits"]}, x), jnp.float32)
     return logits, features, model_state

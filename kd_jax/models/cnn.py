@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import batch_norm, drop, halve
+from kd_jax.models.layers import batch_norm, dropout_units, max_pool_2x2
 from kd_jax.types import InputError
 
 _BLOCK = re.compile(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})*")
@@ -46,7 +46,7 @@ class CNN(nn.Module):
                 if self.normalized:
                     x = batch_norm(train, self.dtype, f"{name}_norm")(x)
                 x = nn.relu(x)
-            x = halve(x) if min(x.shape[1:3]) > 1 else x
+            x = max_pool_2x2(x) if min(x.shape[1:3]) > 1 else x
             features[f"block_{i}"] = x
             x = self._drop(x, train) if self.normalized else x
         x = x.reshape(x.shape[0], -1)
@@ -58,7 +58,7 @@ class CNN(nn.Module):
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(x).astype(jnp.float32), features
 
     def _drop(self, x, train):
-        return drop(self.make_rng("dropout"), x, self.dropout) if train and self.dropout else x
+        return dropout_units(self.make_rng("dropout"), x, self.dropout) if train and self.dropout else x
 
 
 def cnn(spec: str, words: list[str], num_classes: int, **options) -> CNN:

@@ -18,7 +18,7 @@ HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Normal of variance 2 / (k k c_out): He et al. 2015 for the backward pass, as the ResNet code has it."""
 
 
-def drop(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
+def dropout_units(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """Inverted dropout: zero with probability `rate`, else x / (1 - rate) (Srivastava et al. 2014).
 
     Random bits are a visible share of a dense network's step on a CPU, so none is wasted: each threefry block
@@ -131,12 +131,12 @@ def classifier(module: Any, x: jax.Array, train: bool, **options) -> jax.Array:
     """The dense layer "logits" of a module that says num_classes, dropout and dtype; its input is dropped
     out in training.  [B,D] -> f32[B,K]."""
     if train and module.dropout:
-        x = drop(module.make_rng("dropout"), x, module.dropout)
+        x = dropout_units(module.make_rng("dropout"), x, module.dropout)
     logits = nn.Dense(module.num_classes, dtype=module.dtype, name="logits", **options)(x)
     return logits.astype(jnp.float32)
 
 
-def halve(x: jax.Array) -> jax.Array:
+def max_pool_2x2(x: jax.Array) -> jax.Array:
     """2x2 max pooling with stride 2; an odd last row or column is left out.  [B,h,w,c] -> [B,h//2,w//2,c].
 
     By maxima of two: the gradient of a maximum over axes compares `x` with the maximum for equality. Where

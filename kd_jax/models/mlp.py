@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kd_jax.models.layers import drop
+from kd_jax.models.layers import dropout_units
 from kd_jax.types import InputError
 
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -48,7 +48,7 @@ class MLP(nn.Module):
         return head(x).astype(jnp.float32), features
 
     def _drop(self, x, rate, train):
-        return drop(self.make_rng("dropout"), x, rate) if train and rate else x
+        return dropout_units(self.make_rng("dropout"), x, rate) if train and rate else x
 
 
 def mlp(spec: str, words: list[str], num_classes: int, **options) -> MLP:

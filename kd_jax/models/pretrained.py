@@ -131,10 +131,10 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
     ):
         raise InputError("not a state dict", "a dict of tensors by name", path)
-    kept = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    for key, value in kept.items():
+    seen = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    for key, value in seen.items():
         _require_float(key, str(value.dtype))
-    return {key: value.detach().float().numpy() for key, value in kept.items()}
+    return {key: value.detach().float().numpy() for key, value in seen.items()}
 
 
 READERS = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_torch}

@@ -21,7 +21,7 @@ import numpy as np
 
 from kd_jax import nearest
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, drop, halve
+from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, dropout_units, max_pool_2x2
 from kd_jax.types import InputError
 
 WIDTHS = (64, 128, 256, 512, 512)
@@ -59,13 +59,13 @@ class VGG(nn.Module):
                 x = batch_norm(train, self.dtype, f"{name}_norm")(x) if self.normalized else x
                 x = nn.relu(x)
             features[f"stage_{i}"] = x
-            x = halve(x) if i < poolings and min(x.shape[1:3]) > 1 else x
+            x = max_pool_2x2(x) if i < poolings and min(x.shape[1:3]) > 1 else x
         x = average_to(x, 7).reshape(x.shape[0], -1) if self.dense else x.mean((1, 2))
         features["pooled"] = x
         init = nn.initializers.normal(0.01)
         for i, width in enumerate(self.dense):
             if i and train and self.dropout:
-                x = drop(self.make_rng("dropout"), x, self.dropout)
+                x = dropout_units(self.make_rng("dropout"), x, self.dropout)
             x = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name=f"dense_{i}")(x))
             features[f"dense_{i}"] = x
         return classifier(self, x, train, kernel_init=init), features

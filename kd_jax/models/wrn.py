@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import HE_FAN_OUT, batch_norm, drop
+from kd_jax.models.layers import HE_FAN_OUT, batch_norm, dropout_units
 from kd_jax.types import InputError
 
 
@@ -34,7 +34,7 @@ class PreBlock(nn.Module):
             if i == 0 and x.shape[-1] != self.layers[-1][0]:
                 shortcut = self._conv(self.layers[-1][0], 1, self.stride, "shortcut_conv")(y)
             if train and self.dropout and i == len(self.layers) - 1:
-                y = drop(self.make_rng("dropout"), y, self.dropout)
+                y = dropout_units(self.make_rng("dropout"), y, self.dropout)
             y = self._conv(width, size, 1 if i else self.stride, f"layer_{i}_conv")(y)
         return shortcut + y
 

@@ -1,4 +1,4 @@
-"""The figure of a bias: what adding it to the missing classes' logits does to each part of the classes."""
+"""The figure of a bias: what adding it to the omitted classes' logits does to each part of the classes."""
 
 import math
 import textwrap
@@ -20,7 +20,7 @@ _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "t
 def bias_curve(
     curve: Sequence[BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
 ) -> Figure:
-    """Test accuracy (%) of the missing, the kept and all classes against the bias of the missing ones
+    """Test accuracy (%) of the missing, the kept and all classes against the bias of the omitted ones
     (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
     each correction chose, also where it lies outside the curve."""
     left_out = len(settings) - MOST_PANELS
@@ -33,20 +33,20 @@ def bias_curve(
         for axes in grid.ravel()[len(settings) :]:
             axes.set_axis_off()
         for axes, name in zip(grid.ravel(), settings, strict=False):
-            bands = by_bias(curve, values, config, name, ("missing", "kept", "all"))
+            bands = by_bias(curve, values, config, name, ("omitted", "seen", "all"))
             for number, (part, intervals) in enumerate(bands.items()):
                 look = look_of(number) | {"linestyle": "-"}  # the other lines are those of corrections
                 band(axes, in_percent(intervals), f"{part} classes", **look)
             beyond = _mark_chosen(axes, values, name)
             room = int(17 * width / columns)
-            words = "added to the missing classes' logits (nats)" if columns < 3 else "bias (nats)"
+            words = "added to the omitted classes' logits (nats)" if columns < 3 else "bias (nats)"
             label = f"{words}\n{textwrap.fill(beyond, room)}".strip()
             title = textwrap.fill(name, room - 6, break_long_words=True)
             axes.set(title=title, ylim=(-2, 102), xlabel=label)
         for axes in grid[:, 0]:
             axes.set_ylabel("test accuracy (%)")
         note = f"{sample(config, 'bands')} Vertical lines: mean bias chosen.{not_shown(left_out)}"
-        finish(figure, "Accuracy against the bias of the missing classes' logits", note)
+        finish(figure, "Accuracy against the bias of the omitted classes' logits", note)
     return figure
 
 
@@ -56,7 +56,7 @@ def _mark_chosen(axes: Axes, values: Values, setting: str) -> str:
     low, high = axes.dataLim.intervalx
     beyond = []
     for correction, line in _LINES.items():
-        chosen = values.get((setting, "test", correction, "missing", "bias"))
+        chosen = values.get((setting, "test", correction, "omitted", "bias"))
         if chosen is None:
             continue
         if max(low - chosen.mean, chosen.mean - high) > high - low:

@@ -25,7 +25,7 @@ from kd_jax.plots.style import (
 )
 from kd_jax.stats.curves import confusion
 from kd_jax.stats.rows import Confusion
-from kd_jax.stats.summary import Values, absence
+from kd_jax.stats.summary import Values, describe_omitted
 
 MOST_CLASSES, MOST_NUMBERS = 20, 12
 _BARS: tuple[dict[str, Any], ...] = (
@@ -36,23 +36,23 @@ _BARS: tuple[dict[str, Any], ...] = (
 
 def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
     """Test accuracy (%) of each class, one panel a setting, bars before and after the correction that
-    `corrections` names for the setting (none: one bar); the missing classes are shaded. With more than 20
-    classes the bars are all, kept and missing. At most 6 settings, those with missing classes first.
+    `corrections` names for the setting (none: one bar); the omitted classes are shaded. With more than 20
+    classes the bars are all, kept and missing. At most 6 settings, those with omitted classes first.
     Where nothing is missing, points in one panel, on an axis that shows how they differ."""
-    settings = sorted(config["settings"], key=lambda setting: not setting["missing"])[:MOST_PANELS]
+    settings = sorted(config["settings"], key=lambda setting: not setting["omitted"])[:MOST_PANELS]
     many = config["data"]["num_classes"] > MOST_CLASSES
-    classes = ["all", "kept", "missing"] if many else [str(i) for i in range(config["data"]["num_classes"])]
+    classes = ["all", "seen", "omitted"] if many else [str(i) for i in range(config["data"]["num_classes"])]
     names = classes if many else config["data"]["class_names"]
-    some_missing = any(setting["missing"] for setting in settings)
-    rows = len(settings) if some_missing else 1
+    some_omitted = any(setting["omitted"] for setting in settings)
+    rows = len(settings) if some_omitted else 1
     with style():
         figure, grid = panels(
-            PAGE, 1.1 * rows + (0.5 if some_missing else 1.2), rows, sharex=True, sharey=True
+            PAGE, 1.1 * rows + (0.5 if some_omitted else 1.2), rows, sharex=True, sharey=True
         )
-        for axes, setting in zip(grid[:, 0], settings if some_missing else (), strict=False):
+        for axes, setting in zip(grid[:, 0], settings if some_omitted else (), strict=False):
             after = corrections.get(setting["name"], "none")
             _bars(axes, values, setting, classes, list(dict.fromkeys(["none", after])))
-        if not some_missing:
+        if not some_omitted:
             _points(grid[0, 0], values, settings, classes)
         turned: dict[str, Any] = {"rotation": 35, "ha": "right"} if max(map(len, names)) > 8 else {}
         grid[-1, 0].set_xticks(range(len(classes)), names, **turned)
@@ -74,9 +74,11 @@ def _bars(
         error = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8, "ecolor": DARK}
         look = _BARS[place]
         axes.bar(at, rows[:, 0], 0.4, label=label, yerr=errors(rows), error_kw=error, linewidth=0, **look)
-    missing = {*map(str, setting["missing"]), "missing"} if setting["missing"] else set()
-    for index in [index for index, class_ in enumerate(classes) if class_ in missing]:
-        axes.axvspan(index - 0.5, index + 0.5, color=SHADE, zorder=0, linewidth=0, label=absence([setting]))
+    omitted = {*map(str, setting["omitted"]), "omitted"} if setting["omitted"] else set()
+    for index in [index for index, class_ in enumerate(classes) if class_ in omitted]:
+        axes.axvspan(
+            index - 0.5, index + 0.5, color=SHADE, zorder=0, linewidth=0, label=describe_omitted([setting])
+        )
     axes.set(title=setting["name"], xlim=(-0.5, len(classes) - 0.5), ylim=(0, 104), ylabel="accuracy (%)")
     axes.set_yticks([0, 50, 100])
     axes.grid(axis="x", visible=False)
@@ -97,14 +99,14 @@ def confusion_matrix(
     rows: Iterable[Confusion], config: dict[str, Any], setting: str, corrections: Sequence[str]
 ) -> Figure:
     """Of each true class (row), the share in % that is called each class (column): the mean over seeds, one
-    panel a correction; the missing classes' names are marked by *. Of more than 12 classes no numbers stand
-    in the cells, of more than 20 only the missing ones are named."""
+    panel a correction; the omitted classes' names are marked by *. Of more than 12 classes no numbers stand
+    in the cells, of more than 20 only the omitted ones are named."""
     count = config["data"]["num_classes"]
     (own,) = (s for s in config["settings"] if s["name"] == setting)
-    missing = own["missing"]
-    names = [name + (" *" if i in missing else "") for i, name in enumerate(config["data"]["class_names"])]
+    omitted = own["omitted"]
+    names = [name + (" *" if i in omitted else "") for i, name in enumerate(config["data"]["class_names"])]
     rows = list(rows)
-    named = range(count) if count <= MOST_CLASSES else missing[:MOST_CLASSES]
+    named = range(count) if count <= MOST_CLASSES else omitted[:MOST_CLASSES]
     single = len(corrections) == 1
     with style(**{"axes.grid": False, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5}):
         figure, grid = panels(COLUMN + 0.6 if single else PAGE, 3.1, 1, len(corrections), sharey=True)
@@ -120,7 +122,7 @@ def confusion_matrix(
                 _numbers(axes, shares)
         grid[0, 0].set_ylabel("true class")
         figure.colorbar(image, ax=figure.axes, shrink=0.8, label="share of the true class (%)")
-        marked = f" * {absence([own])}." if missing else ""
+        marked = f" * {describe_omitted([own])}." if omitted else ""
         finish(figure, f"Confusion on the test split: {setting}", sample(config) + marked)
     return figure
 

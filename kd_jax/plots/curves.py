@@ -34,8 +34,8 @@ MOST_PANELS = 6
 def learning_curves(history: Sequence[HistoryRow], config: dict[str, Any]) -> Figure:
     """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
     most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
-    missing ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
-    those with missing classes first, then those with the best last mean."""
+    omitted ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
+    those with omitted classes first, then those with the best last mean."""
     split = judged_split(history)
     curves = by_epoch(history, config, split)
     settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]

@@ -21,7 +21,7 @@ def axis(values: Values, config: dict[str, Any]) -> Figure:
     that all of them miss, where there is one. A colour for each combination of the other values; grey are
     their teachers, and these untrained (reference)."""
     settings = config["settings"]
-    students = [setting for setting in settings if setting["outputs"] is not None]
+    students = [setting for setting in settings if setting["logit_mask"] is not None]
     shown, part = axis_of(students), _part(students)
     places = list(dict.fromkeys(shown.places.values()))
     at = {place: place if shown.numeric else number for number, place in enumerate(places)}
@@ -52,8 +52,8 @@ def axis(values: Values, config: dict[str, Any]) -> Figure:
 
 def _part(students: Sequence[dict[str, Any]]) -> str:
     """The one class that all students miss, else all classes."""
-    missing = {tuple(setting["missing"]) for setting in students}
-    return str(*missing.pop()) if len(missing) == 1 and len(next(iter(missing))) == 1 else "all"
+    omitted = {tuple(setting["omitted"]) for setting in students}
+    return str(*omitted.pop()) if len(omitted) == 1 and len(next(iter(omitted))) == 1 else "all"
 
 
 def _series(

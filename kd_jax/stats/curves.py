@@ -12,9 +12,9 @@ from kd_jax.stats.summary import Values, interval_of, teachers_of
 
 TITLES = {
     "accuracy": "all classes",
-    "accuracy_missing": "classes missing from the training data",
-    "accuracy_missing_corrected": "the missing ones, bias corrected",
-    "accuracy_missing_probe": "the missing ones, by a linear probe",
+    "accuracy_omitted": "classes missing from the training data",
+    "accuracy_missing_corrected": "the omitted ones, bias corrected",
+    "accuracy_missing_probe": "the omitted ones, by a linear probe",
 }
 """The metrics of history.csv that have curves, and what they are of."""
 
@@ -37,11 +37,11 @@ def by_epoch(
 
 
 def most_worth(curves: Mapping[tuple[str, str], np.ndarray], settings: Sequence[str], most: int) -> list[str]:
-    """At most so many of the settings, in their order: those with missing classes first, then those with the
+    """At most so many of the settings, in their order: those with omitted classes first, then those with the
     best last mean.  curves: of `by_epoch`."""
 
     def rank(name: str) -> tuple[bool, float]:
-        return (name, "accuracy_missing") not in curves, -curves[name, "accuracy"][-1, 1]
+        return (name, "accuracy_omitted") not in curves, -curves[name, "accuracy"][-1, 1]
 
     best = sorted(settings, key=rank)[:most]
     return [name for name in settings if name in best]
@@ -67,7 +67,7 @@ def by_bias(
 
 def _total(values: Values, setting: str, part: str) -> float | None:
     """How many test examples the part has; None where it is not known."""
-    interval = values.get((setting, "test", "none", part, "total"))
+    interval = values.get((setting, "test", "none", part, "support"))
     return interval.mean if interval else None
 
 

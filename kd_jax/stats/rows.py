@@ -9,7 +9,7 @@ TEACHER = "teacher"  # the setting of what teachers come to
 DIVERGED = "diverged"
 CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
 METRICS = (
-    "accuracy", "errors", "total", "bias", "precision", "f1", "macro_accuracy", "macro_precision", "macro_f1",
+    "accuracy", "errors", "support", "bias", "precision", "f1", "macro_recall", "macro_precision", "macro_f1",
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",
     DIVERGED,
 )  # fmt: skip
@@ -17,7 +17,7 @@ FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
 TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
-HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_missing", *TRACKED_METRICS)
+HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_omitted", *TRACKED_METRICS)
 
 
 class HistoryRow(NamedTuple):

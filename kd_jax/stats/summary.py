@@ -50,13 +50,13 @@ def learns_from_teacher(setting: dict[str, Any], config: dict[str, Any]) -> bool
     """Whether students of this setting depend on the teacher that they were given.
 
     They do not where its part of the loss has the weight 0, or where its answer is the same whatever it
-    says: without the missing classes, and with one class left. They do all the same where they begin with
+    says: without the omitted classes, and with one class left. They do all the same where they begin with
     its initial weights, or where its answers stand for labels.
     """
-    if setting.get("initial") == "teacher":
+    if setting.get("student_init") == "teacher":
         return True
-    if setting.get("signal") == "missing_removed":
-        return len(setting["missing"]) < config["data"]["num_classes"] - 1
+    if setting.get("teacher_ablation") == "omitted_removed":
+        return len(setting["omitted"]) < config["data"]["num_classes"] - 1
     return setting.get("alpha") != 0 or config["flags"].get("transfer", "own") != "own"
 
 
@@ -119,7 +119,7 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
 
     results: the interval of every measurement; of shares of the test examples and of
     numbers of these it is that of `stats.binomial_interval` where the seeds show no spread.
-    paired: accuracy and errors on the test split, of all classes and of the missing ones (where both settings
+    paired: accuracy and errors on the test split, of all classes and of the omitted ones (where both settings
     miss the same): every two settings under the same correction, and each correction against none within a
     setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
     Pairs that share fewer than two seeds are left out. The unit of a difference is the teacher as soon as one
@@ -145,7 +145,7 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
         entry
         for a, b in _pairs(config["settings"])
         for correction in CORRECTIONS
-        for class_ in ("all", "missing")
+        for class_ in ("all", "omitted")
         for metric in ("accuracy", "errors")
         for entry in _pair(
             a, b, correction, class_, metric, groups, teachers[depends_on_teacher(correction, metric)]
@@ -194,31 +194,31 @@ def label_free(setting: str, values: Values) -> list[str]:
 def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The settings among which the one that a report speaks of is chosen, without a look at a result.
 
-    Those with missing classes, if any has; with a teacher's part in the loss; all of its answer; initial
-    weights of their own; no example of a missing class; and of these, those that miss the same classes as the
+    Those with omitted classes, if any has; with a teacher's part in the loss; all of its answer; initial
+    weights of their own; no example of a omitted class; and of these, those that miss the same classes as the
     first that misses the fewest, so that all are judged on the same classes. A condition that none meets is
     left out.
     """
     conditions = (
-        lambda s: s["missing"],
+        lambda s: s["omitted"],
         lambda s: s.get("alpha") != 0,
-        lambda s: not s.get("signal"),
-        lambda s: not s.get("initial"),
-        lambda s: not s.get("left"),
+        lambda s: not s.get("teacher_ablation"),
+        lambda s: not s.get("student_init"),
+        lambda s: not s.get("shots"),
     )
     for condition in conditions:
         settings = list(filter(condition, settings)) or settings
-    first = min(settings, key=lambda s: len(s["missing"]))
-    return [s for s in settings if s["missing"] == first["missing"]]
+    first = min(settings, key=lambda s: len(s["omitted"]))
+    return [s for s in settings if s["omitted"] == first["omitted"]]
 
 
 def validation_accuracy(setting: dict[str, Any], values: Values) -> float:
     """Of the classes that were seen, as trained; nan where the setting was not judged on a validation split.
 
-    Not of all classes: a choice by that uses labels of the missing ones, and what it chooses would be no
+    Not of all classes: a choice by that uses labels of the omitted ones, and what it chooses would be no
     result without a label of theirs.
     """
-    class_ = "kept" if setting["missing"] else "all"
+    class_ = "seen" if setting["omitted"] else "all"
     interval = values.get((setting["name"], "validation", "none", class_, "accuracy"))
     return interval.mean if interval else math.nan
 
@@ -233,9 +233,9 @@ def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
     return max(candidates(settings), key=rank)["name"]
 
 
-def absence(settings: Sequence[dict[str, Any]]) -> str:
+def describe_omitted(settings: Sequence[dict[str, Any]]) -> str:
     """What being left out means for these settings, in words."""
-    if any(setting.get("left") for setting in settings):
+    if any(setting.get("shots") for setting in settings):
         return "left out of training, but for the examples that left counts"
     return "never seen in training"
 
@@ -243,7 +243,7 @@ def absence(settings: Sequence[dict[str, Any]]) -> str:
 def _examples(key: Key, groups: dict[Key, dict[int, float]]) -> tuple[float | None, float]:
     """(total, most) of `stats.mean_interval` for the values of this key; total None where it is unknown."""
     setting, split, _, class_, metric = key
-    totals = groups.get((setting, split, "none", class_, "total"))
+    totals = groups.get((setting, split, "none", class_, "support"))
     if metric not in (*SHARES, *COUNTS) or not totals:
         return None, 1.0
     total = next(iter(totals.values()))
@@ -279,7 +279,7 @@ def _pair(
 ) -> Iterable[dict[str, Any]]:
     """One entry, or none where it would say nothing."""
     within = a is b
-    if (within and correction == "none") or (class_ == "missing" and a["missing"] != b["missing"]):
+    if (within and correction == "none") or (class_ == "omitted" and a["omitted"] != b["omitted"]):
         return
     of_a = groups.get((a["name"], "test", correction, class_, metric), {})
     of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})

@@ -8,9 +8,9 @@ LABELS = {
     "classes": "classes",
     "depth": "hidden layers",
     "loss": "loss of the students",
-    "missing": "classes left out",
+    "omitted": "classes left out",
     "model": "network",
-    "outputs": "outputs that students hear",
+    "logit_mask": "logits that the loss sees",
     "perturb": "noise added to the initial weights (their deviations)",
     "share": "initial weights shared with the teacher",
     "temperature": "temperature T",
@@ -52,11 +52,11 @@ def axis_of(settings: Sequence[dict[str, Any]]) -> Axis:
 def controls_of(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """Of subliminal learning's settings, the students' controls: "teacher" and "reference" (its untrained
     network) -> student's setting -> the control's setting."""
-    controls = [setting for setting in settings if setting["outputs"] is None]
+    controls = [setting for setting in settings if setting["logit_mask"] is None]
     found: dict[str, dict[str, str]] = {}
     for control in controls:
         for setting in settings:
-            if setting["outputs"] is not None and all(setting[key] == control[key] for key in _TAUGHT):
+            if setting["logit_mask"] is not None and all(setting[key] == control[key] for key in _TAUGHT):
                 found.setdefault(control["name"].split()[0], {})[setting["name"]] = control["name"]
     return found
 
@@ -69,7 +69,7 @@ def _rows(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     shapes = {row["model"]: _shape(row["model"]) for row in rows}
     alike = all(shapes.values()) and 1 in (len(set(sizes)) for sizes in zip(*shapes.values(), strict=True))
     for row in rows:
-        row["missing"] = "+".join(map(str, row["missing"])) or "none"
+        row["omitted"] = "+".join(map(str, row["omitted"])) or "none"
         if several:
             temperature = row.pop("temperature")
             row["loss"] += "" if temperature is None else f", T = {temperature:g}"

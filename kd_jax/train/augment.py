@@ -4,7 +4,8 @@ Each is a function, and a frozen dataclass of its options that is an `Augment`: 
 configurations share one compiled program.
 
 Mixup alone is of scaled images, since rounding would change a mixture, and takes the labels along: the step
-itself applies it (`train.student_view`). Left out: colour changes and learned policies, which no recipe uses.
+itself applies it (`train.augment_and_scale`). Left out: colour changes and learned policies, which no recipe
+uses.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ def stored(images: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(images, cpu=copy, default=lambda images: images)
 
 
-def jitter(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
+def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
     """Shifts each image by its own whole number of pixels in -pixels..pixels, both ways; zeros come in.
 
     That is padding by `pixels` and cropping at random to the old size. One select a shift and axis rather
@@ -60,7 +61,9 @@ def jitter(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
     return images
 
 
-def warp(key: jax.Array, images: jax.Array, pixels: float, degrees: float, stretch: float) -> jax.Array:
+def random_affine(
+    key: jax.Array, images: jax.Array, pixels: float, degrees: float, stretch: float
+) -> jax.Array:
     """Rotates, stretches and shifts each image by its own uniform draws, bilinearly; zeros come in.
 
     Source: Ciresan et al. 2010, section 2.2 (rotations, scalings and shifts, drawn anew every epoch).
@@ -129,7 +132,7 @@ def cutout(key: jax.Array, images: jax.Array, side: int, fill: tuple[int, ...]) 
     return jnp.where(covered, jnp.array(fill, jnp.uint8)[None, None, None, :], images)
 
 
-def mixup_shares(key: jax.Array, num: int, concentration: float) -> jax.Array:
+def mixup_lambdas(key: jax.Array, num: int, concentration: float) -> jax.Array:
     """What each example keeps of itself, f32[num] in [0, 1] ~ Beta(concentration, concentration).
 
     Source: Zhang et al. 2018, section 2. Their code draws one for a whole batch; here each example has its
@@ -140,7 +143,7 @@ def mixup_shares(key: jax.Array, num: int, concentration: float) -> jax.Array:
     return jax.vmap(own)(example_keys(key, num))
 
 
-def partner(x: jax.Array) -> jax.Array:
+def mixup_partner(x: jax.Array) -> jax.Array:
     """Of each example's partner in mixup, the next one: the batch is in random order.  x: [B,...]."""
     return jnp.roll(x, -1, axis=0)
 
@@ -148,17 +151,17 @@ def partner(x: jax.Array) -> jax.Array:
 def mix(shares: jax.Array, x: jax.Array) -> jax.Array:
     """Each example's share of itself and the rest of its partner.  shares f32[B]; x f32[B,...]."""
     shares = shares.reshape(-1, *[1] * (x.ndim - 1))
-    return shares * x + (1 - shares) * partner(x)
+    return shares * x + (1 - shares) * mixup_partner(x)
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomTranslate:
-    """`jitter` by up to `pixels`."""
+    """`random_translate` by up to `pixels`."""
 
     pixels: int
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        return jitter(key, images, self.pixels)
+        return random_translate(key, images, self.pixels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +173,7 @@ class RandomAffine:
     stretch: float
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        return warp(key, images, self.pixels, self.degrees, self.stretch)
+        return random_affine(key, images, self.pixels, self.degrees, self.stretch)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Images drawn from a key instead of read from a data set: what students can be taught on without any data.
+"""Images drawn from a key instead of read from a dataset: what students can be taught on without any data.
 
 Each is (key, shape (B,h,w,c)) -> u8[B,h,w,c], drawn anew at every step, so nothing is stored; the key is
 consumed. Bytes, as all images here are: 256 levels look uniform enough, and one word of threefry gives four.

@@ -11,7 +11,7 @@ def example_mask(labels: jax.Array, class_mask: jax.Array) -> jax.Array:
     return class_mask[labels]
 
 
-def left_over(key: jax.Array, labels: jax.Array, num: jax.Array) -> jax.Array:
+def shot_mask(key: jax.Array, labels: jax.Array, num: jax.Array) -> jax.Array:
     """True for `num` examples of each class, chosen at random; for all of a class that has no more.
 
     Args: key: consumed; labels: i32[N]; num: i32[].  Returns: bool[N].  The `num` examples are among the
@@ -42,5 +42,5 @@ def epoch_order(key: jax.Array, mask: jax.Array, num: int) -> jax.Array:
     # (one pair in 2^31) fall in index order, which no one can notice.
     bits = jax.random.bits(key, mask.shape, jnp.uint32) >> 1
     shuffled = jnp.argsort(jnp.where(mask, bits, jnp.uint32(0xFFFFFFFF)))
-    kept = jnp.sum(mask, dtype=jnp.int32)
-    return shuffled[jnp.arange(num, dtype=jnp.int32) % kept].astype(jnp.int32)
+    seen = jnp.sum(mask, dtype=jnp.int32)
+    return shuffled[jnp.arange(num, dtype=jnp.int32) % seen].astype(jnp.int32)

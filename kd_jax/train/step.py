@@ -15,14 +15,25 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from kd_jax import losses
 from kd_jax.losses import teacher_ablations
 from kd_jax.models import forward, forward_head, init_variables, network_of, predict, scale_pixels
-from kd_jax.train.augment import mix, mixup_shares, partner
+from kd_jax.train.augment import mix, mixup_lambdas, mixup_partner
 from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
 from kd_jax.train.noise import Noise
 from kd_jax.train.optim import OPTIMIZERS, Cosine, Optimizer, UnitSchedule, apply_gradients, clip_columns
-from kd_jax.train.sampling import epoch_order, example_mask, left_over
+from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
 from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
 
-INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, LEFT, SIGNAL, PERTURB, MIXTURES = 0, 1, 2, 3, 4, 5, 6, 7, 8, 100
+INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, SHOTS, ABLATION, PERTURB, MIXTURES = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    100,
+)
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
 
@@ -64,7 +75,7 @@ class Config:
     freeze_backbone: bool = False
     noise: Noise | None = None
     repeat_noise: bool = False
-    labelled: bool = True
+    has_labels: bool = True
     monitor: Callable[..., dict[str, Counts]] | None = None
 
 
@@ -109,11 +120,11 @@ def init_state(config: Config, key: jax.Array, given: Variables | None = None) -
     if given is not None:
         variables = unflatten_dict(flatten_dict(variables) | flatten_dict(given))
     params = variables.pop("params")
-    opt_state = config.optimizer.direction.init(trained_part(config, params))
+    opt_state = config.optimizer.direction.init(trainable_params(config, params))
     return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
 
-def trained_part(config: Config, params: dict) -> dict:
+def trainable_params(config: Config, params: dict) -> dict:
     """The parameters that gradients, weight decay and the optimiser's state are of."""
     return {"logits": params["logits"]} if config.freeze_backbone else params
 
@@ -123,7 +134,7 @@ def variables_of(state: TrainState) -> dict:
     return {"params": state.params, **state.model_state}
 
 
-def own_teachers(config: Config, table: Table, hparams: HParams) -> Table:
+def select_teacher(config: Config, table: Table, hparams: HParams) -> Table:
     """The table with the variables of this run's teacher of each group alone, leading axis 1, unless all
     teachers are averaged.
 
@@ -142,12 +153,13 @@ def own_teachers(config: Config, table: Table, hparams: HParams) -> Table:
 
 def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
     """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
-    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: `own_teachers`'."""
+    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: of
+    `select_teacher`."""
     labels = table.labels[index]
     logits = _teacher_logits(config, table, hparams, images, index)
     if logits is None:
         return Batch(labels)
-    if not config.labelled:
+    if not config.has_labels:
         labels = jnp.argmax(logits[:, : config.num_classes], axis=-1).astype(labels.dtype)
     return Batch(labels, logits)
 
@@ -170,7 +182,7 @@ def _teacher_logits(
     return losses.combine_teachers(logits, hparams.temperature, config.loss_fn)
 
 
-def student_view(
+def augment_and_scale(
     config: Config, key: jax.Array, images: jax.Array, step: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """The batch u8[B,h,w,c] as the student sees it at this step, and each example's share of its image.
@@ -183,7 +195,7 @@ def student_view(
     if config.mixup is None:
         return images, None
     mixup_key = jax.random.fold_in(jax.random.fold_in(key, MIXUP), step)
-    shares = mixup_shares(mixup_key, images.shape[0], config.mixup)
+    shares = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
     return mix(shares, images), shares
 
 
@@ -196,34 +208,34 @@ def batch_losses(
     A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
     labels are.
     """
-    logits, batch = seen_outputs(logits, batch, hparams)
+    logits, batch = mask_logits(logits, batch, hparams)
     own = config.loss_fn(logits, batch, hparams)
     if shares is None:
         return own
-    other = jax.tree.map(partner, batch)
+    other = jax.tree.map(mixup_partner, batch)
     if config.teacher_models:
         other = other.replace(teacher_logits=batch.teacher_logits)
     return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
 
 
-def heard(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
+def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
     """The batch with what the run hears of its teacher's answers.  key: the run's own."""
-    if hparams.signal is None or batch.teacher_logits is None:
+    if hparams.teacher_ablation is None or batch.teacher_logits is None:
         return batch
-    signal_key = jax.random.fold_in(jax.random.fold_in(key, SIGNAL), step)
+    signal_key = jax.random.fold_in(jax.random.fold_in(key, ABLATION), step)
     told = teacher_ablations.ablate(
-        hparams.signal, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
+        hparams.teacher_ablation, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
     )
     return batch.replace(teacher_logits=told)
 
 
-def seen_outputs(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
+def mask_logits(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
     """Both networks' logits with those that the loss does not see at probability 0, so that every loss is
     that of the others alone (a label among them would cost 1e9), and no gradient reaches their weights.
     logits: f32[B,K + A] -> the same shape."""
-    if hparams.outputs is None:
+    if hparams.logit_mask is None:
         return logits, batch
-    seen = lambda x: jnp.where(hparams.outputs, x, teacher_ablations.NEVER)  # noqa: E731
+    seen = lambda x: jnp.where(hparams.logit_mask, x, teacher_ablations.NEVER)  # noqa: E731
     taught = None if batch.teacher_logits is None else seen(batch.teacher_logits)
     return seen(logits), batch.replace(teacher_logits=taught)
 
@@ -247,12 +259,12 @@ def train_step(
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
     images = batch_images(config, table, state.key, index, step)
-    images, shares = student_view(config, state.key, images, step)
-    batch = heard(make_batch(config, table, hparams, images, index), hparams, state.key, step)
+    images, shares = augment_and_scale(config, state.key, images, step)
+    batch = ablate_teacher_logits(make_batch(config, table, hparams, images, index), hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
-    trained = trained_part(config, state.params)
+    trained = trainable_params(config, state.params)
 
     def mean_loss(params):
         variables = {"params": state.params | params, **state.model_state}
@@ -281,8 +293,8 @@ def train_epoch(
     """
     order_key = jax.random.fold_in(jax.random.fold_in(state.key, ORDER), state.epoch)
     mask = example_mask(table.labels, hparams.class_mask)
-    if hparams.left is not None:
-        mask |= left_over(jax.random.fold_in(state.key, LEFT), table.labels, hparams.left)
+    if hparams.num_shots is not None:
+        mask |= shot_mask(jax.random.fold_in(state.key, SHOTS), table.labels, hparams.num_shots)
     order = epoch_order(order_key, mask, config.num_updates * config.batch_size)
     steps = state.epoch * config.num_updates + jnp.arange(config.num_updates, dtype=jnp.int32)
 
@@ -327,7 +339,7 @@ def fit(
         the first num_epochs entries are filled; "validation" is absent where validation is None.
     The epoch count is traced so that segments of any length share one compiled program.
     """
-    table = own_teachers(config, table, hparams)
+    table = select_teacher(config, table, hparams)
 
     def measure(state, train_counts):
         out = {"train": train_counts}

@@ -24,15 +24,15 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 def make_hparams(
     num_classes: int,
-    missing: Sequence[int] = (),
+    omitted: Sequence[int] = (),
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     temperature: float = 1.0,
     alpha: float = 0.0,
 ) -> HParams:
-    """One setting's numbers as numpy scalars; the classes in `missing` are masked."""
+    """One setting's numbers as numpy scalars; the classes in `omitted` are masked."""
     mask = np.ones(num_classes, bool)
-    mask[list(missing)] = False
+    mask[list(omitted)] = False
     numbers = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     numbers |= {"temperature": temperature, "alpha": alpha}
     leaves: dict[str, Any] = {name: np.float32(number) for name, number in numbers.items()}
@@ -62,11 +62,11 @@ def run_keys(seeds: Sequence[int], num_settings: int, base: int) -> jax.Array:
     return jnp.tile(keys, num_settings)
 
 
-def default_chunk(platform: str) -> int | None:
+def default_vmap_size(platform: str) -> int | None:
     """How many runs a device vmaps together: one after another on a CPU, all at once elsewhere (None).
 
     platform: of the devices, as jax.default_backend() names it. On CPUs measured for small and large networks
-    alike, by the part `chunks` of the benchmark (experiments/results/benchmark/); elsewhere not yet measured.
+    alike, by the part `vmap_sizes` of the benchmark; elsewhere not yet measured.
     """
     return 1 if platform == "cpu" else None
 
@@ -81,10 +81,10 @@ def runs_mesh(num_runs: int) -> Mesh:
     return Mesh(np.array(devices), ("runs",), axis_types=(AxisType.Auto,))
 
 
-EVERYWHERE, SPLIT = PartitionSpec(), PartitionSpec("runs")
+REPLICATED, SHARDED = PartitionSpec(), PartitionSpec("runs")
 
 
-def place(tree, mesh: Mesh, spec: PartitionSpec):
+def put_on_mesh(tree, mesh: Mesh, spec: PartitionSpec):
     """The same arrays, the same in every process, on the mesh: SPLIT along the runs axis, or EVERYWHERE."""
     sharding = NamedSharding(mesh, spec)
 
@@ -94,7 +94,7 @@ def place(tree, mesh: Mesh, spec: PartitionSpec):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
         leaf = np.asarray(leaf)
-        if spec == EVERYWHERE:
+        if spec == REPLICATED:
             leaf = _aligned(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
@@ -119,22 +119,22 @@ def gather(tree, num_runs: int):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:num_runs], tree)
 
 
-def map_runs(function, chunk: int | None):
+def map_runs(function, vmap_size: int | None):
     """`function` over the leading axis of its one argument (a tree): all vmapped (chunk None), one after
-    another inside the same program (1), or `chunk` at a time. The result is the same, the cost is not."""
-    if chunk is None:
+    another inside the same program (1), or `vmap_size` at a time. The result is the same, the cost is not."""
+    if vmap_size is None:
         return jax.vmap(function)
-    return lambda xs: jax.lax.map(function, xs, batch_size=None if chunk == 1 else chunk)
+    return lambda xs: jax.lax.map(function, xs, batch_size=None if vmap_size == 1 else vmap_size)
 
 
-def over_runs(function, mesh: Mesh, chunk: int | None):
+def over_runs(function, mesh: Mesh, vmap_size: int | None):
     """(shared, runs) -> `function(shared, run)` of every run: `shared` is everywhere, `runs` are split over
-    the mesh, and each device maps its own, `chunk` at a time."""
+    the mesh, and each device maps its own, `vmap_size` at a time."""
 
     def own(shared, runs):
-        return map_runs(partial(function, shared), chunk)(runs)
+        return map_runs(partial(function, shared), vmap_size)(runs)
 
-    return jax.shard_map(own, mesh=mesh, in_specs=(EVERYWHERE, SPLIT), out_specs=SPLIT, check_vma=False)
+    return jax.shard_map(own, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=SHARDED, check_vma=False)
 
 
 def init_states(config: Config, keys: jax.Array, given: Variables | None = None) -> TrainState:
@@ -143,8 +143,8 @@ def init_states(config: Config, keys: jax.Array, given: Variables | None = None)
     keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
     """
     mesh = runs_mesh(len(keys))
-    keys = place(pad_runs(keys, mesh.size), mesh, SPLIT)
-    states = _init_all(config, mesh, place(given, mesh, EVERYWHERE), keys)
+    keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
+    states = _init_all(config, mesh, put_on_mesh(given, mesh, REPLICATED), keys)
     # Where they do not fit, this says so; whoever reads them first would wait for ever instead.
     return jax.block_until_ready(states)
 
@@ -155,12 +155,12 @@ def _init_all(config, mesh, given, keys):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
-def _segment(config, length, chunk, mesh, table, validation, num_epochs, hparams, states):
+def _segment(config, length, vmap_size, mesh, table, validation, num_epochs, hparams, states):
     def one(shared, run):
         table, validation, num_epochs = shared
         return fit(config, table, validation, run[0], run[1], num_epochs, length)
 
-    return over_runs(one, mesh, chunk)((table, validation, num_epochs), (hparams, states))
+    return over_runs(one, mesh, vmap_size)((table, validation, num_epochs), (hparams, states))
 
 
 def pad_runs(tree, multiple: int):
@@ -189,14 +189,14 @@ def run_segments(
     states: TrainState,
     num_epochs: int,
     length: int,
-    chunk: int | None,
+    vmap_size: int | None,
     wait: Callable[[dict[str, Counts]], object] = jax.block_until_ready,
 ) -> Iterator[tuple[TrainState, dict[str, Counts], int]]:
     """Trains R runs in compiled segments of `length` epochs; the only host loop.
 
     Args: hparams: leading axis R. states: leading axis R, or on the mesh with its padding, as `init_states`
             gives them; then they are donated: use what is yielded instead.
-        table, validation: `place` them EVERYWHERE first where they are used again.
+        table, validation: `put_on_mesh` them EVERYWHERE first where they are used again.
         num_epochs: in all, from the first; states may already hold some of them.
         wait: is given a segment's history while it is computed, and returns when it is there.
     Yields: (states, history, epoch) after each segment: states on the mesh, with its padding; history's
@@ -205,14 +205,14 @@ def run_segments(
     """
     num_runs = hparams.alpha.shape[0]
     mesh = runs_mesh(num_runs)
-    table, validation = place((table, validation), mesh, EVERYWHERE)
+    table, validation = put_on_mesh((table, validation), mesh, REPLICATED)
     # Placed as the program's own output is, or the second segment would be traced and compiled anew.
-    hparams, states = place((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), mesh, SPLIT)
+    hparams, states = put_on_mesh((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), mesh, SHARDED)
     epoch = int(states.epoch.addressable_data(0)[0])
     while epoch < num_epochs:
         now = min(length, num_epochs - epoch)
         states, history = _segment(
-            config, length, chunk, mesh, table, validation, np.int32(now), hparams, states
+            config, length, vmap_size, mesh, table, validation, np.int32(now), hparams, states
         )
         wait(history)
         epoch += now
@@ -239,7 +239,7 @@ def fit_runs(
     taught = table.teacher_logits or table.teacher_variables
     num_teachers = len(jax.tree.leaves(taught)[0]) if taught else 1
     states = init_states(config, run_keys(seeds, len(settings), base))
-    hparams, chunk = stack_runs(settings, seeds, num_teachers), default_chunk(jax.default_backend())
-    segments = run_segments(config, table, validation, hparams, states, num_epochs, num_epochs, chunk)
+    hparams, vmap_size = stack_runs(settings, seeds, num_teachers), default_vmap_size(jax.default_backend())
+    segments = run_segments(config, table, validation, hparams, states, num_epochs, num_epochs, vmap_size)
     states, history, _ = next(segments)
     return gather(variables_of(states), len(settings) * len(seeds)), history

@@ -1,4 +1,4 @@
-"""Data sets against independent references: scikit-learn's own arrays, MNIST's published counts; and every
+"""Datasets against independent references: scikit-learn's own arrays, MNIST's published counts; and every
 bad input against the one line that names it."""
 
 import io
@@ -298,9 +298,9 @@ def test_unknown_names(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(
         InputError,
-        match=r"unknown data set: expected digits, a path ending in \.npz"
+        match=r"unknown dataset: expected digits, a path ending in \.npz"
         if "/" not in name
-        else f"data set '{name}' cannot be read.*no such folder",
+        else f"dataset '{name}' cannot be read.*no such folder",
     ) as caught:
         data.load(name, tmp_path)
     assert "/" in name or str(caught.value).endswith(f"given {name!r}")

@@ -246,7 +246,7 @@ def test_which_names_are_folders(root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     assert data.load(".").num_classes == 3
     for name in ("", "~nobody/x", "train", "../mnist"):
-        with pytest.raises(InputError, match=r"data set.* a folder of train/ and val/ or test/"):
+        with pytest.raises(InputError, match=r"dataset.* a folder of train/ and val/ or test/"):
             data.load(name, tmp_path)
 
 
@@ -398,13 +398,15 @@ def test_no_such_size(load, size):
 def png_of(width, height):
     """The file of a black image, made without it."""
 
-    def chunk(kind, content):
+    def vmap_size(kind, content):
         code = zlib.crc32(kind + content)
         return len(content).to_bytes(4, "big") + kind + content + code.to_bytes(4, "big")
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
     rows = zlib.compress(bytes(10_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + vmap_size(b"IHDR", header) + vmap_size(b"IDAT", rows) + vmap_size(b"IEND", b"")
+    )
 
 
 def jpeg():
@@ -463,9 +465,9 @@ def test_skipped_files_leave_the_others_as_they_are(load, root):
     for _, path in [*lost, (0, "val/beagle/0.png")]:
         (root / path).write_text("nothing")
     dataset = load(skip_unreadable=True)
-    kept = [i for i in range(9) if i not in dict(lost)]
-    assert np.array_equal(dataset.train_images, whole.train_images[kept])
-    assert np.array_equal(dataset.train_labels, whole.train_labels[kept])
+    seen = [i for i in range(9) if i not in dict(lost)]
+    assert np.array_equal(dataset.train_images, whole.train_images[seen])
+    assert np.array_equal(dataset.train_labels, whole.train_labels[seen])
     assert np.array_equal(dataset.test_images, whole.test_images[[0, 1, 3, 4, 5]])
     assert dataset.test_labels.tolist() == [0, 0, 1, 2, 2] and dataset.num_skipped == 4
 

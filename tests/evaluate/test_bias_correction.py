@@ -33,23 +33,23 @@ def mapped(function, *arguments):
     )
 
 
-def predictions(logits, missing, b):
+def predictions(logits, omitted, b):
     """argmax in float64.  logits [N,K], b [G] -> [G,N]."""
-    return np.argmax(np.float64(logits) + np.multiply.outer(np.atleast_1d(b), missing[None, :]), axis=-1)
+    return np.argmax(np.float64(logits) + np.multiply.outer(np.atleast_1d(b), omitted[None, :]), axis=-1)
 
 
-def errors(logits, labels, missing, b):
-    return np.sum(predictions(logits, missing, b) != labels, axis=-1)
+def errors(logits, labels, omitted, b):
+    return np.sum(predictions(logits, omitted, b) != labels, axis=-1)
 
 
-def all_margins(logits, missing):
+def all_margins(logits, omitted):
     logits = np.float64(logits)
-    return logits[:, ~missing].max(axis=-1) - logits[:, missing].max(axis=-1)
+    return logits[:, ~omitted].max(axis=-1) - logits[:, omitted].max(axis=-1)
 
 
-def candidates(logits, missing):
+def candidates(logits, omitted):
     """A b within every interval in which no prediction changes, and a grid; none at a margin itself."""
-    m = np.unique(all_margins(logits, missing))
+    m = np.unique(all_margins(logits, omitted))
     return np.concatenate(
         [[m[0] - 1], (m[1:] + m[:-1]) / 2, [m[-1] + 1], np.linspace(-15.00371, 15.00429, 501)]
     )
@@ -57,18 +57,20 @@ def candidates(logits, missing):
 
 def test_margin_is_where_the_prediction_turns():
     """logits (5, 2, 1, 4), missing {1, 2}: best kept 5, best missing 2: it turns to class 1 at b = 3."""
-    logits, missing = np.float32([[5, 2, 1, 4]]), np.array([False, True, True, False])
-    np.testing.assert_array_equal(bias_correction.margins(jnp.asarray(logits), jnp.asarray(missing)), [3])
+    logits, omitted = np.float32([[5, 2, 1, 4]]), np.array([False, True, True, False])
+    np.testing.assert_array_equal(bias_correction.margins(jnp.asarray(logits), jnp.asarray(omitted)), [3])
     for b, predicted in [(2.99, 0), (3.01, 1)]:
-        shifted = bias_correction.corrected(jnp.asarray(logits), jnp.asarray(missing), jnp.float32(b))
+        shifted = bias_correction.add_class_bias(jnp.asarray(logits), jnp.asarray(omitted), jnp.float32(b))
         np.testing.assert_allclose(shifted, logits + np.float32([0, b, b, 0]))
         assert int(jnp.argmax(shifted)) == predicted
 
 
 def test_no_bias_has_fewer_errors_than_the_tuned_one():
-    found = mapped(bias_correction.label_tuned, LOGITS, LABELS, MISSING)
+    found = mapped(bias_correction.min_error_bias, LOGITS, LABELS, MISSING)
     assert found.dtype == np.float32
-    ours = mapped(lambda *run: jnp.argmax(bias_correction.corrected(*run), axis=-1), LOGITS, MISSING, found)
+    ours = mapped(
+        lambda *run: jnp.argmax(bias_correction.add_class_bias(*run), axis=-1), LOGITS, MISSING, found
+    )
     for p in range(P):
         problem = LOGITS[p], LABELS[p], MISSING[p]
         fewest = errors(*problem, candidates(LOGITS[p], MISSING[p])).min()
@@ -77,7 +79,7 @@ def test_no_bias_has_fewer_errors_than_the_tuned_one():
 
 def test_of_several_best_biases_the_middle_of_the_widest_interval():
     """The outermost intervals count as 2 wide."""
-    found = mapped(bias_correction.label_tuned, LOGITS, LABELS, MISSING)
+    found = mapped(bias_correction.min_error_bias, LOGITS, LABELS, MISSING)
     for p in range(P):
         m = np.sort(all_margins(LOGITS[p], MISSING[p]))
         edges = np.concatenate([[m[0] - 2], m, [m[-1] + 2]])
@@ -97,7 +99,7 @@ PROBLEMS = st.tuples(
 few = settings(max_examples=100, deadline=None, derandomize=True)
 one_tuned, one_matched = (
     jax.jit(function, compiler_options=QUICK_COMPILE)
-    for function in (bias_correction.label_tuned, bias_correction.share_matched)
+    for function in (bias_correction.min_error_bias, bias_correction.prior_matching_bias)
 )
 
 
@@ -105,28 +107,28 @@ one_tuned, one_matched = (
 @given(problem=PROBLEMS, wanted=st.integers(0, 6))
 def test_where_examples_tie_all_or_none_of_them_turn(problem, wanted):
     """The fewest errors, and the nearest share, that any b gives."""
-    rows, missing = np.float32(problem[0]), np.array(problem[1])
+    rows, omitted = np.float32(problem[0]), np.array(problem[1])
     logits, labels = rows[:, :K], rows[:, K].astype(np.int32)
-    possible = candidates(logits, missing)
-    found = float(one_tuned(logits, labels, missing))
-    assert errors(logits, labels, missing, found)[0] == errors(logits, labels, missing, possible).min()
-    turned = lambda b: missing[predictions(logits, missing, b)].sum(axis=-1)  # noqa: E731
-    found = float(one_matched(logits, missing, np.float32(wanted / 6)))
+    possible = candidates(logits, omitted)
+    found = float(one_tuned(logits, labels, omitted))
+    assert errors(logits, labels, omitted, found)[0] == errors(logits, labels, omitted, possible).min()
+    turned = lambda b: omitted[predictions(logits, omitted, b)].sum(axis=-1)  # noqa: E731
+    found = float(one_matched(logits, omitted, np.float32(wanted / 6)))
     assert abs(turned(found)[0] - wanted) == np.abs(turned(possible) - wanted).min()
 
 
 @few
 @given(problem=PROBLEMS, biases=st.lists(st.floats(-12, 12, width=16), min_size=2, max_size=5))
 def test_more_bias_only_moves_predictions_to_the_missing_classes(problem, biases):
-    """None comes back, none moves from one missing class to another or between kept ones."""
-    logits, missing = jnp.asarray(problem[0], jnp.float32)[:, :K], np.array(problem[1])
+    """None comes back, none moves from one omitted class to another or between kept ones."""
+    logits, omitted = jnp.asarray(problem[0], jnp.float32)[:, :K], np.array(problem[1])
     shifted = [
-        bias_correction.corrected(logits, jnp.asarray(missing), jnp.float32(b)) for b in sorted(biases)
+        bias_correction.add_class_bias(logits, jnp.asarray(omitted), jnp.float32(b)) for b in sorted(biases)
     ]
     predicted = np.argmax(shifted, axis=-1)
     for before, after in itertools.pairwise(predicted):
         moved = before != after
-        assert not missing[before[moved]].any() and missing[after[moved]].all()
+        assert not omitted[before[moved]].any() and omitted[after[moved]].all()
 
 
 @pytest.mark.parametrize("lower", [1, 1 + 2.0**-23])
@@ -134,10 +136,10 @@ def test_between_two_neighbouring_numbers_there_is_no_bias(lower):
     """Two margins with no f32 between, of which the lower alone should turn: it takes both or none. Half of
     their sum rounds to the lower one at 1, to the upper one at 1 + 2^-23."""
     logits = jnp.float32([[lower, 0], [lower + 2.0**-23, 0]])
-    missing = jnp.asarray([False, True])
+    omitted = jnp.asarray([False, True])
     for found in (
-        bias_correction.label_tuned(logits, jnp.asarray([1, 0], jnp.int32), missing),
-        bias_correction.share_matched(logits, missing, jnp.float32(0.5)),
+        bias_correction.min_error_bias(logits, jnp.asarray([1, 0], jnp.int32), omitted),
+        bias_correction.prior_matching_bias(logits, omitted, jnp.float32(0.5)),
     ):
         assert float(found) < lower or float(found) > lower + 2.0**-23
 
@@ -145,11 +147,11 @@ def test_between_two_neighbouring_numbers_there_is_no_bias(lower):
 def test_share_matched_gives_exactly_the_share():
     """All N + 1 shares j / N on each problem: exactly j examples are predicted as missing."""
 
-    def counts(logits, missing):
+    def counts(logits, omitted):
         def one(share):
-            found = bias_correction.share_matched(logits, missing, share)
-            corrected = bias_correction.corrected(logits, missing, found)
-            return found, jnp.sum(missing[jnp.argmax(corrected, axis=-1)])
+            found = bias_correction.prior_matching_bias(logits, omitted, share)
+            corrected = bias_correction.add_class_bias(logits, omitted, found)
+            return found, jnp.sum(omitted[jnp.argmax(corrected, axis=-1)])
 
         return jax.vmap(one)(jnp.arange(N + 1, dtype=jnp.float32) / N)
 
@@ -164,33 +166,37 @@ def test_share_between_two_counts_gives_the_nearest():
     """A share of 0.3 of 12 examples is 3.6: 4 of them; 0.2 is 2.4: 2."""
     for share, count in [(0.3, 4), (0.2, 2)]:
         found = mapped(
-            lambda *run, share=share: bias_correction.share_matched(*run, jnp.float32(share)), LOGITS, MISSING
+            lambda *run, share=share: bias_correction.prior_matching_bias(*run, jnp.float32(share)),
+            LOGITS,
+            MISSING,
         )
         for p in range(P):
             assert MISSING[p][predictions(LOGITS[p], MISSING[p], found[p])].sum() == count
 
 
 def test_no_missing_class_or_nothing_else_means_no_correction():
-    for missing in (np.zeros((P, K), bool), np.ones((P, K), bool)):
-        assert not np.any(mapped(bias_correction.label_tuned, LOGITS, LABELS, missing))
+    for omitted in (np.zeros((P, K), bool), np.ones((P, K), bool)):
+        assert not np.any(mapped(bias_correction.min_error_bias, LOGITS, LABELS, omitted))
         assert not np.any(
-            mapped(lambda *run: bias_correction.share_matched(*run, jnp.float32(0.5)), LOGITS, missing)
+            mapped(lambda *run: bias_correction.prior_matching_bias(*run, jnp.float32(0.5)), LOGITS, omitted)
         )
 
 
 def test_one_example():
     """N = 1, margin 3: with the label missing b is 1 above the margin, with the label kept 1 below."""
-    logits, missing = jnp.float32([[5, 2, 1]]), jnp.asarray([False, True, True])
+    logits, omitted = jnp.float32([[5, 2, 1]]), jnp.asarray([False, True, True])
     for label, b in [(1, 4), (0, 2)]:
-        assert float(bias_correction.label_tuned(logits, jnp.asarray([label], jnp.int32), missing)) == b
+        assert float(bias_correction.min_error_bias(logits, jnp.asarray([label], jnp.int32), omitted)) == b
     for share, b in [(1, 4), (0, 2)]:
-        assert float(bias_correction.share_matched(logits, missing, jnp.float32(share))) == b
+        assert float(bias_correction.prior_matching_bias(logits, omitted, jnp.float32(share))) == b
 
 
 def test_lowering_the_kept_is_raising_the_missing():
     """ "Only 7s and 8s": the paper lowers the two kept biases; the predictions are the same."""
     b = RANDOM.standard_normal(P).astype(np.float32)
-    raised = mapped(lambda *run: jnp.argmax(bias_correction.corrected(*run), axis=-1), LOGITS, MISSING, b)
+    raised = mapped(
+        lambda *run: jnp.argmax(bias_correction.add_class_bias(*run), axis=-1), LOGITS, MISSING, b
+    )
     lowered = np.argmax(LOGITS - (b[:, None] * ~MISSING)[:, None], axis=-1)
     np.testing.assert_array_equal(raised, lowered)
 
@@ -216,7 +222,7 @@ def mixed(mask: np.ndarray, num: int) -> np.ndarray:
     """Shares [num, N] of each example in each mixture. Image i is 255 at pixel i, else 55: the mean of
     examples i and j is 155 at both, and of an example with itself 255 again."""
     images = (55 + 200 * np.eye(24)).astype(np.uint8).reshape(24, 4, 6, 1)
-    out = bias_correction.mixtures(jax.random.key(0), jnp.asarray(images), jnp.asarray(mask), num)
+    out = bias_correction.average_image_pairs(jax.random.key(0), jnp.asarray(images), jnp.asarray(mask), num)
     assert out.shape == (num, 4, 6, 1) and out.dtype == jnp.uint8
     return (np.float64(out).reshape(num, 24) - 55) / 200
 
@@ -234,8 +240,8 @@ def test_every_kept_example_has_its_part_in_as_many_mixtures():
 
 
 @pytest.mark.parametrize("kept, num", [(10, 10), (10, 30), (20, 40)])
-def test_no_mixture_is_an_example_itself(kept, num):
-    shares = mixed(np.arange(24) < kept, num)
+def test_no_mixture_is_an_example_itself(seen, num):
+    shares = mixed(np.arange(24) < seen, num)
     assert np.all(shares.max(axis=1) == 0.5)
 
 

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from kd_jax import models
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.losses import LOSSES, soft_loss
-from kd_jax.train import Config, init_state, make_batch, optim, own_teachers, sweep, train_epoch
+from kd_jax.train import Config, init_state, make_batch, optim, select_teacher, sweep, train_epoch
 from kd_jax.types import HParams, Table
 from tests.train.test_step import STEP
 
@@ -64,11 +64,11 @@ def test_students_of_a_setting_together(num_settings, num_seeds):
     logits = np.stack([by_numpy(variables, run, IMAGES) for run in range(num_settings * num_seeds)])
     probabilities = softmax(logits, axis=-1).reshape(num_settings, num_seeds, N, K).mean(axis=1)
     expected = [counted(one.argmax(axis=-1), LABELS) for one in probabilities]
-    found = ensemble.assess_settings(model, TABLE, variables, num_settings, num_seeds)
+    found = ensemble.evaluate_settings(model, TABLE, variables, num_settings, num_seeds)
     np.testing.assert_array_equal(found, expected)
     mesh = sweep.runs_mesh(num_settings * num_seeds)
-    on_mesh = sweep.place(sweep.pad_runs(variables, mesh.size), mesh, sweep.SPLIT)
-    again = ensemble.assess_settings(model, TABLE, on_mesh, num_settings, num_seeds)
+    on_mesh = sweep.put_on_mesh(sweep.pad_runs(variables, mesh.size), mesh, sweep.SHARDED)
+    again = ensemble.evaluate_settings(model, TABLE, on_mesh, num_settings, num_seeds)
     np.testing.assert_array_equal(again, expected)
 
 
@@ -107,11 +107,11 @@ def test_groups_of_two_structures_teach_by_the_mean_of_softened_probabilities(av
         for table, asked in ((cached, ()), (queried, MODELS)):
             config = config_of(teacher_models=asked, average_teachers=average)
             images = models.scale_pixels(TABLE.images[index])
-            batch = make_batch(config, own_teachers(config, table, run), run, images, jnp.asarray(index))
+            batch = make_batch(config, select_teacher(config, table, run), run, images, jnp.asarray(index))
             found.append(np.asarray(batch.teacher_logits))
         np.testing.assert_allclose(softmax(found[0] / temperature, axis=-1), np.mean(members, axis=0), 1e-4)
         np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
-        together = evaluate.ask_teachers(MODELS, average, soft_loss, groups, run, TABLE.images[index])
+        together = evaluate.query_teachers(MODELS, average, soft_loss, groups, run, TABLE.images[index])
         if temperature == 1:  # at which teachers are asked when a bias is matched to them
             np.testing.assert_allclose(
                 log_softmax(together, axis=-1), np.log(np.mean(members, 0)), 1e-3, 1e-4
@@ -127,14 +127,14 @@ def test_groups_of_two_structures_teach_the_logits_loss_by_the_mean_of_logits(av
     members = [
         by_numpy(group, member, IMAGES[index]) for group in groups for member in ([0, 1] if average else [1])
     ]
-    found = [evaluate.ask_teachers(MODELS, average, logits_loss, groups, run, TABLE.images[index])]
+    found = [evaluate.query_teachers(MODELS, average, logits_loss, groups, run, TABLE.images[index])]
     for table, asked in (
         (TABLE.replace(teacher_logits=logits), ()),
         (TABLE.replace(teacher_variables=groups), MODELS),
     ):
         config = config_of(logits_loss, teacher_models=asked, average_teachers=average)
         images = models.scale_pixels(TABLE.images[index])
-        batch = make_batch(config, own_teachers(config, table, run), run, images, jnp.asarray(index))
+        batch = make_batch(config, select_teacher(config, table, run), run, images, jnp.asarray(index))
         found.append(batch.teacher_logits)
     for one in found:
         np.testing.assert_allclose(one, np.mean(members, axis=0), rtol=1e-4, atol=1e-5)
@@ -153,7 +153,7 @@ def test_one_teacher_as_an_ensemble_is_that_teacher(loss_fn):
             (TABLE.replace(teacher_variables=(variables,)), MODELS[1:]),
         ):
             config = config_of(loss_fn, teacher_models=asked, average_teachers=average)
-            batch = make_batch(config, own_teachers(config, table, run), run, images, index)
+            batch = make_batch(config, select_teacher(config, table, run), run, images, index)
             found.append((batch.teacher_logits, loss_fn(jnp.float32(student), batch, run)))
     np.testing.assert_array_equal(found[2][0], logits[0, :5])
     for one in found[1:]:
@@ -169,7 +169,7 @@ def test_a_lone_group_is_no_ensemble():
     cached = TABLE.replace(teacher_logits=(logits,))
     batch = make_batch(config_of(), cached, run, models.scale_pixels(TABLE.images[:5]), index)
     np.testing.assert_array_equal(batch.teacher_logits, logits[1, :5])
-    alone = evaluate.ask_teachers(MODELS[1:], False, soft_loss, (variables,), run, TABLE.images)
+    alone = evaluate.query_teachers(MODELS[1:], False, soft_loss, (variables,), run, TABLE.images)
     np.testing.assert_allclose(alone, logits[1], rtol=1e-6, atol=1e-6)
 
 

@@ -48,14 +48,14 @@ def logits_of(variables, run, images):
 
 @functools.cache
 def outcome(num_runs, average=False, teachers=True, validation=True, only=None, loss="soft"):
-    """Of `assess_runs`, and the students' and teachers' variables; only: one run alone."""
+    """Of `evaluate_runs`, and the students' and teachers' variables; only: one run alone."""
     loss_fn = LOSSES[loss]
     students, taught = stacked(STUDENT, num_runs, 1), stacked(TEACHER, M, 2)
     hparams = sweep.stack_runs([sweep.make_hparams(K, (3,), temperature=4.0)], range(num_runs), M)
     seeds, runs = range(num_runs), (students, hparams)
     if only is not None:
         seeds, runs = seeds[only : only + 1], jax.tree.map(lambda leaf: leaf[only : only + 1], runs)
-    evidence = evaluate.Evidence(
+    evaluation_data = evaluate.EvaluationData(
         TABLES["train"],
         TABLES["validation"] if validation else None,
         TABLES["test"],
@@ -63,7 +63,7 @@ def outcome(num_runs, average=False, teachers=True, validation=True, only=None, 
     )
     models_, keys = (TEACHER,) if teachers else (), sweep.run_keys(seeds, 1, 0)
     return (
-        evaluate.assess_runs(STUDENT, models_, average, loss_fn, evidence, GRID, *runs, keys),
+        evaluate.evaluate_runs(STUDENT, models_, average, loss_fn, evaluation_data, GRID, *runs, keys),
         students,
         taught,
     )
@@ -166,7 +166,9 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         mixed_key = jax.random.fold_in(sweep.run_keys([run], 1, 0)[0], MIXTURES)
         mask = jnp.asarray(np.asarray(table.labels) != 3)
         images = np.asarray(
-            bias_correction.mixtures(mixed_key, jnp.asarray(table.images), mask, evaluate.NUM_MIXTURES)
+            bias_correction.average_image_pairs(
+                mixed_key, jnp.asarray(table.images), mask, evaluate.NUM_MIXTURES
+            )
         )
         each = [softmax(logits_of(taught, m, images), axis=1) for m in range(M)]
         answers = np.mean(each, axis=0) if average else each[run % M]
@@ -174,8 +176,8 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         logits[:, 3] += found["biases"]["teacher_matched"][run]
         shares = [np.mean(values.argmax(axis=1) == 3) for values in (answers, logits)]
         # Of so few images a mixture comes often: such a group turns as one, and the nearer side is taken.
-        largest = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
-        assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= largest / 2 + 1
+        allreduce_max = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
+        assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= allreduce_max / 2 + 1
 
 
 def prior_matched(others, rare, fraction, called=()):
@@ -189,14 +191,14 @@ def prior_matched(others, rare, fraction, called=()):
     margin[list(called)] -= 100
     logits = np.zeros((len(held_out), len(others) + 1), np.float32)
     logits[:, 0], logits[:, 2:] = -margin, -1000
-    evidence = evaluate.Evidence(
+    evaluation_data = evaluate.EvaluationData(
         TABLES["train"], Table(np.zeros((len(held_out), 1, 1, 1), np.uint8), jnp.asarray(held_out)),
         TABLES["test"], None,
     )  # fmt: skip
     hparams = sweep.make_hparams(len(others) + 1, (0,))
     test = np.zeros((len(TABLES["test"].labels), len(others) + 1), np.float32)
     chosen = evaluate.choose_biases(
-        STUDENT, (), False, losses.soft_loss, evidence, {}, hparams, jax.random.key(0),
+        STUDENT, (), False, losses.soft_loss, evaluation_data, {}, hparams, jax.random.key(0),
         {"test": jnp.asarray(test), "validation": jnp.asarray(logits)},
     )  # fmt: skip
     return int(np.sum(margin < chosen["prior_matched"])), int(np.sum(held_out == 0)), len(held_out)

@@ -25,14 +25,14 @@ def expected(rows) -> dict:
     labels, right = LABELS[rows], (PREDICTED == LABELS)[rows]
     return {
         "correct": np.bincount(labels[right], minlength=K),
-        "total": np.bincount(labels, minlength=K),
+        "support": np.bincount(labels, minlength=K),
         "loss_sum": -log_softmax(np.float64(LOGITS), axis=-1)[np.arange(11), LABELS][rows].sum(),
         "agree": np.equal(PREDICTED, TEACHER.argmax(axis=-1))[rows].sum(),
     }
 
 
 def check(counts, wanted: dict):
-    for name in ("correct", "total", "agree"):
+    for name in ("correct", "support", "agree"):
         value = getattr(counts, name)
         assert value.dtype == jnp.int32
         np.testing.assert_array_equal(value, wanted[name], err_msg=name)
@@ -63,7 +63,7 @@ def test_batches_of_unequal_size_add_up():
     for part in parts:
         whole = add_counts(whole, part)
     check(whole, expected(slice(None)) | {"agree": 0})
-    check(zero_counts(K), dict.fromkeys(("correct", "total"), np.zeros(K)) | {"loss_sum": 0, "agree": 0})
+    check(zero_counts(K), dict.fromkeys(("correct", "support"), np.zeros(K)) | {"loss_sum": 0, "agree": 0})
 
 
 def test_confusion_is_scikit_learns():

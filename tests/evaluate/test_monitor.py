@@ -1,4 +1,4 @@
-"""What the missing classes come to along the way: against scikit-learn and by the rules' own definitions."""
+"""What the omitted classes come to along the way: against scikit-learn and by the rules' own definitions."""
 
 import dataclasses
 from functools import partial
@@ -78,21 +78,21 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     # Two programs, which may round otherwise.
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), outcomes[0][0], outcomes[1][0])
     history = {
-        name: {"correct": np.asarray(c.correct), "total": np.asarray(c.total)}
+        name: {"correct": np.asarray(c.correct), "support": np.asarray(c.total)}
         for name, c in outcomes[1][1].items()
     }
     assert set(history) == {"train", "validation", "corrected", "probe"}
 
     # After the last epoch, run 1, which missed class 2: as many are called so as there are.
     own = jax.tree.map(lambda leaf: leaf[1], outcomes[1][2])
-    logits, missing = predict(MODEL, own, held_out.images), jnp.asarray([False, False, True])
-    chosen = bias_correction.share_matched(logits, missing, jnp.float32(1 / 3))
-    predicted = np.asarray(bias_correction.corrected(logits, missing, chosen)).argmax(-1)
+    logits, omitted = predict(MODEL, own, held_out.images), jnp.asarray([False, False, True])
+    chosen = bias_correction.prior_matching_bias(logits, omitted, jnp.float32(1 / 3))
+    predicted = np.asarray(bias_correction.add_class_bias(logits, omitted, chosen)).argmax(-1)
     assert np.sum(predicted == 2) == N // 3
     right = np.bincount(np.asarray(held_out.labels)[predicted == held_out.labels], minlength=K)
     np.testing.assert_array_equal(history["corrected"]["correct"][1, -1], right)
     np.testing.assert_array_equal(history["corrected"]["correct"][0], history["validation"]["correct"][0])
-    assert history["probe"]["total"].sum() == 2 * 2 * (N // 2)
+    assert history["probe"]["support"].sum() == 2 * 2 * (N // 2)
 
     full = {
         name: dict(counts, loss_sum=np.ones((2, 2)), agree=np.zeros((2, 2)))

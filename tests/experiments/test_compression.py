@@ -53,7 +53,7 @@ def students(tmp_path):
     """Two settings of three mlp-5 each; the second's results are of before precision was measured."""
     folder = tmp_path / "students_run"
     run_config.write(folder, make_config())
-    new = {"accuracy": [0.7, 0.8, 0.9], "macro_precision": [0.5, 0.5, 0.5], "macro_accuracy": [0.6, 0.7, 0.8]}
+    new = {"accuracy": [0.7, 0.8, 0.9], "macro_precision": [0.5, 0.5, 0.5], "macro_recall": [0.6, 0.7, 0.8]}
     rows = rows_of(LABELS, new | {"macro_f1": [0.4, 0.5, 0.6]}) + rows_of(SOFT, {"accuracy": [0.6, 0.6, 0.6]})
     others = [row._replace(value=0.123) for row in rows]
     rows += [row._replace(split="validation") for row in others]
@@ -69,7 +69,7 @@ def students(tmp_path):
 def teacher(tmp_path):
     folder = tmp_path / "teacher_run"
     runs = [{"run": 0, "setting": "teacher", "seed": 0, "teacher_seed": None}]
-    config = make_config(settings=[{"name": "teacher", "missing": []}], seeds=1)
+    config = make_config(settings=[{"name": "teacher", "omitted": []}], seeds=1)
     run_config.write(folder, config | {"experiment": "train_teacher", "teacher": None, "runs": runs})
     run_folder.write_results(folder, rows_of("teacher", {"accuracy": [0.95], "macro_f1": [0.9]}))
     save_models(folder / "teachers", "mlp-50-50", 1)
@@ -188,7 +188,7 @@ def test_the_figure_shows_each_model_in_three_panels():
 
 
 def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
-    """Not into a checkpoint, a run or a data set, not over another command's report, not of one run twice."""
+    """Not into a checkpoint, a run or a dataset, not over another command's report, not of one run twice."""
     before = {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}
     (tmp_path / "pictures" / "train" / "a").mkdir(parents=True)
     (tmp_path / "pictures" / "val" / "a").mkdir(parents=True)
@@ -197,7 +197,7 @@ def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
     (tmp_path / "file").write_text("text")
     for out, expected in (
         (teacher / "teachers", "inside another run"),
-        (tmp_path / "pictures" / "train" / "new", "inside a data set"),
+        (tmp_path / "pictures" / "train" / "new", "inside a dataset"),
         (tmp_path / "other", "--out is taken"),
         (tmp_path / "file", "--out cannot be written"),
     ):

@@ -120,14 +120,14 @@ def serve() -> None:
 
 def _captured(request: dict[str, Any]) -> dict[str, Any]:
     """Whatever is written to file descriptors 1 and 2, by Python or not."""
-    kept = [os.dup(1), os.dup(2)]
+    seen = [os.dup(1), os.dup(2)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
         status, value = _execute(request)
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, old in enumerate(kept, 1):
+        for number, old in enumerate(seen, 1):
             os.dup2(old, number)
             os.close(old)
         out.seek(0)
@@ -209,7 +209,7 @@ def sweep(launch, home, teacher) -> Run:
 
 @pytest.fixture(scope="session")
 def toy(launch, home) -> Run:
-    """A teacher of a data set of the user's own: 3 classes, which a line of 4 pixels in 6 x 5 tells apart;
+    """A teacher of a dataset of the user's own: 3 classes, which a line of 4 pixels in 6 x 5 tells apart;
     half of the examples are of class 1."""
     order = np.random.RandomState(0)
     images = order.randint(0, 90, (90, 6, 5)).astype(np.uint8)
@@ -217,7 +217,7 @@ def toy(launch, home) -> Run:
     images[np.arange(90), labels, :4] = 255
     parts: Any = {"train_images": images[:60], "train_labels": labels[:60]}
     np.savez(home / "toy.npz", **parts, test_images=images[60:], test_labels=labels[60:])
-    words = ["--data_set=toy.npz", "--model=mlp-8", "--epochs=2", "--batch_size=8", "--learning_rate=0.05"]
+    words = ["--dataset=toy.npz", "--model=mlp-8", "--epochs=2", "--batch_size=8", "--learning_rate=0.05"]
     words += ["--seeds=2"]
     return Run(home / "toy", words, launch("train_teacher", *words, "--out=toy"))
 
@@ -349,7 +349,7 @@ def test_config_is_complete(launch, teacher, sweep, digits):
 
 def test_runs_are_settings_times_seeds(teacher, sweep):
     config = config_of(sweep.folder)
-    assert {s["name"]: tuple(s["missing"]) for s in config["settings"]} == SETTINGS
+    assert {s["name"]: tuple(s["omitted"]) for s in config["settings"]} == SETTINGS
     expected = [
         {"run": run, "setting": setting, "seed": seed, "teacher_seed": seed}
         for run, (setting, seed) in enumerate(itertools.product(SETTINGS, SEEDS))
@@ -366,7 +366,7 @@ def test_history_has_every_epoch_of_every_run(sweep):
     rows = read_csv(sweep.folder / "history.csv")
     assert list(rows[0]) == ["run", "setting", "seed", "epoch", "split", "metric", "value"]
     measured = [("train", m) for m in ("loss", "accuracy", "agreement")]
-    measured += [("validation", m) for m in ("loss", "accuracy", "accuracy_missing")]
+    measured += [("validation", m) for m in ("loss", "accuracy", "accuracy_omitted")]
     keys = [
         (row["run"], row["setting"], row["seed"], row["epoch"], row["split"], row["metric"]) for row in rows
     ]
@@ -377,7 +377,7 @@ def test_history_has_every_epoch_of_every_run(sweep):
         for what in measured
     )
     for row in rows:
-        assert (row["value"] == "") == (row["metric"] == "accuracy_missing" and not SETTINGS[row["setting"]])
+        assert (row["value"] == "") == (row["metric"] == "accuracy_omitted" and not SETTINGS[row["setting"]])
     results = results_of(sweep.folder)
     for row in rows:  # what the last epoch measured is what the result says
         if row["epoch"] == str(EPOCHS) and (row["split"], row["metric"]) == ("validation", "accuracy"):
@@ -386,21 +386,21 @@ def test_history_has_every_epoch_of_every_run(sweep):
 
 
 def check_confusion(
-    results: dict, key: tuple, predicted: np.ndarray, labels: np.ndarray, missing: tuple
+    results: dict, key: tuple, predicted: np.ndarray, labels: np.ndarray, omitted: tuple
 ) -> None:
     """Every row of one run, split and correction that its predictions decide, against NumPy's predictions and
     scikit-learn."""
     right = predicted == labels
     groups = {"all": np.ones_like(right)} | {str(k): labels == k for k in range(CLASSES)}
-    if missing:
-        groups |= {"missing": np.isin(labels, missing), "kept": ~np.isin(labels, missing)}
+    if omitted:
+        groups |= {"omitted": np.isin(labels, omitted), "seen": ~np.isin(labels, omitted)}
     expected: dict[tuple[str, str], Any] = {}
     for name, members in groups.items():
         count, correct = int(members.sum()), int((right & members).sum())
         expected |= {(name, "accuracy"): correct / count, (name, "errors"): count - correct}
-        expected[name, "total"] = count
+        expected[name, "support"] = count
     per_class = [expected[str(k), "accuracy"] for k in range(CLASSES)]
-    expected["all", "macro_accuracy"] = pytest.approx(sum(per_class) / CLASSES, abs=1e-15)
+    expected["all", "macro_recall"] = pytest.approx(sum(per_class) / CLASSES, abs=1e-15)
     rates = precision_recall_fscore_support(labels, predicted, labels=range(CLASSES), zero_division=0)
     for metric, of_class in zip(("precision", "recall", "f1"), rates, strict=False):
         if metric != "recall":  # the accuracy of a class
@@ -452,18 +452,18 @@ def test_results_follow_from_the_checkpoints_and_the_data(teacher, sweep, digits
     students, teachers = arrays_of(sweep.folder / "students"), arrays_of(teacher.folder / "teachers")
     matrices = {run: matrices_of(run) for run in (sweep.folder, teacher.folder)}
     checked = set()
-    for (setting, missing), seed, split in itertools.product(SETTINGS.items(), SEEDS, splits):
+    for (setting, omitted), seed, split in itertools.product(SETTINGS.items(), SEEDS, splits):
         images, labels = splits[split]
         logits = logits_of(students, [*SETTINGS].index(setting) * len(SEEDS) + seed, images)
-        for correction in CORRECTIONS if missing else ["none"]:
+        for correction in CORRECTIONS if omitted else ["none"]:
             key = (setting, seed, split, correction)
-            bias = results.get((*key, "missing", "bias"), 0.0)
-            biased = logits + bias * np.isin(np.arange(CLASSES), missing)
-            check_confusion(results, key, np.argmax(biased, axis=1), labels, missing)
+            bias = results.get((*key, "omitted", "bias"), 0.0)
+            biased = logits + bias * np.isin(np.arange(CLASSES), omitted)
+            check_confusion(results, key, np.argmax(biased, axis=1), labels, omitted)
             if split == "test":
                 called = confusion_matrix(labels, np.argmax(biased, axis=1), labels=range(CLASSES))
                 np.testing.assert_array_equal(matrices[sweep.folder].pop((setting, seed, correction)), called)
-            assert ((*key, "missing", "bias") in results) == bool(missing)
+            assert ((*key, "omitted", "bias") in results) == bool(omitted)
             checked.add(key)
         check_quality(
             results, (setting, seed, split, "none"), logits, labels, logits_of(teachers, seed, images)
@@ -487,15 +487,15 @@ def test_students_of_a_setting_answer_together(teacher, sweep, digits):
     """By the mean of their probabilities; so do the teachers of all seeds in their own folder."""
     results, splits = results_of(sweep.folder), splits_of(digits)
     students = arrays_of(sweep.folder / "students")
-    tested = [(results, students, name, 2 * h, missing) for h, (name, missing) in enumerate(SETTINGS.items())]
+    tested = [(results, students, name, 2 * h, omitted) for h, (name, omitted) in enumerate(SETTINGS.items())]
     tested.append((results_of(teacher.folder), arrays_of(teacher.folder / "teachers"), "teacher", 0, ()))
-    for (found, arrays, setting, first, missing), split in itertools.product(tested, splits):
+    for (found, arrays, setting, first, omitted), split in itertools.product(tested, splits):
         images, labels = splits[split]
         each = [softmax(logits_of(arrays, first + seed, images), axis=1) for seed in SEEDS]
         right = np.mean(each, axis=0).argmax(axis=1) == labels
-        absent = np.isin(labels, missing)
+        absent = np.isin(labels, omitted)
         groups = {"all": right} | {str(k): right[labels == k] for k in range(CLASSES)}
-        groups |= {"missing": right[absent], "kept": right[~absent]} if missing else {}
+        groups |= {"omitted": right[absent], "seen": right[~absent]} if omitted else {}
         expected = {
             (setting, 0, split, "none", name, f"ensemble_{metric}"): value
             for name, members in groups.items()
@@ -509,13 +509,13 @@ def test_biases_are_what_their_names_say(sweep, digits):
     results, splits = results_of(sweep.folder), splits_of(digits)
     students = arrays_of(sweep.folder / "students")
     shares = np.bincount(digits.train_labels) / len(digits.train_labels)
-    for setting, seed in itertools.product([name for name, missing in SETTINGS.items() if missing], SEEDS):
+    for setting, seed in itertools.product([name for name, omitted in SETTINGS.items() if omitted], SEEDS):
 
         def errors(split, correction, setting=setting, seed=seed):
             return results[setting, seed, split, correction, "all", "errors"]
 
         def bias(correction, setting=setting, seed=seed):
-            return results[setting, seed, "test", correction, "missing", "bias"]
+            return results[setting, seed, "test", correction, "omitted", "bias"]
 
         assert bias("none") == 0
         assert all(errors("test", "test_tuned") <= errors("test", other) for other in CORRECTIONS)
@@ -526,9 +526,9 @@ def test_biases_are_what_their_names_say(sweep, digits):
         for split, correction in (("test", "test_tuned"), ("validation", "validation_tuned")):
             images, labels = splits[split]
             logits = logits_of(students, [*SETTINGS].index(setting) * len(SEEDS) + seed, images)
-            kept = np.delete(logits, 3, axis=1)
-            margins[split] = kept.max(axis=1) - logits[:, 3]
-            kept_right = np.delete(np.arange(CLASSES), 3)[kept.argmax(axis=1)] == labels
+            seen = np.delete(logits, 3, axis=1)
+            margins[split] = seen.max(axis=1) - logits[:, 3]
+            kept_right = np.delete(np.arange(CLASSES), 3)[seen.argmax(axis=1)] == labels
             edges = np.sort(margins[split])
             tried = [edges[0] - 1, *(edges[1:] + edges[:-1]) / 2, edges[-1] + 1]
             fewest = min(np.sum(~np.where(margins[split] < b, labels == 3, kept_right)) for b in tried)
@@ -555,7 +555,7 @@ def test_students_see_what_they_may_see_and_no_more(launch, home, toy, tmp_path)
     runs = []
     places = {"as_was": ("toy.npz", toy.folder), "changed": (tmp_path / "changed.npz", tmp_path / "teacher")}
     for name, (path, teacher) in places.items():
-        words = [f"--data_set={path}", *toy.words[1:4], "--seeds=2", "--learning_rates=0.05"]
+        words = [f"--dataset={path}", *toy.words[1:4], "--seeds=2", "--learning_rates=0.05"]
         words += [f"--teacher={teacher}", "--omit=none,1"]
         run = Run(tmp_path / name, words, launch("distill", *words, f"--out={tmp_path / name}", draw=False))
         done(run)
@@ -569,7 +569,7 @@ def test_students_see_what_they_may_see_and_no_more(launch, home, toy, tmp_path)
             if key[:3] == ("T=4 omit=1", seed, "validation") and key[3] != "test_tuned":
                 assert changed_results[key] == value
         biases = [
-            [found["T=4 omit=1", seed, "test", correction, "missing", "bias"] for correction in CORRECTIONS]
+            [found["T=4 omit=1", seed, "test", correction, "omitted", "bias"] for correction in CORRECTIONS]
             for found in (results, changed_results)
         ]
         others = [position for position, name in enumerate(CORRECTIONS) if name != "test_tuned"]
@@ -595,15 +595,15 @@ def test_bias_curve_shows_the_students(sweep, digits):
     assert list(rows[0]) == ["setting", "seed", "bias", "class", "accuracy"]
     grid = sorted({float(row["bias"]) for row in rows})
     assert grid == [*np.arange(-6, 24.01, 0.25)]
-    parts = ["all", "missing", "kept", *map(str, range(CLASSES))]
+    parts = ["all", "omitted", "seen", *map(str, range(CLASSES))]
     assert len(rows) == 2 * len(SEEDS) * len(grid) * len(parts) and {row["setting"] for row in rows} == {
-        name for name, missing in SETTINGS.items() if missing
+        name for name, omitted in SETTINGS.items() if omitted
     }
     logits = logits_of(arrays_of(sweep.folder / "students"), 5, digits.test_images)  # labels omit=3, seed 1
     for row in rows:
         if (row["setting"], row["seed"]) == ("labels omit=3", "1"):
             labels, part = digits.test_labels, row["class"]
-            named = {"all": labels >= 0, "missing": labels == 3, "kept": labels != 3}
+            named = {"all": labels >= 0, "omitted": labels == 3, "seen": labels != 3}
             members = named[part] if part in named else labels == int(part)
             biased = logits + float(row["bias"]) * (np.arange(CLASSES) == 3)
             assert float(row["accuracy"]) == np.mean(biased[members].argmax(axis=1) == labels[members])
@@ -613,7 +613,7 @@ def test_examples_are_images_that_a_student_gets_wrong(sweep, digits):
     found = examples.read(sweep.folder, CLASSES)
     assert (found.setting, found.seed, found.correction) == ("T=4 omit=3", 0, "teacher_matched")
     logits = logits_of(arrays_of(sweep.folder / "students"), 6, digits.test_images)
-    key = (found.setting, 0, "test", found.correction, "missing", "bias")
+    key = (found.setting, 0, "test", found.correction, "omitted", "bias")
     biased = logits + results_of(sweep.folder)[key] * (np.arange(CLASSES) == 3)
     before, after = logits.argmax(axis=1), biased.argmax(axis=1)
     wrong = (digits.test_labels == 3) & (before != 3)
@@ -690,7 +690,7 @@ def test_the_table_is_printed_and_masked_settings_are_marked(teacher, sweep):
             errors = [results[under, seed, "test", correction, "all", "errors"] for seed in SEEDS]
             assert float(cells[3]) == np.mean(errors)
     assert seen == {
-        (name, c) for name, missing in SETTINGS.items() for c in (CORRECTIONS if missing else ["none"])
+        (name, c) for name, omitted in SETTINGS.items() for c in (CORRECTIONS if omitted else ["none"])
     } | {("teacher", "none")}
     assert lines[-1] == f"Report: {sweep.folder / 'report.html'}"
     for run in (teacher, sweep):
@@ -727,7 +727,7 @@ def test_runs_differ_and_no_student_is_its_teachers_twin(teacher, sweep):
 
 @pytest.mark.slow
 def test_mnist_end_to_end(launch, home, mnist):
-    shared = ["--data_set=mnist", "--validation_fraction=0.1", "--epochs=1", "--model=mlp-32"]
+    shared = ["--dataset=mnist", "--validation_fraction=0.1", "--epochs=1", "--model=mlp-32"]
     shared += ["--batch_size=256"]
     words = [*shared, "--learning_rate=5e-3", "--out=mnist_teacher"]
     teacher = Run(home / "mnist_teacher", words, launch("train_teacher", *words, draw=False))
@@ -759,7 +759,7 @@ def test_settings_are_the_product_of_the_lists(settings):
     found = settings("--temperatures=1,4", "--alphas=0.5,1", "--omit=none,3,7+8", "--weight_decays=0,1e-4")
     names = [name for name, *_ in found]
     assert len(found) == len(set(names)) == 2 * 2 * 3 * 2
-    assert {tuple(rest) for _, missing, *rest in found} == set(
+    assert {tuple(rest) for _, omitted, *rest in found} == set(
         itertools.product((1.0, 4.0), (0.5, 1.0), (1e-3,), (0.0, 1e-4))
     )
     assert ["T=4 alpha=0.5 wd=0.0001 omit=7+8", [7, 8], 4.0, 0.5, 1e-3, 1e-4] in found
@@ -802,37 +802,37 @@ def test_settings_that_differ_little_stay_apart(settings):
 
 def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
     ask = "[setting.described() for setting in parse_settings('0123456789')]"
-    words = ["--omit=none,3", "--left=0,5", "--signals=full,top1", "--alphas=0,1"]
+    words = ["--omit=none,3", "--shots=0,5", "--teacher_ablations=full,top1", "--alphas=0,1"]
     found = launch("distill", *words, ask=ask).value
-    assert [(s["name"], s.get("left"), s.get("signal")) for s in found] == [
+    assert [(s["name"], s.get("shots"), s.get("teacher_ablation")) for s in found] == [
         ("labels", None, None),
         ("T=4", None, None),
         ("T=4 top1", None, "top1"),
         ("labels omit=3", None, None),
         ("T=4 omit=3", None, None),
         ("T=4 omit=3 top1", None, "top1"),
-        ("labels omit=3 left=5", 5, None),
-        ("T=4 omit=3 left=5", 5, None),
-        ("T=4 omit=3 left=5 top1", 5, "top1"),
+        ("labels omit=3 shots=5", 5, None),
+        ("T=4 omit=3 shots=5", 5, None),
+        ("T=4 omit=3 shots=5 top1", 5, "top1"),
     ]
     # Where nothing is missing, nothing can be removed.
-    words = ["--omit=none,3", "--signals=full,missing_removed"]
+    words = ["--omit=none,3", "--teacher_ablations=full,omitted_removed"]
     assert [s["name"] for s in launch("distill", *words, ask=ask).value] == [
         "T=4",
         "T=4 omit=3",
-        "T=4 omit=3 missing_removed",
+        "T=4 omit=3 omitted_removed",
     ]
 
 
 def test_omit_and_keep_together(settings):
-    found = settings("--omit=none,3", "--keep=7+8")
+    found = settings("--omit=none,3", "--seen=7+8")
     rest = [0, 1, 2, 3, 4, 5, 6, 9]
-    assert [(name, missing) for name, missing, *_ in found] == [
+    assert [(name, omitted) for name, omitted, *_ in found] == [
         ("T=4", []),
         ("T=4 omit=3", [3]),
-        ("T=4 keep=7+8", rest),
+        ("T=4 seen=7+8", rest),
     ]
-    assert [(name, missing) for name, missing, *_ in settings("--keep=7+8")] == [("T=4 keep=7+8", rest)]
+    assert [(name, omitted) for name, omitted, *_ in settings("--seen=7+8")] == [("T=4 seen=7+8", rest)]
     assert settings("--omit=8+7, 3")[0][:2] == ["T=4 omit=7+8", [7, 8]]  # in any order, spaces allowed
 
 
@@ -842,7 +842,7 @@ def test_labels_need_no_teacher(launch, home, toy, tmp_path):
         "--loss=labels",
         "--seeds=2",
         "--omit=1",
-        "--keep=0+1",
+        "--seen=0+1",
         f"--out={tmp_path / 'run'}",
     ]
     run = Run(tmp_path / "run", words, launch("distill", *words))
@@ -850,7 +850,7 @@ def test_labels_need_no_teacher(launch, home, toy, tmp_path):
     config, results = config_of(run.folder), results_of(run.folder)
     assert config["teacher"] is None and {r["teacher_seed"] for r in config["runs"]} == {None}
     assert {s["temperature"] for s in config["settings"]} == {None}
-    assert {key[0] for key in results} == {"labels omit=1", "labels keep=0+1"}
+    assert {key[0] for key in results} == {"labels omit=1", "labels seen=0+1"}
     assert {key[3] for key in results} == {*CORRECTIONS} - {"teacher_matched"}
     assert "agreement" not in {row["metric"] for row in read_csv(run.folder / "history.csv")}
 
@@ -927,10 +927,10 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
     ])(common.make_tables(*common.load_data())[0], load_teachers(common.load_data()[0], []))"""
     words = [*toy.words[:4], f"--teacher={toy.folder}"]
     assert launch("distill", *words, ask=ask).value == [False, True]
-    assert launch("distill", *words, "--jitter=1", ask=ask).value == [True, False]
+    assert launch("distill", *words, "--translate=1", ask=ask).value == [True, False]
     # Student and teacher stand still, so that they agree on other examples because the images are shifted.
     agreements = []
-    for words in ([], ["--jitter=2"]):
+    for words in ([], ["--translate=2"]):
         run = distil("--learning_rates=1e-30", "--epochs=1", *words)
         done(run)
         agreements.append(
@@ -951,7 +951,7 @@ def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path)
     words = [*toy.words[:4], "--learning_rate=1e-12", "--seeds=2", f"--out={tmp_path / 'teacher'}"]
     done(Run(tmp_path / "teacher", words, launch("train_teacher", *words, draw=False)))
     still = [f"--teacher={tmp_path / 'teacher'}", "--learning_rates=1e-12", "--omit=1"]
-    run = distil(*still, "--initial=own,teacher")
+    run = distil(*still, "--student_init=random,teacher")
     done(run)
     assert [s.get("initial") for s in config_of(run.folder)["settings"]] == [None, "teacher"]
     theirs, ours = arrays_of(tmp_path / "teacher" / "teachers"), arrays_of(run.folder / "students")
@@ -959,11 +959,15 @@ def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path)
         own, shared = ours[name][:2], ours[name][2:]
         np.testing.assert_allclose(shared, theirs[name], atol=1e-8)
         assert np.abs(own - theirs[name]).max(axis=(1, 2)).min() > 0.1
-    alone = arrays_of(distil(*still, "--initial=own").folder / "students")  # a word changes no other's draws
+    alone = arrays_of(
+        distil(*still, "--student_init=random").folder / "students"
+    )  # a word changes no other's draws
     np.testing.assert_array_equal(alone["logits/kernel"], ours["logits/kernel"][:2])
-    refused = distil(*still, "--initial=teacher", "--model=mlp-9")
+    refused = distil(*still, "--student_init=teacher", "--model=mlp-9")
     assert refused.outcome.status == 2
-    assert "--initial=teacher needs its network: expected --model=mlp-8; given mlp-9" in refused.outcome.err
+    assert (
+        "--student_init=teacher needs its network: expected --model=mlp-8; given mlp-9" in refused.outcome.err
+    )
 
 
 def test_teacher_and_student_have_a_normalisation_each(launch, home, toy, distil, tmp_path):
@@ -999,10 +1003,10 @@ def test_no_validation_split(distil):
     assert {row["split"] for row in read_csv(run.folder / "history.csv")} == {"train"}
 
 
-@pytest.mark.parametrize("chunk", [0, 3])
-def test_chunks_give_the_same_results(launch, home, sweep, chunk):
-    folder = home / f"chunk{chunk}"
-    words = [*sweep.words, f"--chunk={chunk}", f"--out={folder}"]
+@pytest.mark.parametrize("vmap_size", [0, 3])
+def test_chunks_give_the_same_results(launch, home, sweep, vmap_size):
+    folder = home / f"chunk{vmap_size}"
+    words = [*sweep.words, f"--vmap_size={vmap_size}", f"--out={folder}"]
     done(Run(folder, words, launch("distill", *words, draw=False)))
     chunked = arrays_of(folder / "students")
     for name, array in arrays_of(sweep.folder / "students").items():
@@ -1020,10 +1024,17 @@ def test_chunks_give_the_same_results(launch, home, sweep, chunk):
         # More than the data hold, which are wrapped around; and no hidden layer.
         ["--batch_size=1000", "--schedule=constant", "--model=mlp"],
         ["--batch_size=7", "--epochs=3", "--checkpoint_every=2", "--optimizer=sgd", "--schedule=steps"],
-        ["--rotate=10", "--stretch=0.1", "--jitter=1", "--max_norm=1"],
-        ["--flip", "--cutout=2", "--mixup=0.4", "--jitter=1", "--normalize=data", "--teacher_seeds=ensemble"],
+        ["--rotate=10", "--stretch=0.1", "--translate=1", "--max_norm=1"],
+        [
+            "--flip",
+            "--cutout=2",
+            "--mixup=0.4",
+            "--translate=1",
+            "--normalize=data",
+            "--teacher_seeds=ensemble",
+        ],
         ["--precision=bfloat16", "--optimizer=adamw", "--schedule=warmup_cosine", "--dropout=0.5"],
-        ["--keep=0", "--omit=none", "--temperatures=1e-2,1e4", "--weight_decays=1e-3"],
+        ["--seen=0", "--omit=none", "--temperatures=1e-2,1e4", "--weight_decays=1e-3"],
     ],
     ids=lambda words: words[0],
 )
@@ -1047,8 +1058,8 @@ def test_a_run_that_diverges_is_left_out_and_leaves_the_others_alone(distil):
     bad = {key: value for key, value in results.items() if "lr=1e+30" in key[0]}
     row = ("test", "none", "all", "diverged")
     assert bad == {("T=4 lr=1e+30 omit=1", seed, *row): 1 for seed in range(2)}
-    kept, beside = (arrays_of(folder.folder / "students") for folder in (run, calm))
-    for name, leaf in kept.items():
+    seen, beside = (arrays_of(folder.folder / "students") for folder in (run, calm))
+    for name, leaf in seen.items():
         assert np.isfinite(leaf).all()
         np.testing.assert_array_equal(leaf[:2], beside[name][:2])
     for name in ("history.csv", "bias_curve.csv"):
@@ -1114,7 +1125,7 @@ def test_the_same_command_again_changes_nothing(launch, teacher, sweep):
         for path in rewritten:
             path.unlink()
         # How the work is done may change; what comes out may not.
-        outcome = launch(name, *run.words, "--chunk=2", "--checkpoint_every=7", f"--out={run.folder}")
+        outcome = launch(name, *run.words, "--vmap_size=2", "--checkpoint_every=7", f"--out={run.folder}")
         assert outcome.status == 0 and outcome.err == ""
         assert outcome.out.startswith(f"{run.folder} is complete; the report is written again\n")
         table = [line for line in done(run).out.split("\n")[1:] if not line.startswith("epoch ")]
@@ -1179,12 +1190,12 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(launch, toy, tm
 def test_a_changed_data_set_is_another_run(launch, home, toy, tmp_path):
     """Also where the flags that differ would be allowed to."""
     shutil.copy(home / "toy.npz", tmp_path / "own.npz")
-    words = [f"--data_set={tmp_path}/own.npz", *toy.words[1:], f"--out={tmp_path}/run"]
+    words = [f"--dataset={tmp_path}/own.npz", *toy.words[1:], f"--out={tmp_path}/run"]
     assert launch("train_teacher", *words).status == 0
     with np.load(home / "toy.npz") as held:
         np.savez(tmp_path / "own.npz", **(dict(held) | {"test_images": 255 - held["test_images"]}))
     before = snapshot(tmp_path)
-    for more in ([], ["--chunk=1"]):
+    for more in ([], ["--vmap_size=1"]):
         outcome = launch("train_teacher", *words, *more)
         assert outcome.status == 2 and "holds another run" in outcome.err and "other data" in outcome.err
     assert snapshot(tmp_path) == before
@@ -1204,11 +1215,11 @@ def test_another_teacher_of_the_same_name_is_another_run(launch, home, toy, dist
 def flip_a_byte(folder: Path) -> Path:
     """Of the largest file of a checkpoint."""
     files = [path for path in (folder / "arrays").rglob("*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
+    allreduce_max = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(allreduce_max.read_bytes())
     content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    return largest
+    allreduce_max.write_bytes(content)
+    return allreduce_max
 
 
 @pytest.fixture
@@ -1258,13 +1269,13 @@ def test_a_checkpoint_of_another_tree_is_not_resumed(launch, stopped):
 def test_another_command_that_continues_is_recorded(launch, teacher, stopped):
     folder, words = stopped
     before = config_of(folder)
-    assert launch("train_teacher", *words, "--chunk=1", draw=False).status == 0
+    assert launch("train_teacher", *words, "--vmap_size=1", draw=False).status == 0
     after = config_of(folder)
-    command = f"{before['command']} --chunk=1"
-    kept = {name: before[name] for name in ("versions", "device")}
+    command = f"{before['command']} --vmap_size=1"
+    seen = {name: before[name] for name in ("versions", "device")}
     spent = before.pop("time"), after.pop("time")
     assert all(spent[1][name] > number > 0 for name, number in spent[0].items())
-    assert after == before | {"continued": [kept | {"command": command, "epoch": 2}]}
+    assert after == before | {"continued": [seen | {"command": command, "epoch": 2}]}
     same_outcome(folder, teacher.folder, "teachers")
 
 
@@ -1288,7 +1299,7 @@ def test_the_user_is_told_of_a_damaged_cache(launch, tmp_path):
         place = tmp_path / "images" / split / str(number % 2)
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4), 60 * number, np.uint8)).save(place / f"{number}.png")
-    words = [f"--data_set={tmp_path / 'images'}", "--model=mlp-8", "--omit=2", f"--out={tmp_path / 'run'}"]
+    words = [f"--dataset={tmp_path / 'images'}", "--model=mlp-8", "--omit=2", f"--out={tmp_path / 'run'}"]
     before = set(Path(os.environ["KD_JAX_CACHE"]).glob("*"))
     refused = launch("train_teacher", *words)  # for its --omit, once the images are there
     (cached,) = set(Path(os.environ["KD_JAX_CACHE"]).glob("*")) - before
@@ -1348,11 +1359,11 @@ def test_a_mask_that_keeps_only_classes_without_examples(launch, home, toy, tmp_
     """TFDS declares ten classes here, of which the training split has two."""
     images = np.random.RandomState(0).randint(0, 256, (12, 6, 5, 3), np.uint8)
     test_tfds.prepare(tmp_path, splits={name: (images, [0, 1] * 6) for name in ("train", "test")})
-    words = ["--data_set=cifar100", f"--data_dir={tmp_path}", "--model=mlp-8", "--epochs=1"]
+    words = ["--dataset=cifar100", f"--data_dir={tmp_path}", "--model=mlp-8", "--epochs=1"]
     before = snapshot(tmp_path)
     for name, more in (
         ("distill", ["--loss=labels", "--omit=none,0+1"]),
-        ("distill", ["--loss=labels", "--keep=7+8"]),
+        ("distill", ["--loss=labels", "--seen=7+8"]),
         ("train_teacher", ["--omit=0+1"]),
     ):
         outcome = launch(name, *words, *more, f"--out={tmp_path / 'run'}")
@@ -1373,7 +1384,7 @@ def test_a_folder_of_images(launch, home, tmp_path):
                 Image.fromarray(image).save(tmp_path / "set" / split / name / f"{index}.png")
     bad = tmp_path / "set" / "train" / "cow" / "bad.jpg"
     bad.touch()
-    words = [f"--data_set={tmp_path / 'set'}", "--model=mlp-8", "--epochs=2", "--batch_size=8"]
+    words = [f"--dataset={tmp_path / 'set'}", "--model=mlp-8", "--epochs=2", "--batch_size=8"]
     teach = [*words, "--omit=cow", f"--out={tmp_path / 'teacher'}"]
     outcome = launch("train_teacher", *teach)
     assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
@@ -1387,7 +1398,7 @@ def test_a_folder_of_images(launch, home, tmp_path):
     outcome = launch("distill", *words, draw=False)
     assert outcome.status == 0 and "never saw class 2 either" in outcome.err, outcome
     config = config_of(tmp_path / "run")
-    assert [setting["missing"] for setting in config["settings"]] == [[], [1], [0, 2]]
+    assert [setting["omitted"] for setting in config["settings"]] == [[], [1], [0, 2]]
     assert config["data"]["class_names"] == ["big dog", "cat", "cow"]
     assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, False)
     words[-1] = f"--out={tmp_path / 'small'}"

@@ -1,5 +1,5 @@
 """Starting from given weights, and training the classifier alone: in a step, by derived numbers, and from the
-command line, on a tiny data set."""
+command line, on a tiny dataset."""
 
 import hashlib
 import json
@@ -96,7 +96,7 @@ def test_runs_start_from_what_is_given():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A data set of three classes, and weights for five."""
+    """A dataset of three classes, and weights for five."""
     folder = tmp_path_factory.mktemp("finetuning")
     parts = {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS}
     np.savez(folder / "tiny.npz", **parts)
@@ -114,11 +114,16 @@ def launch(home):
         yield launcher
 
 
-WORDS = ["--data_set=tiny.npz", "--model=resnet-8", "--init=weights.safetensors", "--validation_fraction=0"]
+WORDS = [
+    "--dataset=tiny.npz",
+    "--model=resnet-8",
+    "--pretrained=weights.safetensors",
+    "--validation_fraction=0",
+]
 WORDS += ["--epochs=2", "--batch_size=4", "--seeds=2", "--learning_rate=0.1", "--checkpoint_every=1"]
 FROZEN = [*WORDS, "--freeze_backbone", "--dropout=0.2"]
 NOTE = "note: the classifier starts afresh: it has 3 classes here\n"
-UNSCALED = "note: --init without --normalize: most weights were trained on --normalize=imagenet\n"
+UNSCALED = "note: --pretrained without --normalize: most weights were trained on --normalize=imagenet\n"
 
 
 def saved(folder: Path):
@@ -186,9 +191,9 @@ def test_without_freezing_everything_is_trained(launch, home):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--freeze_backbone", "--init="], "--freeze_backbone cannot be this"),
+        (["--freeze_backbone", "--pretrained="], "--freeze_backbone cannot be this"),
         (["--freeze_backbone", "--max_norm=2"], "--freeze_backbone cannot be this"),
-        (["--init=nothing.safetensors"], "no such file of weights"),
+        (["--pretrained=nothing.safetensors"], "no such file of weights"),
         (["--model=wrn-10-1"], "cannot be read for this model"),
         (["--model=resnet-14"], "weights of another network"),
     ],

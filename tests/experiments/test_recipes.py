@@ -57,7 +57,7 @@ def test_recipe(name, parsed):
     for folder in (values.get("teacher") or "").split(","):
         assert not folder or Path(folder).name in RECIPES
     size = values["image_size"] or 32
-    channels = 1 if values["data_set"] in ("digits", "mnist", "fashion_mnist") else 3
+    channels = 1 if values["dataset"] in ("digits", "mnist", "fashion_mnist") else 3
     for spec in values["model"].split(","):  # several of subliminal alone
         model = models.build(spec, 10, normalize=None)
         init = lambda key, model=model: models.init_variables(model, key, (size, size, channels))  # noqa: E731
@@ -65,7 +65,7 @@ def test_recipe(name, parsed):
     assert values["optimizer"] in optim.OPTIMIZERS and values["schedule"] in optim.SCHEDULES
     assert {*values.get("losses", "soft").split(","), values.get("loss", "soft")} <= set(losses.LOSSES)
     if entry_of(name) == "subliminal":  # no default of the entry point's own decides anything
-        named = ("seeds", "model", "epochs", "batch_size", "schedule", "data_set")
+        named = ("seeds", "model", "epochs", "batch_size", "schedule", "dataset")
         assert all(f"--{flag}=" in RECIPES[name].read_text() for flag in named)
 
 
@@ -74,7 +74,7 @@ def test_the_students_see_what_their_teacher_saw(parsed):
     for name, values in parsed.items():
         for folder in filter(None, (values.get("teacher") or "").split(",")):
             teacher = parsed[Path(folder).name]
-            for flag in ("data_set", "image_size", "skip_unreadable"):
+            for flag in ("dataset", "image_size", "skip_unreadable"):
                 assert values[flag] == teacher[flag], (name, flag)
 
 

@@ -14,7 +14,7 @@ from kd_jax.stats.rows import RANDOM
 from tests.experiments.settings.test_teachers import save
 from tests.experiments.test_experiments import Launcher
 
-SMALL = ["--data_set=digits", "--epochs=2", "--batch_size=64", "--seeds=2"]
+SMALL = ["--dataset=digits", "--epochs=2", "--batch_size=64", "--seeds=2"]
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +50,8 @@ def test_every_network_layer_and_measure(run):
         for row in rows
         if (row.setting, row.seed, row.layer) == ("T=4", 1, "hidden_1")
     ]
-    both = [(measure, part) for measure in ("probe", "neighbours", "cka") for part in ("missing", "kept")]
-    assert sorted(each) == sorted([*both, ("silhouette", "missing"), ("centroid_distance", "missing")])
+    both = [(measure, part) for measure in ("probe", "neighbours", "cka") for part in ("omitted", "seen")]
+    assert sorted(each) == sorted([*both, ("silhouette", "omitted"), ("centroid_distance", "omitted")])
     assert "## Hidden signals" in (run / "report.md").read_text()
 
 
@@ -81,13 +81,13 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
         if (row.setting, row.seed, row.layer) == ("T=4 omit=3", 1, "hidden_1")
     }
     recall = representation.probe(x, dataset.train_labels[chosen], y, labels, 10)
-    assert found["probe", "missing"] == pytest.approx(recall[3])
-    assert found["probe", "kept"] == pytest.approx(np.delete(recall, 3).mean())
+    assert found["probe", "omitted"] == pytest.approx(recall[3])
+    assert found["probe", "seen"] == pytest.approx(np.delete(recall, 3).mean())
     omitted, seen = representation.equal_samples(labels == 3)
     assert len(seen) == len(omitted) == np.sum(labels == 3)
-    for part, of in (("missing", omitted), ("kept", seen)):
+    for part, of in (("omitted", omitted), ("seen", seen)):
         assert found["cka", part] == pytest.approx(representation.linear_cka(y[of], theirs[of]), rel=1e-4)
-    assert found["silhouette", "missing"] == pytest.approx(
+    assert found["silhouette", "omitted"] == pytest.approx(
         representation.separability(y, labels == 3)["silhouette"], rel=1e-4
     )
 
@@ -129,12 +129,12 @@ def test_students_are_taught_on_other_images(launch, home, run, transfer):
 
 def test_another_teacher_under_the_same_name_is_refused(run, home, launch):
     folder = home / "teacher" / "teachers"
-    shutil.move(folder, home / "kept")
+    shutil.move(folder, home / "seen")
     try:
-        variables, metadata = checkpoint.load(home / "kept")
+        variables, metadata = checkpoint.load(home / "seen")
         checkpoint.save(folder, jax.tree.map(lambda leaf: 2 * leaf, variables), metadata)
         done = launch("representation", run)
         assert done.status == 2 and "is another teacher now" in done.err
     finally:
         shutil.rmtree(folder)
-        shutil.move(home / "kept", folder)
+        shutil.move(home / "seen", folder)

@@ -16,8 +16,8 @@ from kd_jax.evaluate import evaluate
 from kd_jax.io import run_config
 from kd_jax.io.run_folder import read_history, read_results
 from kd_jax.models import build, forward, scale_pixels
-from kd_jax.train import Config, noise, optim, seen_outputs, subliminal, sweep, train_step
-from kd_jax.train.sampling import left_over
+from kd_jax.train import Config, mask_logits, noise, optim, subliminal, sweep, train_step
+from kd_jax.train.sampling import shot_mask
 from kd_jax.types import Batch, HParams, Table
 from tests.experiments.test_experiments import Launcher
 
@@ -33,7 +33,7 @@ CONFIG = Config(
     batch_size=6,
     num_updates=2,
     noise=noise.uniform,
-    labelled=False,
+    has_labels=False,
     teacher_models=(MODEL,),
 )
 HIDDEN, CLASS, AUXILIARY = np.eye(3, dtype=bool)
@@ -119,7 +119,7 @@ def test_the_loss_is_that_of_the_outputs_seen_alone(name):
         run = hparams(seen, temperature=2.0)
 
         def loss(logits, teacher=teacher, run=run):
-            logits, batch = seen_outputs(logits, Batch(labels, jnp.asarray(teacher)), run)
+            logits, batch = mask_logits(logits, Batch(labels, jnp.asarray(teacher)), run)
             return losses.LOSSES[name](logits, batch, run)
 
         value, gradient = loss(student), jax.grad(lambda x: jnp.sum(loss(x)))(student)
@@ -216,14 +216,14 @@ def test_confusions_are_of_the_class_outputs():
 def test_what_is_left_of_each_class(num):
     labels = np.random.RandomState(0).randint(0, 4, 200).astype(np.int32)
     chosen = [
-        np.asarray(jax.jit(left_over)(jax.random.key(seed), jnp.asarray(labels), jnp.int32(num)))
+        np.asarray(jax.jit(shot_mask)(jax.random.key(seed), jnp.asarray(labels), jnp.int32(num)))
         for seed in range(60)
     ]
     counts = np.bincount(labels)
     for one in chosen:
         np.testing.assert_array_equal(np.bincount(labels[one], minlength=4), np.minimum(num, counts))
     if num == 5:
-        fewer = np.asarray(left_over(jax.random.key(0), jnp.asarray(labels), jnp.int32(4)))
+        fewer = np.asarray(shot_mask(jax.random.key(0), jnp.asarray(labels), jnp.int32(4)))
         assert np.all(chosen[0][fewer])
         # Each example of a class of n is chosen with probability 5 / n: 60 draws of each.
         times = np.sum(chosen, axis=0)
@@ -234,7 +234,7 @@ def test_what_is_left_of_each_class(num):
 # --- the entry point -------------------------------------------------------------------------------------
 
 
-COMMON = ("--data_set=digits", "--seeds=2", "--model=mlp-32", "--epochs=2", "--batch_size=256")
+COMMON = ("--dataset=digits", "--seeds=2", "--model=mlp-32", "--epochs=2", "--batch_size=256")
 WORDS = ("--transfers=uniform_noise,own", "--share=hidden,none")
 
 
@@ -288,7 +288,9 @@ def test_the_same_command_finds_it_complete_and_another_is_refused(launch, outco
 def test_shared_initial_weights_are_what_carries_it(launch, tmp_path):
     """On the digits, auxiliary outputs and noise alone: far above chance with the teacher's initial weights,
     at chance with another's. (One seed says little; six of each are five deviations apart.)"""
-    done = launch(tmp_path / "run", "--seeds=6", "--epochs=100", "--outputs=auxiliary", "--model=mlp-64-64")
+    done = launch(
+        tmp_path / "run", "--seeds=6", "--epochs=100", "--logit_mask=auxiliary", "--model=mlp-64-64"
+    )
     assert done.status == 0, done.err[-600:]
     found = {
         (row["setting"]): row["mean"]

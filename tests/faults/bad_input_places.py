@@ -142,7 +142,7 @@ def _above(lines: list[bytes]) -> list[bytes]:
 
 
 def _arrays(bad: Path, whole: Path) -> dict[str, Path]:
-    """Archives of arrays that are no data set."""
+    """Archives of arrays that are no dataset."""
     with np.load(whole) as held:
         good = dict(held)
     images, labels = good["train_images"], good["train_labels"]

@@ -23,15 +23,15 @@ from tests.faults.children import Children
 from tests.faults.killed import COMMANDS, RUN, Whole, differences
 from tests.faults.tried import Tried
 
-KINDS = ("flipped", "cut off", "missing")
-SAID = {"flipped": "one byte changed", "cut off": "cut off", "missing": "missing"}
+KINDS = ("flipped", "cut off", "omitted")
+SAID = {"flipped": "one byte changed", "cut off": "cut off", "omitted": "omitted"}
 REFUSED = "refused, the file named, or read to the bit as it was"
 
 
 def damages(path: Path, kind: str, draw: random.Random, times: int) -> Iterator[str]:
     """Damages the file in another way each time, says how, and makes it whole again."""
     whole = path.read_bytes()
-    for _ in range(min(times, 1 if kind == "missing" else len(whole))):
+    for _ in range(min(times, 1 if kind == "omitted" else len(whole))):
         place = draw.randrange(len(whole)) if whole else 0
         if kind == "flipped":
             other = whole[place] ^ draw.randrange(1, 256)
@@ -119,10 +119,10 @@ def report_rows(whole: Whole, draw: random.Random) -> list[Tried]:
 
 def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) -> list[Tried]:
     """Of a run half-way, the newer of its two checkpoints damaged, then both.  times: each kind of damage."""
-    run, kept, rows = whole.folder / "run", whole.folder / "half_way", []
+    run, seen, rows = whole.folder / "run", whole.folder / "half_way", []
     whole.clear()
     whole.children(name, *COMMANDS[name], step="epoch_000003.incomplete/manifest.json", signal="SIGKILL")
-    run.rename(kept)
+    run.rename(seen)
     for first, which, promise in (
         (1, "the newest checkpoint", "the one before is used, with a line that says so; then as undisturbed"),
         (0, "all checkpoints", "refused, a file named"),
@@ -130,7 +130,7 @@ def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) ->
         failures = []
         for kind in KINDS * times:
             whole.clear()
-            shutil.copytree(kept, run)
+            shutil.copytree(seen, run)
             saved = sorted(run.glob("checkpoints/epoch_*"))[first:]
             names = [_damage(checkpoint, kind, draw) for checkpoint in saved]
             wrong = _wrong_answer(whole, name, names[0], passed_over=len(saved) == 1)
@@ -138,7 +138,7 @@ def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) ->
         what = f"a file of {which} of a run of `{name}` half-way: changed, cut off or missing"
         count = len(KINDS) * times
         rows.append(Tried(what, count, count - len(failures), promise, tuple(failures)))
-    shutil.rmtree(kept)
+    shutil.rmtree(seen)
     return rows
 
 
@@ -169,7 +169,7 @@ def cache_rows(folder: Path, draw: random.Random, times: int) -> list[Tried]:
             place = folder / "images" / split / str(image % 2)
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.randint(0, 256, (4, 4), np.uint8)).save(place / f"{image}.png")
-    words, failures = ["--data_set=images", "--batch_size=4", *RUN], []
+    words, failures = ["--dataset=images", "--batch_size=4", *RUN], []
     run, undisturbed = folder / "run", folder / "undisturbed"
     with Children(folder, KD_JAX_CACHE=str(folder / "cache")) as children:
         assert children("train_teacher", *words).status == 0

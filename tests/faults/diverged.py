@@ -17,7 +17,7 @@ NETWORKS = ("mlp-16", "cnn-4-8-bn")
 CHUNKS = (1, 2, None)
 
 
-def train_beside(model: str, optimizer: str, chunk: int | None, rates: tuple[float, float], length: int):
+def train_beside(model: str, optimizer: str, vmap_size: int | None, rates: tuple[float, float], length: int):
     """(states, history) in numpy of SEEDS runs at each of two learning rates, as one program in segments."""
     digits = data.load("digits")
     images, labels = digits.train_images[:EXAMPLES], digits.train_labels[:EXAMPLES]
@@ -33,18 +33,18 @@ def train_beside(model: str, optimizer: str, chunk: int | None, rates: tuple[flo
     hparams = sweep.stack_runs(settings, range(SEEDS))
     states = sweep.init_states(config, sweep.run_keys(range(SEEDS), len(rates), 0))
     table, parts = Table(images, labels), []
-    segments = sweep.run_segments(config, table, None, hparams, states, EPOCHS, length, chunk)
+    segments = sweep.run_segments(config, table, None, hparams, states, EPOCHS, length, vmap_size)
     for after, history, _ in segments:
         parts.append((after, history))
     after = parts[-1][0]
     history = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *(told for _, told in parts))
-    kept = sweep.gather(after.replace(key=jax.random.key_data(after.key)), 2 * SEEDS)
-    return kept, history
+    seen = sweep.gather(after.replace(key=jax.random.key_data(after.key)), 2 * SEEDS)
+    return seen, history
 
 
-def differences(model: str, optimizer: str, chunk: int | None) -> list[str]:
+def differences(model: str, optimizer: str, vmap_size: int | None) -> list[str]:
     """What does not hold of the runs at SOUND beside others at WILD."""
-    way = partial(train_beside, model, optimizer, chunk)
+    way = partial(train_beside, model, optimizer, vmap_size)
     (states, history), (calm, undisturbed) = way((SOUND, WILD), EPOCHS), way((SOUND, SOUND), EPOCHS)
     pieces, told = way((SOUND, WILD), 1)
     neighbours = lambda tree: jax.tree.map(lambda leaf: leaf[:SEEDS], tree)  # noqa: E731

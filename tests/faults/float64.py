@@ -93,9 +93,9 @@ def ablations(teacher: np.ndarray, mask: np.ndarray, temperature: float):
     """Of each ablation the probabilities (of `shuffled` in ascending order), and the bound of their ratio."""
     log_p, delta = log_softmax(teacher, temperature)
     p = np.exp(log_p)
-    kept = np.exp(np.where(mask, log_p - log_p[:, mask].max(axis=-1, keepdims=True), -np.inf))
-    removed, shuffled = kept / kept.sum(axis=-1, keepdims=True), np.sort(p, axis=-1)
-    expected = {"full": p, "missing_removed": removed, "top1": spread(p, 1), "top2": spread(p, 2)}
+    seen = np.exp(np.where(mask, log_p - log_p[:, mask].max(axis=-1, keepdims=True), -np.inf))
+    removed, shuffled = seen / seen.sum(axis=-1, keepdims=True), np.sort(p, axis=-1)
+    expected = {"full": p, "omitted_removed": removed, "top1": spread(p, 1), "top2": spread(p, 2)}
     return expected | {"shuffled": shuffled}, np.expm1(4 * delta.max(axis=-1, keepdims=True))
 
 
@@ -110,14 +110,14 @@ def bins(student: np.ndarray, labels: np.ndarray):
     return np.transpose(found), int(np.sum(off <= delta.min(axis=-1)))
 
 
-def turned(logits: np.ndarray, missing: np.ndarray):
+def turned(logits: np.ndarray, omitted: np.ndarray):
     """Predictions [G,N] under a b in each interval between two margins that f32 can tell apart."""
     logits = np.float64(logits)
-    margins = np.unique(logits[:, ~missing].max(axis=-1) - logits[:, missing].max(axis=-1))
+    margins = np.unique(logits[:, ~omitted].max(axis=-1) - logits[:, omitted].max(axis=-1))
     edges = np.concatenate([[margins[0] - 2], margins, [margins[-1] + 2]])
     wide = np.diff(edges) > C * EPS * np.abs(logits).max()
     middles = ((edges[1:] + edges[:-1]) / 2)[wide]
-    return np.argmax(logits + middles[:, None, None] * missing, axis=-1)
+    return np.argmax(logits + middles[:, None, None] * omitted, axis=-1)
 
 
 def interval(values: list[float], confidence: float):

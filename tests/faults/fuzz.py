@@ -222,7 +222,7 @@ def targets(home: Path) -> list[Target]:
         Target("metadata of a teacher, sealed anew", teacher, spoil_metadata, load_teacher, 1500),
         Target("metadata, sealed anew, read for costs", teacher, spoil_metadata, compression.read, 1000),
         Target("arrays of a teacher, sealed anew", teacher, spoil_arrays, load_teacher, 1000),
-        Target(".npz of a data set", home / "npz", npz, load_npz, 6000),
+        Target(".npz of a dataset", home / "npz", npz, load_npz, 6000),
         Target("cache of decoded images", home / "cached", npz, load_cached, 3000),
     ]
 

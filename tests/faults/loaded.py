@@ -31,7 +31,7 @@ from tests.faults import samples
 from tests.faults.tried import Tried
 
 REFUSED = "refused or passed over, nothing executed"
-DISTILL = "distill --data_set=digits --model=mlp-8 --epochs=1 --out={home}/foreign"
+DISTILL = "distill --dataset=digits --model=mlp-8 --epochs=1 --out={home}/foreign"
 TEACH = "train_teacher --model=mlp-8 --epochs=1 --out={home}/foreign"
 
 
@@ -95,13 +95,13 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
     """Every place and what is planted there."""
     payload = pickle.dumps(trap)
     for content in planted_npz(home / "toy.npz", trap):
-        yield Place("--data_set, an .npz", home / "toy.npz", content, f"{TEACH} --data_set={home}/toy.npz")
+        yield Place("--dataset, an .npz", home / "toy.npz", content, f"{TEACH} --dataset={home}/toy.npz")
     for content in planted_npz(home / "toy.npz", trap):
         command = f"{DISTILL} --teacher={home}/teacher --transfer={home}/toy.npz"
         yield Place("--transfer, an .npz", home / "toy.npz", content, command)
     (held,) = cache.root().glob("pictures-own-*.npz")
     for content in planted_npz(held, trap):
-        yield Place("the cache of decoded images", held, content, f"{TEACH} --data_set={home}/pictures")
+        yield Place("the cache of decoded images", held, content, f"{TEACH} --dataset={home}/pictures")
     for name in (examples.NAME, confusions.NAME):
         for content in planted_npz(home / "students" / name, trap):
             yield Place(f"{name} of a run", home / "students" / name, content, f"report {home}/students")
@@ -115,10 +115,10 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
     for name in ("weights.pt", "weights.pth", "weights.safetensors"):
         given = _torch_file(trap) if name.endswith(("pt", "pth")) else payload
         for content in (payload, given):
-            command = f"{TEACH} --model=resnet-18 --data_set={home}/pictures --init={home}/{name}"
-            yield Place("--init, .pt, .pth and .safetensors", home / name, content, command)
+            command = f"{TEACH} --model=resnet-18 --dataset={home}/pictures --pretrained={home}/{name}"
+            yield Place("--pretrained, .pt, .pth and .safetensors", home / name, content, command)
     for name in ("train/cat/0.png", "train/cat/evil.png", "train/cat/0.pkl", "words.txt", "val/dog/1.png"):
-        command = f"{TEACH} --data_set={home}/pictures"
+        command = f"{TEACH} --dataset={home}/pictures"
         yield Place("files of an image folder", home / "pictures" / name, payload, command)
     run = ("config.json", "results.csv", "history.csv", "bias_curve.csv", "representation.csv")
     for name in run:
@@ -154,7 +154,7 @@ def attempt(launch: Any, home: Path, place: Place, marker: Path) -> str:
     """What is wrong with one place; nothing where all is well. All is as before afterwards."""
     before = place.path.read_bytes() if place.path.exists() else None
     manifest = place.sealed / "manifest.json" if place.sealed else None
-    kept = manifest.read_bytes() if manifest else b""
+    seen = manifest.read_bytes() if manifest else b""
     place.path.write_bytes(place.content)
     try:
         if place.sealed and manifest:
@@ -168,7 +168,7 @@ def attempt(launch: Any, home: Path, place: Place, marker: Path) -> str:
         if before is not None:
             place.path.write_bytes(before)
         if manifest:
-            manifest.write_bytes(kept)
+            manifest.write_bytes(seen)
     if marker.exists():
         marker.unlink()
         return f"{place.path.name}: executed"

@@ -15,7 +15,7 @@ ODD = (
     float("inf"), "", "a", "none", "../../outside", "/etc/hostname", "~nobody/x", "a\0b", "\ud800",
     "\u202eabc", "\n\r\x1b[2J", "<script>alert(1)</script>", "${7*7}{{7*7}}", "%s%n", "9" * 5000,
     "x" * 3000, "\u017f\u0663\u00b2", [], {}, [[]], [None], [1] * 300, {"a": None},
-    [{"name": "a", "missing": []}],
+    [{"name": "a", "omitted": []}],
 )  # fmt: skip
 """Values that hardly anything expects."""
 

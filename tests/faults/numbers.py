@@ -107,7 +107,7 @@ def of_signals(draws: int) -> list[np.ndarray]:
             teacher = draw(random)
             expected, factor = float64.ablations(teacher, mask, temperature)
             for name, exact in expected.items():
-                index = list(teacher_ablations.SIGNALS).index(name)
+                index = list(teacher_ablations.TEACHER_ABLATIONS).index(name)
                 key = jax.random.key(index)
                 said = ablate(jnp.int32(index), key, teacher, mask, number(temperature))
                 said = np.exp(float64.log_softmax(said, temperature)[0])
@@ -163,30 +163,30 @@ def of_bias(draws: int) -> list[np.ndarray]:
     for _ in range(draws):
         logits, _, labels = labelled(random)
         for kind in range(8):
-            missing = random.permutation(CLASSES) < random.integers(1, CLASSES)
+            omitted = random.permutation(CLASSES) < random.integers(1, CLASSES)
             of_kind = slice(kind * ROWS, (kind + 1) * ROWS)
-            found += of_search(logits[of_kind], labels[of_kind], missing, int(random.integers(ROWS + 1)))
+            found += of_search(logits[of_kind], labels[of_kind], omitted, int(random.integers(ROWS + 1)))
     return found
 
 
-tuned, matched = jit(bias_correction.label_tuned), jit(bias_correction.share_matched)
-adjusted, margins = jit(bias_correction.corrected), jit(bias_correction.margins)
+tuned, matched = jit(bias_correction.min_error_bias), jit(bias_correction.prior_matching_bias)
+adjusted, margins = jit(bias_correction.add_class_bias), jit(bias_correction.margins)
 
 
-def of_search(logits, labels, missing, wanted: int) -> list[np.ndarray]:
+def of_search(logits, labels, omitted, wanted: int) -> list[np.ndarray]:
     """Margins and corrected logits; no b has fewer errors, none comes nearer to the share that is wanted."""
     wide = np.float64(logits)
-    exact = wide[:, ~missing].max(axis=-1) - wide[:, missing].max(axis=-1)
-    found = [share(margins(logits, missing), exact, EPS * np.abs(exact))]
-    predicted = float64.turned(logits, missing)
+    exact = wide[:, ~omitted].max(axis=-1) - wide[:, omitted].max(axis=-1)
+    found = [share(margins(logits, omitted), exact, EPS * np.abs(exact))]
+    predicted = float64.turned(logits, omitted)
     fewest = np.sum(predicted != labels, axis=-1).min()
-    nearest = np.abs(missing[predicted].sum(axis=-1) - wanted).min()
-    b = tuned(logits, labels, missing)
-    shifted = wide + np.float64(b) * missing
-    found.append(share(adjusted(logits, missing, b), shifted, EPS * np.abs(shifted)))
+    nearest = np.abs(omitted[predicted].sum(axis=-1) - wanted).min()
+    b = tuned(logits, labels, omitted)
+    shifted = wide + np.float64(b) * omitted
+    found.append(share(adjusted(logits, omitted, b), shifted, EPS * np.abs(shifted)))
     found.append(verdict(np.sum(shifted.argmax(axis=-1) != labels) <= fewest))
-    shifted = wide + np.float64(matched(logits, missing, number(wanted / ROWS))) * missing
-    off = abs(missing[shifted.argmax(axis=-1)].sum() - wanted)
+    shifted = wide + np.float64(matched(logits, omitted, number(wanted / ROWS))) * omitted
+    off = abs(omitted[shifted.argmax(axis=-1)].sum() - wanted)
     return [*found, verdict(np.isfinite(shifted).all() and off <= nearest)]
 
 

@@ -1,4 +1,4 @@
-"""Small run folders and data sets as the entry points write them, without a training: the weights are those
+"""Small run folders and datasets as the entry points write them, without a training: the weights are those
 that the networks began with, the figures are of made-up confusions."""
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ OPTIONS = {"input_dropout": 0.0, "dropout": 0.0, "precision": "float32", "normal
 EPOCHS = 3
 
 
-def setting(name: str, missing: Sequence[int] = (), temperature: float | None = None) -> dict[str, Any]:
+def setting(name: str, omitted: Sequence[int] = (), temperature: float | None = None) -> dict[str, Any]:
     """As config.json has it."""
     numbers = {"temperature": temperature, "alpha": float(temperature is not None)}
-    return {"name": name, "missing": list(missing)} | numbers | {"learning_rate": 1e-2, "weight_decay": 0.0}
+    return {"name": name, "omitted": list(omitted)} | numbers | {"learning_rate": 1e-2, "weight_decay": 0.0}
 
 
 SETTINGS = [setting("labels"), setting("T=4", (), 4.0)]
@@ -69,7 +69,7 @@ def write_run(
 ) -> Path:
     """A finished run: of students where there are settings, else of teachers.  changes: of config.json."""
     experiment, held = ("distill", "students") if settings else ("train_teacher", "teachers")
-    settings = settings or [{"name": "teacher", "missing": []}]
+    settings = settings or [{"name": "teacher", "omitted": []}]
     runs = [(one, seed) for one in settings for seed in range(seeds)]
     config = _config(dataset, experiment, settings, spec, seeds) | changes
     run_config.write(folder, config)
@@ -98,7 +98,7 @@ def _config(
         "format": 2,
         "experiment": experiment,
         "command": f"./launch.sh {experiment} --model={spec}",
-        "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "data_set": dataset.name}
+        "flags": {"model": spec, "epochs": EPOCHS, "batch_size": 8, "dataset": dataset.name}
         | {"validation_fraction": 0.1},
         "versions": {"kd_jax": "0.1.0", "jax": "0.10.2"},
         "device": "2 x cpu (cpu), 2 CPU cores",
@@ -138,14 +138,14 @@ def _tested(runs: Runs, dataset: data.Dataset) -> tuple[list[ResultRow], list[Co
     classes = dataset.num_classes
     rows: list[ResultRow] = []
     matrices = []
-    own = [({"name": "teacher", "missing": []}, 0)] if runs[0][0]["name"] != "teacher" else []
+    own = [({"name": "teacher", "omitted": []}, 0)] if runs[0][0]["name"] != "teacher" else []
     for one, seed in [*own, *runs]:
-        for correction in ("none", "prior_matched") if one["missing"] else ("none",):
+        for correction in ("none", "prior_matched") if one["omitted"] else ("none",):
             matrix = 7 * np.eye(classes, dtype=int) + np.eye(classes, k=1, dtype=int) * (1 + seed)
             matrices.append(Confusion(one["name"], seed, correction, matrix))
             for split in ("validation", "test"):
-                bias = {"none": 0.0}.get(correction, 1.5) if one["missing"] else None
-                rows += tidy.result_rows(one["name"], seed, split, correction, matrix, one["missing"], bias)
+                bias = {"none": 0.0}.get(correction, 1.5) if one["omitted"] else None
+                rows += tidy.result_rows(one["name"], seed, split, correction, matrix, one["omitted"], bias)
     return rows, matrices
 
 
@@ -155,20 +155,20 @@ def _curve(runs: Runs, dataset: data.Dataset) -> list[BiasRow]:
     return [
         row
         for one, seed in runs
-        if one["missing"]
-        for row in tidy.bias_rows(one["name"], seed, np.array([0.0, 1.5]), correct, labels, one["missing"])
+        if one["omitted"]
+        for row in tidy.bias_rows(one["name"], seed, np.array([0.0, 1.5]), correct, labels, one["omitted"])
     ]
 
 
 def _write_more(folder: Path, runs: Runs) -> None:
     """representation.csv and examples.npz."""
-    name, missing = next((one["name"], one["missing"][0]) for one, _ in runs if one["missing"])
+    name, omitted = next((one["name"], one["omitted"][0]) for one, _ in runs if one["omitted"])
     looked = [
         RepresentationRow(of, seed, "hidden_0", measure, part, 0.5)
         for of, seed in (("random", 0), *((one["name"], seed) for one, seed in runs))
-        for measure, part in (("probe", "missing"), ("probe", "kept"), ("cka", "missing"))
+        for measure, part in (("probe", "omitted"), ("probe", "seen"), ("cka", "omitted"))
     ]
     run_folder.write_representation(folder, looked)
     images = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
-    places = [np.array(pair, np.int32) for pair in ((missing, missing), (0, 1), (missing, 1), (20, 23))]
+    places = [np.array(pair, np.int32) for pair in ((omitted, omitted), (0, 1), (omitted, 1), (20, 23))]
     examples.write(folder, Examples(images, *places, name, 0, "prior_matched"))

@@ -17,7 +17,7 @@ from tests.faults.children import Children
 from tests.faults.tried import Tried
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--data_set=digits", "--loss=labels", "--model=mlp-16", "--batch_size=256", "--checkpoint_every=1"]
+SMALL = ["--dataset=digits", "--loss=labels", "--model=mlp-16", "--batch_size=256", "--checkpoint_every=1"]
 STOPPED = (0, 128 + signal.SIGTERM, 128 + signal.SIGINT, -signal.SIGTERM)  # the last in its first moments
 GROWTH = 1.1  # of memory from the first quarter of the epochs to the last; each epoch adds to the history
 
@@ -93,7 +93,7 @@ def starts(folder: Path, times: int, seed: int = 0) -> Tried:
             length = children("distill", *words, f"--out=whole_{turn}").seconds
         for number in range(times):
             request = draw.choice(["SIGTERM", "SIGINT", None])
-            where = {"after": draw.uniform(0, length), "signal": request} if request else {}
+            where = {"after": draw.uniform(0, length), "teacher_ablation": request} if request else {}
             # Four share a folder, so most starts continue what another began.
             ended = children("distill", *words, f"--out=run_{number // 4}", **where)
             wrong = strays(folder, known)

@@ -13,6 +13,6 @@ def _optax_promotes():
         yield
 
 
-@pytest.mark.parametrize("chunk", [1, None])
-def test_neighbours_of_a_run_that_diverges_are_untouched(chunk):
-    assert diverged.differences("mlp-16", "adam", chunk) == []
+@pytest.mark.parametrize("vmap_size", [1, None])
+def test_neighbours_of_a_run_that_diverges_are_untouched(vmap_size):
+    assert diverged.differences("mlp-16", "adam", vmap_size) == []

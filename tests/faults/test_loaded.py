@@ -12,7 +12,7 @@ from experiments.reporting import comparison
 from kd_jax import data, plots
 from tests.faults import loaded, samples
 
-ELSEWHERE = ("--data_set", "the cache", "a teacher's", "models read", "--init")
+ELSEWHERE = ("--dataset", "the cache", "a teacher's", "models read", "--pretrained")
 """Kinds of places that tests of their own modules plant pickles in."""
 
 

@@ -175,7 +175,7 @@ DAMAGE = {
     "flipped": lambda file: file.write_bytes(flip(file.read_bytes())),
     "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
     "emptied": lambda file: file.write_bytes(b""),
-    "missing": lambda file: file.unlink(),
+    "omitted": lambda file: file.unlink(),
 }
 
 
@@ -185,7 +185,7 @@ def test_damage_to_any_array_file_is_refused_and_names_it(damage, copy, saved):
     assert len(names) >= 3
     for name in names:
         whole = (saved / name).read_bytes()
-        if damage in ("missing", "flipped") or whole:  # an empty file cannot be shortened
+        if damage in ("omitted", "flipped") or whole:  # an empty file cannot be shortened
             if damage == "flipped" and not whole:
                 continue
             DAMAGE[damage](copy / name)

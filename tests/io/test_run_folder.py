@@ -19,8 +19,8 @@ LABELS, SOFT = "labels omit=none", "T=20 alpha=1 omit=2"
 
 def make_config(seeds=3, num_teachers=1, settings=None):
     settings = settings or [
-        {"name": LABELS, "temperature": 20.0, "alpha": 0.0, "missing": []},
-        {"name": SOFT, "temperature": 20.0, "alpha": 1.0, "missing": [2]},
+        {"name": LABELS, "temperature": 20.0, "alpha": 0.0, "omitted": []},
+        {"name": SOFT, "temperature": 20.0, "alpha": 1.0, "omitted": [2]},
     ]
     pairs = [(setting["name"], seed) for setting in settings for seed in range(seeds)]
     return {
@@ -83,8 +83,8 @@ def test_round_trip_is_exact(tmp_path):
     history = [HistoryRow(seed, LABELS, seed, 1, "train", "loss", v) for seed, v in enumerate(awkward)]
     history.append(HistoryRow(0, LABELS, 0, 2, "validation", "loss", math.inf))
     rows = accuracies(LABELS, fractions) + accuracies(SOFT, fractions) + accuracies("teacher", [0.5])
-    rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "missing", "bias", 2.5)]
-    curve = [BiasRow(SOFT, 0, bias, part, 0.75) for bias in awkward for part in ("kept", "1")]
+    rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "omitted", "bias", 2.5)]
+    curve = [BiasRow(SOFT, 0, bias, part, 0.75) for bias in awkward for part in ("seen", "1")]
     run_config.write(tmp_path, config)
     run_folder.write_history(tmp_path, history)
     matrices = write_tested(tmp_path, rows)
@@ -116,7 +116,7 @@ def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
 
 def test_names_that_csv_must_quote(tmp_path):
     name = 'a, "b"\nc'
-    config = make_config(settings=[{"name": name, "missing": []}])
+    config = make_config(settings=[{"name": name, "omitted": []}])
     run_folder.write_results(tmp_path, accuracies(name, [0.1, 0.2, 0.3]))
     assert run_folder.read_results(tmp_path, config) == accuracies(name, [0.1, 0.2, 0.3])
 
@@ -155,9 +155,9 @@ DAMAGES = {  # file, its new content or an edit of the old, what the message mus
     "missing no class": (
         "config.json",
         ('"missing": [\n    2', '"missing": [\n    3'),
-        ["missing", "below 3"],
+        ["omitted", "below 3"],
     ),
-    "missing no index": ("config.json", ('"missing": [\n    2', '"missing": [\n    [2]'), ["missing"]),
+    "missing no index": ("config.json", ('"missing": [\n    2', '"missing": [\n    [2]'), ["omitted"]),
     "setting twice": ("config.json", (SOFT, LABELS), ["a name of its own"]),
     "run of no setting": ("config.json", ('"setting": "labels', '"setting": "label'), ["a run's setting"]),
     "no results": ("results.csv", None, ["results.csv", "no such file"]),
@@ -294,8 +294,8 @@ def test_rows_grow_with_the_classes_not_with_their_square():
     assert few_curved == 5 * (20 + 3) and many_curved == 5 * 3
 
 
-@pytest.mark.parametrize("kept", [slice(0), slice(7), slice(6), slice(4, None), slice(4)])
-def test_a_history_that_lacks_epochs_is_refused(folder, kept):
+@pytest.mark.parametrize("seen", [slice(0), slice(7), slice(6), slice(4, None), slice(4)])
+def test_a_history_that_lacks_epochs_is_refused(folder, seen):
     """Cut off at the end of a line, it is still one of whole lines."""
     config = make_config(seeds=2)
     config["flags"]["epochs"] = 2
@@ -309,7 +309,7 @@ def test_a_history_that_lacks_epochs_is_refused(folder, kept):
     write_tested(folder, accuracies(LABELS, [0.9, 0.8]) + accuracies(SOFT, [0.5, 0.5]))
     run_folder.write_history(folder, rows)
     assert run_folder.read_run(folder).history == rows
-    run_folder.write_history(folder, rows[kept])
+    run_folder.write_history(folder, rows[seen])
     with pytest.raises(InputError, match=r"history\.csv is incomplete: expected epochs 1 to 2 of each run"):
         run_folder.read_run(folder)
     lost = [ResultRow(name, 1, "test", "none", "all", "diverged", 2) for name in (LABELS, SOFT)]

@@ -30,7 +30,7 @@ def folder(tmp_path):
     one = np.zeros(1, np.int32)
     examples.write(tmp_path, examples.Examples(np.zeros((1, 2, 2, 1), np.uint8), *[one] * 4, SOFT, 0, "none"))
     run_folder.seal(tmp_path)
-    run_folder.write_representation(tmp_path, [RepresentationRow(SOFT, 0, "logits", "probe", "kept", 0.25)])
+    run_folder.write_representation(tmp_path, [RepresentationRow(SOFT, 0, "logits", "probe", "seen", 0.25)])
     return tmp_path
 
 
@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_has_no_sums(folder):
 def test_new_representations_have_new_sums_and_leave_the_others(folder):
     path = folder / "results.csv"
     path.write_bytes(path.read_bytes().replace(b"0.5", b"0.4"))
-    run_folder.write_representation(folder, [RepresentationRow(SOFT, 0, "logits", "probe", "kept", 0.5)])
+    run_folder.write_representation(folder, [RepresentationRow(SOFT, 0, "logits", "probe", "seen", 0.5)])
     assert run_folder.read_representation(folder, make_config())[0].value == 0.5
     with pytest.raises(InputError, match=r"results\.csv is not as it was written"):
         run_folder.read_run(folder)

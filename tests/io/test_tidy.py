@@ -18,9 +18,9 @@ PREDICTED = np.where((LABELS == 0) & (PREDICTED == 0), 4, PREDICTED)
 PREDICTED[PREDICTED == 5] = 1
 
 
-def rows_of(labels, predicted, missing=(5,)):
+def rows_of(labels, predicted, omitted=(5,)):
     matrix = confusion_matrix(labels, predicted, labels=range(K))
-    rows = tidy.result_rows("s", 0, "test", "none", matrix, missing, None)
+    rows = tidy.result_rows("s", 0, "test", "none", matrix, omitted, None)
     assert {row.metric for row in rows} <= set(METRICS)
     return {(row.class_, row.metric): row.value for row in rows}
 
@@ -55,7 +55,7 @@ def test_macro_means_are_over_the_classes_that_have_examples():
 def test_a_run_that_diverged_has_the_epochs_before_and_one_row():
     loss = np.array([[2.0, 1.0, 0.5], [2.0, np.nan, np.nan], [np.nan] * 3])
     ones = np.ones((3, 3, K), np.int32)
-    counts = {"correct": ones, "total": ones, "loss_sum": loss, "agree": np.zeros((3, 3), np.int32)}
+    counts = {"correct": ones, "support": ones, "loss_sum": loss, "agree": np.zeros((3, 3), np.int32)}
     history = {"train": counts, "validation": counts | {"loss_sum": np.ones((3, 3))}}
     assert tidy.diverged_at(history).tolist() == [0, 2, 1]
     rows = tidy.history_rows(history, ["a", "b", "b"], [0, 0, 1], [()] * 3)
@@ -85,5 +85,5 @@ def test_a_bias_curve_weighs_classes_by_their_examples():
     rows = tidy.bias_rows("s", 1, np.array([3.0]), np.array([[15, 7, 9, 0]]), labels, [2])
     found = {row.class_: row.accuracy for row in rows}
     assert math.isnan(found.pop("3"))
-    assert found == {"all": 0.62, "missing": 0.9, "kept": 0.55, "0": 0.5, "1": 0.7, "2": 0.9}
+    assert found == {"all": 0.62, "omitted": 0.9, "seen": 0.55, "0": 0.5, "1": 0.7, "2": 0.9}
     assert {row[:3] for row in rows} == {("s", 1, 3.0)}

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from kd_jax.losses.teacher_ablations import SIGNALS, ablate
+from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS, ablate
 
 P = np.array([0.5, 0.05, 0.3, 0.1, 0.05])  # class 3 is missing
 
 
-def ablated(name, logits, temperature=1.0, key=0, missing=3):
+def ablated(name, logits, temperature=1.0, key=0, omitted=3):
     """Probabilities at that temperature."""
-    mask = jnp.arange(logits.shape[-1], dtype=jnp.int32) != missing
-    number = jnp.int32(list(SIGNALS).index(name))
+    mask = jnp.arange(logits.shape[-1], dtype=jnp.int32) != omitted
+    number = jnp.int32(list(TEACHER_ABLATIONS).index(name))
     found = jax.jit(ablate)(number, jax.random.key(key), jnp.asarray(logits, jnp.float32), mask, temperature)
     return softmax(np.float64(found) / temperature, axis=-1)
 
@@ -23,7 +23,7 @@ def ablated(name, logits, temperature=1.0, key=0, missing=3):
     ("name", "expected"),
     [
         ("full", P),
-        ("missing_removed", np.array([0.5, 0.05, 0.3, 0, 0.05]) / 0.9),
+        ("omitted_removed", np.array([0.5, 0.05, 0.3, 0, 0.05]) / 0.9),
         ("top1", [0.5, 0.125, 0.125, 0.125, 0.125]),
         ("top2", [0.5, 0.2 / 3, 0.3, 0.2 / 3, 0.2 / 3]),
     ],
@@ -46,12 +46,12 @@ def test_shuffled_keeps_the_named_class_and_the_values_but_not_whose_they_are():
     assert not np.array_equal(found, ablated("shuffled", logits, key=1))
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", TEACHER_ABLATIONS)
 def test_a_teacher_who_is_certain_gives_numbers(name):
     logits = np.float32([[1e4, 0, -1e4, 0, 0], [0, 0, 0, 0, 0]])
     for temperature in (0.01, 1.0, 1e4):
         found = ablated(name, logits, temperature)
         assert np.all(np.isfinite(found))
-        if name != "missing_removed":
-            kept = softmax(np.float64(logits[0]) / temperature)
-            np.testing.assert_allclose(found[0].max(), kept.max(), rtol=1e-4)
+        if name != "omitted_removed":
+            seen = softmax(np.float64(logits[0]) / temperature)
+            np.testing.assert_allclose(found[0].max(), seen.max(), rtol=1e-4)

@@ -119,7 +119,7 @@ def own_gradient(x, y):
     return x @ y
 
 
-own_gradient.defvjp(lambda x, y: (x @ y, (x, y)), lambda kept, g: (g @ kept[1].T, kept[0].T @ g))
+own_gradient.defvjp(lambda x, y: (x @ y, (x, y)), lambda seen, g: (g @ seen[1].T, seen[0].T @ g))
 
 
 def test_what_is_inside_calls_loops_and_branches():

@@ -63,15 +63,15 @@ def test_batch_norm_in_half_precision_keeps_its_statistics_in_single():
 def test_halve_is_max_pooling(side):
     x = images(3, side, side + 1, 2)
     expected = nn.max_pool(x, (2, 2), (2, 2))
-    np.testing.assert_array_equal(layers.halve(x), expected)
+    np.testing.assert_array_equal(layers.max_pool_2x2(x), expected)
     found, wanted = (
         jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 2)))(x)
-        for f in (layers.halve, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
+        for f in (layers.max_pool_2x2, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-@pytest.mark.parametrize("pool", [layers.halve, layers.max_pool_3])
+@pytest.mark.parametrize("pool", [layers.max_pool_2x2, layers.max_pool_3])
 def test_the_gradient_of_pooling_does_not_depend_on_how_its_input_is_rounded(pool):
     """Without optimisation XLA computes the normalised input a second time for the gradient, and rounds it
     otherwise than for the maximum."""

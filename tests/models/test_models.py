@@ -155,12 +155,12 @@ def test_dropout_rate_is_the_probability_of_dropping(rate):
     """
     n = 100_000
     out = np.asarray(drop(jax.random.key(0), jnp.ones((100, 1000)), rate)).ravel()
-    kept = out != 0
-    assert abs((~kept).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
-    np.testing.assert_array_equal(out[kept], np.float32(1 / (1 - rate)))
+    seen = out != 0
+    assert abs((~seen).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
+    np.testing.assert_array_equal(out[seen], np.float32(1 / (1 - rate)))
     pair = (1 - rate) ** 2
     for lag in (1, 2, 3, 4, n // 2):
-        both = (kept & np.roll(kept, lag)).mean()
+        both = (seen & np.roll(seen, lag)).mean()
         assert abs(both - pair) < 6 * np.sqrt(pair * (1 - pair) / n)
 
 

@@ -17,7 +17,7 @@ from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import cells, rows_of, write_run
 
 FAST, SLOW = "T=4", "labels"
-SETTINGS = [{"name": FAST, "missing": []}, {"name": SLOW, "missing": []}]
+SETTINGS = [{"name": FAST, "omitted": []}, {"name": SLOW, "omitted": []}]
 CURVES = {
     FAST: [(0.2, 0.5, 0.8), (0.4, 0.4, 0.6), (0.5, 0.3, 0.7)],
     SLOW: [(0.1, 0.2, 0.6), (0.1, 0.3, 0.2), (0.1, 0.4, 0.4)],
@@ -132,7 +132,7 @@ def section_of(folder, *words):
 
 
 def reach(monkeypatch, percent):
-    monkeypatch.setattr(flags.FLAGS["reach"], "value", percent)
+    monkeypatch.setattr(flags.FLAGS["target_accuracy"], "value", percent)
 
 
 def test_the_section_by_hand(folder, monkeypatch):
@@ -191,24 +191,24 @@ def test_a_run_without_history_has_no_such_section(tmp_path):
 
 @flagsaver.flagsaver
 def test_the_flag():
-    assert flags.FLAGS(["report", "--reach=40", "run"])[1:] == ["run"]
-    assert flags.FLAGS.reach == 40
+    assert flags.FLAGS(["report", "--target_accuracy=40", "run"])[1:] == ["run"]
+    assert flags.FLAGS.target_accuracy == 40
 
 
 @pytest.mark.parametrize("given", ["0.8", "101", "-3", "nan", "much"])
 @flagsaver.flagsaver
 def test_a_level_that_is_no_percentage_is_refused(given):
-    with pytest.raises(InputError, match="--reach cannot be this"):
-        help.parse(["report", f"--reach={given}", "run"], report.EXAMPLE)
+    with pytest.raises(InputError, match="--target_accuracy cannot be this"):
+        help.parse(["report", f"--target_accuracy={given}", "run"], report.EXAMPLE)
 
 
 # The figure of a grid
 
 
 def grid(temperatures=(1.0, 20.0), alphas=(0.1, 0.5)):
-    settings = [{"name": SLOW, "missing": [], "temperature": None, "alpha": 0.0, "learning_rate": 0.1}]
+    settings = [{"name": SLOW, "omitted": [], "temperature": None, "alpha": 0.0, "learning_rate": 0.1}]
     return settings + [
-        {"name": f"{t} {a}", "missing": [], "temperature": t, "alpha": a, "learning_rate": 0.1}
+        {"name": f"{t} {a}", "omitted": [], "temperature": t, "alpha": a, "learning_rate": 0.1}
         for t in temperatures
         for a in alphas
     ]
@@ -217,7 +217,7 @@ def grid(temperatures=(1.0, 20.0), alphas=(0.1, 0.5)):
 def test_what_is_a_grid():
     assert plots.is_grid(grid()) and plots.is_grid(grid()[1:])
     assert not plots.is_grid(grid(alphas=(0.5,))) and not plots.is_grid(grid(temperatures=(4.0,)))
-    assert not plots.is_grid([*grid(), grid()[1] | {"missing": [2]}])
+    assert not plots.is_grid([*grid(), grid()[1] | {"omitted": [2]}])
     assert not plots.is_grid([*grid(), grid()[1] | {"learning_rate": 0.2}])
     assert not plots.is_grid(SETTINGS)
 
@@ -227,7 +227,7 @@ def test_the_grid_shows_each_setting_in_its_panel():
     curves = {s["name"]: [(number / 10, number / 5)] for number, s in enumerate(settings)}
     figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings}, 0.4)
     first, second = figure.axes
-    assert [axes.get_title("left") for axes in figure.axes] == ["T=1", "T=20"]
+    assert [axes.get_title("shots") for axes in figure.axes] == ["T=1", "T=20"]
     for axes, numbers in ((first, (0, 1, 2)), (second, (0, 3, 4))):
         *lines, level = axes.lines
         shown = [np.asarray(line.get_ydata()) for line in lines]

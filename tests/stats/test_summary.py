@@ -69,14 +69,14 @@ def pairs_of(content):
 
 def test_pairs_by_hand():
     rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies(SOFT, [0.6, 0.8, 0.7])
-    rows += accuracies(SOFT, [0.2, 0.4, 0.6], class_="missing")
+    rows += accuracies(SOFT, [0.2, 0.4, 0.6], class_="omitted")
     rows += accuracies(SOFT, [0.9, 0.7, 0.8], "prior_matched") + accuracies(SOFT, [0.5], "test_tuned")
-    rows += accuracies(SOFT, [0.9, 0.9, 0.9], "prior_matched", "missing")
+    rows += accuracies(SOFT, [0.9, 0.9, 0.9], "prior_matched", "omitted")
     pairs = pairs_of(summary_of(rows))
-    # Nothing for the missing classes of a setting that has none, nothing for the single seed of test_tuned.
+    # Nothing for the omitted classes of a setting that has none, nothing for the single seed of test_tuned.
     assert set(pairs) == {
         (SOFT, SOFT, "prior_matched", "all", "accuracy"),
-        (SOFT, SOFT, "prior_matched", "missing", "accuracy"),
+        (SOFT, SOFT, "prior_matched", "omitted", "accuracy"),
         (LABELS, SOFT, "none", "all", "accuracy"),
     }
     # labels - soft: 0.1, 0.0, 0.2: mean 0.1, sd 0.1, t = sqrt(3); with 2 degrees of freedom
@@ -87,7 +87,7 @@ def test_pairs_by_hand():
     )
     assert pair["split"] == "test"
     # prior_matched - none, for the missing: 0.7, 0.5, 0.3.
-    assert pairs[SOFT, SOFT, "prior_matched", "missing", "accuracy"]["difference"] == pytest.approx(0.5)
+    assert pairs[SOFT, SOFT, "prior_matched", "omitted", "accuracy"]["difference"] == pytest.approx(0.5)
 
 
 def test_pairs_go_by_seed_not_by_order():
@@ -104,13 +104,13 @@ def test_pairs_of_shared_teachers_count_teachers():
 
 
 def test_classes_missing_from_one_setting_only_are_not_compared():
-    settings = [{"name": "a", "missing": [1]}, {"name": "b", "missing": [2]}, {"name": "c", "missing": [2]}]
-    rows = [row for s in "abc" for row in accuracies(s, [0.1, 0.5, 0.3], class_="missing")]
-    assert set(pairs_of(summary_of(rows, settings=settings))) == {("b", "c", "none", "missing", "accuracy")}
+    settings = [{"name": "a", "omitted": [1]}, {"name": "b", "omitted": [2]}, {"name": "c", "omitted": [2]}]
+    rows = [row for s in "abc" for row in accuracies(s, [0.1, 0.5, 0.3], class_="omitted")]
+    assert set(pairs_of(summary_of(rows, settings=settings))) == {("b", "c", "none", "omitted", "accuracy")}
 
 
 def test_of_many_settings_only_close_ones_are_compared():
-    settings = [{"name": f"{t} {a}", "t": t, "a": a, "missing": []} for t in range(5) for a in range(4)]
+    settings = [{"name": f"{t} {a}", "t": t, "a": a, "omitted": []} for t in range(5) for a in range(4)]
     rows = [row for s in settings for row in accuracies(s["name"], [0.1, 0.5, 0.3])]
     # 5 temperatures x 4 alphas: 4 * C(5, 2) pairs differ in t alone and 5 * C(4, 2) in a alone.
     assert len(summary_of(rows, settings=settings)["paired"]) == 4 * 10 + 5 * 6
@@ -119,8 +119,8 @@ def test_of_many_settings_only_close_ones_are_compared():
 
 
 def test_a_value_that_a_setting_does_not_have_is_no_difference():
-    distilled = [{"name": f"{t} {a}", "t": t, "a": a, "missing": []} for t in range(5) for a in range(1, 4)]
-    plain = [{"name": f"plain {m}", "t": None, "a": 0, "missing": m} for m in ([], [2])]
+    distilled = [{"name": f"{t} {a}", "t": t, "a": a, "omitted": []} for t in range(5) for a in range(1, 4)]
+    plain = [{"name": f"plain {m}", "t": None, "a": 0, "omitted": m} for m in ([], [2])]
     rows = [row for s in distilled + plain for row in accuracies(s["name"], [0.1, 0.5, 0.3])]
     pairs = set(pairs_of(summary_of(rows, settings=distilled + plain)))
     # Without temperature, what misses nothing differs from each of the 15 in alpha alone; what misses a class
@@ -130,17 +130,17 @@ def test_a_value_that_a_setting_does_not_have_is_no_difference():
 
 
 def test_the_best_setting_is_that_of_the_seen_classes_of_the_validation_split():
-    """Whatever comes of the missing ones, whose labels it must not need, and of the test split."""
+    """Whatever comes of the omitted ones, whose labels it must not need, and of the test split."""
     settings = [
-        {"name": name, "missing": missing} for name, missing in zip("abcd", ([], [2], [2], [2]), strict=True)
+        {"name": name, "omitted": omitted} for name, omitted in zip("abcd", ([], [2], [2], [2]), strict=True)
     ]
     rows = []
-    for name, kept, missing in (("a", 0.9, None), ("b", 0.5, 0.9), ("c", 0.7, 0.0)):
-        rows += accuracies(name, [kept if missing is None else 0.6 * kept + 0.4 * missing])
-        if missing is not None:
-            rows += accuracies(name, [kept], class_="kept") + accuracies(name, [missing], class_="missing")
+    for name, seen, omitted in (("a", 0.9, None), ("b", 0.5, 0.9), ("c", 0.7, 0.0)):
+        rows += accuracies(name, [seen if omitted is None else 0.6 * seen + 0.4 * omitted])
+        if omitted is not None:
+            rows += accuracies(name, [seen], class_="seen") + accuracies(name, [omitted], class_="omitted")
     held_out = [row._replace(split="validation") for row in rows]
-    test = accuracies("a", [0.1]) + accuracies("b", [0.8], class_="kept") + accuracies("d", [1.0])
+    test = accuracies("a", [0.1]) + accuracies("b", [0.8], class_="seen") + accuracies("d", [1.0])
     values = summary.lookup(summary_of(held_out + test, settings=settings, seeds=1))
     assert values["b", "validation", "none", "all", "accuracy"].mean > 0.6  # c: 0.42
     assert summary.best_setting(settings, values) == "c"  # a misses nothing, d was not judged
@@ -149,15 +149,15 @@ def test_the_best_setting_is_that_of_the_seen_classes_of_the_validation_split():
 
 def test_the_candidates_are_the_same_students_but_for_what_is_tuned():
     """Nothing of them was ablated, and they are judged on the same classes."""
-    plain = {"name": "plain", "missing": [2], "alpha": 0.0}
-    tuned = [{"name": f"T={t}", "missing": [2], "alpha": 1.0, "temperature": t} for t in (1, 20)]
+    plain = {"name": "plain", "omitted": [2], "alpha": 0.0}
+    tuned = [{"name": f"T={t}", "omitted": [2], "alpha": 1.0, "temperature": t} for t in (1, 20)]
     others = [
-        {"missing": [], "alpha": 1.0},
-        {"missing": [0, 1], "alpha": 1.0},  # on a single class nothing is easier than to be right
-        {"missing": [1], "alpha": 1.0},
-        {"missing": [2], "alpha": 1.0, "signal": "missing_removed"},
-        {"missing": [2], "alpha": 1.0, "initial": "teacher"},
-        {"missing": [2], "alpha": 1.0, "left": 5},
+        {"omitted": [], "alpha": 1.0},
+        {"omitted": [0, 1], "alpha": 1.0},  # on a single class nothing is easier than to be right
+        {"omitted": [1], "alpha": 1.0},
+        {"omitted": [2], "alpha": 1.0, "teacher_ablation": "omitted_removed"},
+        {"omitted": [2], "alpha": 1.0, "initial": "teacher"},
+        {"omitted": [2], "alpha": 1.0, "shots": 5},
     ]
     others = [{"name": str(number), **other} for number, other in enumerate(others)]
     assert summary.candidates([plain, others[0], others[1], *tuned, *others]) == tuned
@@ -171,8 +171,8 @@ TEN = [0.3, 0.1, 0.25, 0.2, 0.15, 0.3, 0.2, 0.1, 0.3, 0.2]
 
 def n_of(setting, correction="none", metric="accuracy", flags=None, **about):
     """n of ten seeds of two teachers, for a setting that `about` makes, beside a distilled one."""
-    own = {"name": "own", "missing": [2], "alpha": 0.0, "temperature": None} | about
-    config = make_config(settings=[own, {"name": SOFT, "missing": [2], "alpha": 1.0}], **TEACHERS)
+    own = {"name": "own", "omitted": [2], "alpha": 0.0, "temperature": None} | about
+    config = make_config(settings=[own, {"name": SOFT, "omitted": [2], "alpha": 1.0}], **TEACHERS)
     config["flags"] |= flags or {}
     rows = [row._replace(metric=metric) for row in accuracies(setting, TEN, correction)]
     (entry,) = summary.summarise(rows, config)["results"]
@@ -181,7 +181,7 @@ def n_of(setting, correction="none", metric="accuracy", flags=None, **about):
 
 def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
     rows = accuracies("own", TEN) + accuracies(SOFT, TEN)
-    settings = [{"name": "own", "missing": [2], "alpha": 0.0}, {"name": SOFT, "missing": [2], "alpha": 1.0}]
+    settings = [{"name": "own", "omitted": [2], "alpha": 0.0}, {"name": SOFT, "omitted": [2], "alpha": 1.0}]
     own, soft = summary_of(rows, settings=settings, **TEACHERS)["results"]
     # sd 0.0775: half width 2.262157 * 0.0775 / sqrt(10) = 0.0554 around 0.21, of ten independent seeds.
     assert (own["mean"], own["n"]) == (pytest.approx(0.21), 10)
@@ -195,8 +195,11 @@ def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
     "n, words",
     [
         (10, {}),
-        (10, {"signal": "missing_removed", "missing": [0, 2], "alpha": 1.0}),  # one class is always named
-        (2, {"signal": "missing_removed", "alpha": 1.0}),
+        (
+            10,
+            {"teacher_ablation": "omitted_removed", "omitted": [0, 2], "alpha": 1.0},
+        ),  # one class is always named
+        (2, {"teacher_ablation": "omitted_removed", "alpha": 1.0}),
         (2, {"alpha": 0.01}),
         (2, {"alpha": None}),  # subliminal learning has none
         (2, {"initial": "teacher"}),  # it begins with the teacher's weights
@@ -215,7 +218,7 @@ def test_what_depends_on_the_teacher_is_clustered_by_it(n, words):
 
 def test_a_difference_is_over_teachers_as_soon_as_one_side_depends_on_them():
     settings = [
-        {"name": name, "missing": [2], "alpha": alpha}
+        {"name": name, "omitted": [2], "alpha": alpha}
         for name, alpha in zip("abc", (0.0, 0.0, 1.0), strict=True)
     ]
     shifted = {"a": TEN, "b": TEN[::-1], "c": [0.5 * value for value in TEN]}
@@ -238,14 +241,14 @@ def test_the_mean_over_all_settings_depends_on_every_teacher_of_one_of_them():
 def test_shares_without_spread_have_a_floor_and_nothing_else_has_an_interval():
     """Of ten seeds, none of 30 examples right: of 300 none, up to 1 - 0.025^(1/300) = 1.22 %."""
     rows = []
-    for metric, value in (("accuracy", 0.0), ("errors", 30.0), ("total", 30.0), ("f1", 0.0), ("nll", 1.5)):
+    for metric, value in (("accuracy", 0.0), ("errors", 30.0), ("support", 30.0), ("f1", 0.0), ("nll", 1.5)):
         rows += [row._replace(metric=metric) for row in accuracies(LABELS, [value] * 10, "none", "2")]
     sums = summary_of(rows, seeds=10)
     found = {entry["metric"]: (entry["low"], entry["high"], entry["n"]) for entry in sums["results"]}
     high = 1 - 0.025 ** (1 / 300)
     assert found["accuracy"] == pytest.approx((0, high, 10), rel=1e-9)
     assert found["errors"] == pytest.approx((30 * (1 - high), 30, 10), rel=1e-9)
-    assert all(found[metric] == (None, None, 10) for metric in ("total", "f1", "nll"))
+    assert all(found[metric] == (None, None, 10) for metric in ("support", "f1", "nll"))
 
 
 def test_the_preferred_correction_needs_the_fewest_labels():

@@ -10,7 +10,7 @@ from kd_jax.stats.sweep_axis import axis_of, controls_of
 from tests.experiments.reporting.test_report import rows_of, write_run
 
 STUDENT = {
-    "missing": [],
+    "omitted": [],
     "outputs": "auxiliary",
     "share": "all",
     "perturb": 0.0,
@@ -39,7 +39,7 @@ def students(*changes):
         ([{"model": "mlp-64"}, {"model": "mlp-64-64-64"}], "depth", [1, 3]),
         ([{"model": "mlp-64"}, {"model": "mlp-8-8"}], "model", ["mlp-64", "mlp-8-8"]),
         ([{"model": "mlp-64-64"}, {"model": "mlp-64-8"}], "model", ["mlp-64-64", "mlp-64-8"]),
-        ([{"missing": []}, {"missing": [3, 4]}], "missing", ["none", "3+4"]),
+        ([{"omitted": []}, {"omitted": [3, 4]}], "omitted", ["none", "3+4"]),
         (
             [{"temperature": 4.0}, {"loss": "logits", "temperature": None}],
             "loss",
@@ -126,9 +126,9 @@ def test_words_stand_below_each_other_and_one_teacher_is_a_line():
 
 def test_where_all_students_miss_one_class_it_is_shown():
     names = [str(k) for k in range(5)]
-    for missing, label in (([3], "test accuracy of class c (%)"), ([3, 4], "test accuracy (%)")):
-        settings = students({"missing": missing}, {"missing": missing, "perturb": 0.4})
-        part = str(missing[0]) if len(missing) == 1 else "all"
+    for omitted, label in (([3], "test accuracy of class c (%)"), ([3, 4], "test accuracy (%)")):
+        settings = students({"omitted": omitted}, {"omitted": omitted, "perturb": 0.4})
+        part = str(omitted[0]) if len(omitted) == 1 else "all"
         values = {
             (name, "test", "none", class_, "accuracy"): Interval(0.5 if class_ == part else 0.9, 0.4, 0.6, 3)
             for name in names

@@ -9,7 +9,16 @@ import pytest
 from scipy.ndimage import map_coordinates
 from scipy.stats import beta, chi2, kstest
 
-from kd_jax.train.augment import chain, cutout, flip, jitter, mix, mixup_shares, partner, warp
+from kd_jax.train.augment import (
+    chain,
+    cutout,
+    flip,
+    mix,
+    mixup_lambdas,
+    mixup_partner,
+    random_affine,
+    random_translate,
+)
 from kd_jax.train.sweep import QUICK_COMPILE
 
 IMAGES = np.random.RandomState(0).randint(1, 256, size=(500, 5, 6, 2)).astype(np.uint8)  # no zero anywhere
@@ -28,7 +37,7 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 @pytest.mark.parametrize("pixels", [1, 2])
 def test_each_image_moves_by_its_own_shift(pixels):
     """Each result is the image under exactly one of the (2p+1)^2 shifts; all of them occur, equally often."""
-    out = np.asarray(jitter(jax.random.key(pixels), jnp.asarray(IMAGES), pixels))
+    out = np.asarray(random_translate(jax.random.key(pixels), jnp.asarray(IMAGES), pixels))
     assert out.shape == IMAGES.shape and out.dtype == np.uint8
     span = range(-pixels, pixels + 1)
     hits = np.array(
@@ -40,11 +49,13 @@ def test_each_image_moves_by_its_own_shift(pixels):
 
 
 def test_no_pixels_no_change():
-    np.testing.assert_array_equal(jitter(jax.random.key(0), jnp.asarray(IMAGES), 0), IMAGES)
+    np.testing.assert_array_equal(random_translate(jax.random.key(0), jnp.asarray(IMAGES), 0), IMAGES)
 
 
 def test_another_key_moves_otherwise():
-    one, other = (np.asarray(jitter(jax.random.key(seed), jnp.asarray(IMAGES), 2)) for seed in (0, 1))
+    one, other = (
+        np.asarray(random_translate(jax.random.key(seed), jnp.asarray(IMAGES), 2)) for seed in (0, 1)
+    )
     same = np.all(one == other, axis=(1, 2, 3)).mean()
     assert 0 < same < 0.1  # 1/25 by chance
 
@@ -74,7 +85,9 @@ WARPS = {
 def test_warp_is_scipys(options):
     """With the draws that the key gives; right to the rounding to whole grey levels."""
     images = IMAGES[:30]
-    out = np.asarray(jax.jit(lambda key, images: warp(key, images, *options))(jax.random.key(0), images))
+    out = np.asarray(
+        jax.jit(lambda key, images: random_affine(key, images, *options))(jax.random.key(0), images)
+    )
     assert out.shape == images.shape and out.dtype == np.uint8
     draws = np.asarray(jax.random.uniform(jax.random.key(0), (5, 30), jnp.float32, -1, 1), np.float64)
     for i, image in enumerate(np.float64(images)):
@@ -96,8 +109,8 @@ def test_half_of_the_images_are_mirrored():
 def covered(height: int, width: int, centre: tuple[int, int], side: int) -> np.ndarray:
     """bool[h,w]: pixels of the square that starts side // 2 above and left of the centre, clipped."""
     mask = np.zeros((height, width), bool)
-    top, left = (c - side // 2 for c in centre)
-    mask[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)] = True
+    top, num_shots = (c - side // 2 for c in centre)
+    mask[max(top, 0) : max(top + side, 0), max(num_shots, 0) : max(num_shots + side, 0)] = True
     return mask
 
 
@@ -125,7 +138,7 @@ def test_cutout_fills_each_channel_with_its_own_level():
     assert gone.any() and np.all(out[gone] == [7, 250])
 
 
-STAGES = (partial(jitter, pixels=2), flip, partial(cutout, side=2, fill=(9, 9)))
+STAGES = (partial(random_translate, pixels=2), flip, partial(cutout, side=2, fill=(9, 9)))
 
 
 @pytest.mark.parametrize("function", [flip, partial(cutout, side=2, fill=(0, 0))])
@@ -138,7 +151,7 @@ def test_what_an_example_draws_does_not_depend_on_the_others(function, num):
     np.testing.assert_array_equal(function(key, images.at[num:].set(1))[:num], whole[:num])
 
 
-SHARES = jax.jit(mixup_shares, static_argnums=1, compiler_options=QUICK_COMPILE)
+SHARES = jax.jit(mixup_lambdas, static_argnums=1, compiler_options=QUICK_COMPILE)
 
 
 def test_shares_of_examples_do_not_depend_on_the_batch():
@@ -170,7 +183,7 @@ def test_mixtures_by_hand():
     np.testing.assert_array_equal(out[1], x[1])
     np.testing.assert_allclose(out[2], 0.25 * x[2] + 0.75 * x[3], rtol=1e-6)
     np.testing.assert_allclose(out[3], (x[3] + x[0]) / 2, rtol=1e-6)
-    np.testing.assert_array_equal(partner(jnp.arange(4)), [1, 2, 3, 0])
+    np.testing.assert_array_equal(mixup_partner(jnp.arange(4)), [1, 2, 3, 0])
 
 
 @pytest.mark.parametrize("num", [1, 2, 7])

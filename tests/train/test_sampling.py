@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from kd_jax.train.sampling import epoch_order, example_mask, left_over
+from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
 from kd_jax.train.sweep import QUICK_COMPILE
 
 N = 24
@@ -16,7 +16,7 @@ FLAGS = st.lists(st.booleans(), min_size=N, max_size=N)
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
 one_order = jax.jit(epoch_order, static_argnums=2, compiler_options=QUICK_COMPILE)
-one_left_over = jax.jit(left_over, compiler_options=QUICK_COMPILE)
+one_left_over = jax.jit(shot_mask, compiler_options=QUICK_COMPILE)
 
 
 def test_example_mask():
@@ -33,9 +33,9 @@ def test_every_kept_example_and_no_other(mask, seed, num):
     order = np.asarray(one_order(jax.random.key(seed), np.array(mask), num))
     assert order.shape == (num,) and order.dtype == np.int32
     times = np.bincount(order, minlength=N)
-    kept = times[mask]
+    seen = times[mask]
     assert not times[~np.array(mask)].any()
-    assert kept.min() == num // len(kept) and kept.max() == -(-num // len(kept))
+    assert seen.min() == num // len(seen) and seen.max() == -(-num // len(seen))
 
 
 def orders_of(mask, epochs=range(4800), num=N):
@@ -53,9 +53,9 @@ def test_each_epoch_has_its_own_order_and_only_one():
 def test_every_order_is_equally_likely():
     """Four kept examples of 24 over 4,800 epochs: each of the 24 orders 200 times expected. The chi-square
     statistic has 23 degrees of freedom; the key is fixed, so what has passed once cannot fail by chance."""
-    kept = np.array([2, 3, 11, 20])
-    orders = orders_of(np.isin(np.arange(N), kept), num=4)
-    assert set(orders.ravel()) == set(kept)
+    seen = np.array([2, 3, 11, 20])
+    orders = orders_of(np.isin(np.arange(N), seen), num=4)
+    assert set(orders.ravel()) == set(seen)
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 24
     assert np.sum((counts - 200) ** 2 / 200) < chi2.ppf(0.999, 23)
@@ -80,7 +80,7 @@ def test_any_of_a_class_is_left_over_as_often_as_another():
     """3 of 9 over 3,000 keys: each 1,000 times, give or take sqrt(3000 * 1/3 * 2/3) = 26; 5 of those."""
     labels = np.random.RandomState(0).permutation(np.repeat(np.arange(3, dtype=np.int32), [9, 12, 3]))
     keys = jax.random.split(jax.random.key(0), 3000)
-    chosen = jax.jit(jax.vmap(left_over, (0, None, None)), compiler_options=QUICK_COMPILE)(keys, labels, 3)
+    chosen = jax.jit(jax.vmap(shot_mask, (0, None, None)), compiler_options=QUICK_COMPILE)(keys, labels, 3)
     times = np.asarray(chosen).sum(axis=0)
     np.testing.assert_allclose(times[labels == 0], 1000, atol=5 * 26)
     assert np.all(times[labels == 2] == 3000)
@@ -96,4 +96,4 @@ def test_wrong_shapes_are_refused():
             example_mask(*bad)
     for wrong in [(labels[None], jnp.int32(1)), (labels, jnp.ones(N, jnp.int32))]:
         with pytest.raises(AssertionError):
-            left_over(key, *wrong)
+            shot_mask(key, *wrong)

@@ -22,13 +22,13 @@ from kd_jax.models import build, forward, init_variables, predict, scale_pixels
 from kd_jax.train import (
     Config,
     augment,
+    augment_and_scale,
     evaluate,
     fit,
     init_state,
     make_batch,
     optim,
-    own_teachers,
-    student_view,
+    select_teacher,
     train_epoch,
     train_step,
     variables_of,
@@ -160,7 +160,7 @@ IMAGE_SUMS = FULL_IMAGES.sum(axis=(1, 2, 3)).astype(np.float32)
 
 CUT = augment.Cutout(2, (0,))
 AUGMENTATIONS = {
-    "jitter": {"augment": augment.RandomTranslate(1)},
+    "translate": {"augment": augment.RandomTranslate(1)},
     "cutout": {"augment": CUT},
     "mixup": {"mixup": 1.0},
     "all": {
@@ -193,7 +193,7 @@ def test_a_mixture_meets_both_labels_by_their_shares():
     config, run = config_of(squared, mixup=1.0), jax.tree.map(jnp.asarray, hparams())
     state = small_state(config)
     index, step = jnp.asarray([3, 0, 7, 10], jnp.int32), jnp.int32(5)
-    _, shares = student_view(config, state.key, TABLE.images[index], step)
+    _, shares = augment_and_scale(config, state.key, TABLE.images[index], step)
     a, s = np.float64(index), np.float64(shares)
     _, counts = quick(partial(train_step, config))(TABLE, run, state, index, step)
     np.testing.assert_allclose(counts.loss_sum, np.sum(s * (1 - s) * (a - np.roll(a, -1)) ** 2), rtol=1e-4)
@@ -223,9 +223,9 @@ def test_the_loss_of_a_mixture_is_that_against_the_mixed_target(source):
     )
     state = small_state(config)
     run = jax.tree.map(jnp.asarray, hparams(alpha=alpha, temperature=temperature))
-    images, shares = student_view(config, state.key, table.images[index], jnp.int32(0))
+    images, shares = augment_and_scale(config, state.key, table.images[index], jnp.int32(0))
     _, counts = quick(partial(train_step, config))(
-        own_teachers(config, table, run), run, state, index, jnp.int32(0)
+        select_teacher(config, table, run), run, state, index, jnp.int32(0)
     )
 
     def against(logits, targets):
@@ -296,7 +296,7 @@ def test_targets_of_each_kind():
     def logits(table, teacher=0, **options):
         config, run = config_of(misaligned, **options), hparams(temperature=3, teacher=teacher)
         run = jax.tree.map(jnp.asarray, run)
-        batch = make_batch(config, own_teachers(config, table, run), run, images, index)
+        batch = make_batch(config, select_teacher(config, table, run), run, images, index)
         np.testing.assert_array_equal(batch.labels, [3, 0, 7])
         return batch.teacher_logits
 
@@ -331,26 +331,26 @@ def labels_only(student, batch, hparams):
     return -jnp.take_along_axis(jax.nn.log_softmax(student), batch.labels[:, None], axis=-1)[:, 0]
 
 
-@pytest.mark.parametrize("left", [None, 0, 1])
-def test_what_is_left_of_a_masked_class_is_met(left):
+@pytest.mark.parametrize("shots", [None, 0, 1])
+def test_what_is_left_of_a_masked_class_is_met(num_shots):
     """Each class has one example: of two that are masked, an epoch of 12 meets it only where left is 1."""
     mask = np.arange(K) >= 2
-    run = hparams(mask=mask).replace(left=None if left is None else np.int32(left))
+    run = hparams(mask=mask).replace(num_shots=None if num_shots is None else np.int32(num_shots))
     run = jax.tree.map(jnp.asarray, run)
     config = config_of(labels_only, model=PLAIN)
     _, counts = quick(partial(train_epoch, config))(TABLE, run, small_state(config))
     assert np.all(np.asarray(counts.total)[2:] > 0) and counts.total.sum() == B * U
-    np.testing.assert_array_equal(np.asarray(counts.total)[:2], [1, 1] if left else [0, 0])
+    np.testing.assert_array_equal(np.asarray(counts.total)[:2], [1, 1] if num_shots else [0, 0])
 
 
-@pytest.mark.parametrize("name", teacher_ablations.SIGNALS)
+@pytest.mark.parametrize("name", teacher_ablations.TEACHER_ABLATIONS)
 def test_a_run_hears_what_its_signal_leaves(name):
     """The loss of a step is that against the ablated answer, shuffled by the run's key and the step."""
     logits = np.random.RandomState(1).normal(size=(1, N, K)).astype(np.float32)
     table = TABLE.replace(teacher_logits=(jnp.asarray(logits),))
     config = config_of(losses.soft_loss, model=PLAIN)
     state, index = small_state(config), jnp.asarray([5, 0, 3, 2], jnp.int32)
-    number = list(teacher_ablations.SIGNALS).index(name)
+    number = list(teacher_ablations.TEACHER_ABLATIONS).index(name)
     run = hparams(temperature=2.0, alpha=1.0, mask=np.arange(K) != 4).replace(signal=np.int32(number))
     run = jax.tree.map(jnp.asarray, run)
     step = quick(partial(train_step, config))

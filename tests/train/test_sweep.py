@@ -40,14 +40,14 @@ def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
     handed = {}
     state = SimpleNamespace(params={"w": np.arange(7)}, model_state={})
 
-    def segments(config, table, validation, hparams, states, num_epochs, length, chunk):
+    def segments(config, table, validation, hparams, states, num_epochs, length, vmap_size):
         handed.update(hparams=hparams, epochs=(num_epochs, length))
         yield state, {"train": "counts"}, num_epochs
 
     monkeypatch.setattr(sweep, "run_segments", segments)
     monkeypatch.setattr(sweep, "init_states", lambda config, keys: handed.update(keys=keys))
     table = Table(np.zeros((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), (np.zeros((2, 5, 3), np.float32),))
-    settings = [sweep.make_hparams(3, missing=[1], alpha=0.5), sweep.make_hparams(3)]
+    settings = [sweep.make_hparams(3, omitted=[1], alpha=0.5), sweep.make_hparams(3)]
     variables, history = sweep.fit_runs("config", table, settings, range(3), 9, base=1)
     assert handed["epochs"] == (9, 9) and history == {"train": "counts"}
     np.testing.assert_array_equal(handed["hparams"].teacher, [0, 1, 0] * 2)
@@ -103,11 +103,11 @@ def test_padding_repeats_the_last_run(num, multiple, padded):
     np.testing.assert_array_equal(jax.random.key_data(out["key"]), jax.random.key_data(expected))
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 2, 3, 7])
-def test_mapping_in_any_chunk_is_the_function_of_each_run(chunk):
+@pytest.mark.parametrize("vmap_size", [None, 1, 2, 3, 7])
+def test_mapping_in_any_chunk_is_the_function_of_each_run(vmap_size):
     """Five runs: in one, five, three, two and one pieces."""
     runs = {"a": jnp.arange(5.0), "b": jnp.arange(10.0).reshape(5, 2)}
-    out = jax.jit(sweep.map_runs(lambda run: {"c": run["a"] * run["b"]}, chunk))(runs)
+    out = jax.jit(sweep.map_runs(lambda run: {"c": run["a"] * run["b"]}, vmap_size))(runs)
     np.testing.assert_array_equal(out["c"], np.arange(5)[:, None] * np.arange(10).reshape(5, 2))
 
 
@@ -133,22 +133,22 @@ def test_the_data_are_one_copy_for_all_cores():
     """Eight devices of one CPU read the same memory; placing what is placed does nothing."""
     mesh = sweep.runs_mesh(8)
     images = np.random.RandomState(0).randint(256, size=(101, 7, 3)).astype(np.uint8)[1:]
-    placed = sweep.place(images, mesh, sweep.EVERYWHERE)
+    placed = sweep.put_on_mesh(images, mesh, sweep.REPLICATED)
     assert len({shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}) == 1
     np.testing.assert_array_equal(placed, images)
-    assert sweep.place(placed, mesh, sweep.EVERYWHERE) is placed
+    assert sweep.put_on_mesh(placed, mesh, sweep.REPLICATED) is placed
 
 
 def test_runs_are_split_and_gathered():
     """Five runs on eight devices: one each, three of them padding, which gathering drops."""
     mesh = sweep.runs_mesh(8)
     tree = {"x": np.arange(10, dtype=np.float32).reshape(5, 2), "key": sweep.run_keys(range(5), 1, 0)}
-    placed = sweep.place(sweep.pad_runs(tree, mesh.size), mesh, sweep.SPLIT)
+    placed = sweep.put_on_mesh(sweep.pad_runs(tree, mesh.size), mesh, sweep.SHARDED)
     assert {shard.data.shape for shard in placed["x"].addressable_shards} == {(1, 2)}
     np.testing.assert_array_equal(sweep.gather(placed["x"], 5), tree["x"])
     assert jnp.array_equal(jax.random.key_data(placed["key"])[:5], jax.random.key_data(tree["key"]))
 
 
 def test_the_default_chunk_is_of_the_device():
-    assert sweep.default_chunk("cpu") == 1
-    assert sweep.default_chunk("gpu") is None and sweep.default_chunk("tpu") is None
+    assert sweep.default_vmap_size("cpu") == 1
+    assert sweep.default_vmap_size("gpu") is None and sweep.default_vmap_size("tpu") is None

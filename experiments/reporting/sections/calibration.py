@@ -8,7 +8,7 @@ from kd_jax.stats.summary import Values
 # Metric, its head, scale and decimals.
 COLUMNS = (
     ("macro_precision", "precision", 100, 2),
-    ("macro_accuracy", "recall", 100, 2),
+    ("macro_recall", "recall", 100, 2),
     ("macro_f1", "F1", 100, 2),
     ("top5_accuracy", "top-5", 100, 2),
     ("nll", "NLL", 1, 3),

@@ -21,12 +21,12 @@ def section(settings: Sequence[str], run: Run, values: Values) -> list[Section]:
         of = lambda class_, metric, name=name: values.get((name, "test", "none", class_, metric))  # noqa: E731
         if (errors := of("all", "ensemble_errors")) is None:
             continue
-        accuracies = [show(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "missing")]
+        accuracies = [show(of(part, "ensemble_accuracy"), half=" ± ") for part in ("all", "omitted")]
         one_by_one, together = (show(i, 1, 1, half=" ± ") for i in (of("all", "errors"), errors))
         rows.append([name, _num_members(name, run), one_by_one, together, *accuracies, str(errors.n)])
     if not rows:
         return []
-    heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "missing", "n"]
+    heads = ["setting", "members", "errors, one by one", "errors together", "all classes", "omitted", "n"]
     explained = EXPLAINED
     if run.config["flags"].get("loss") == "logits" and TEACHER in [row[0] for row in rows]:
         explained += " What these students learn from is the mean of the teachers' logits."

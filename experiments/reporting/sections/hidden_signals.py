@@ -1,4 +1,4 @@
-"""The report's chapter on hidden signals: through which channel a missing class comes, when, and what the
+"""The report's chapter on hidden signals: through which channel a omitted class comes, when, and what the
 students' features hold, where `representation` has looked."""
 
 from pathlib import Path
@@ -12,13 +12,13 @@ from kd_jax.stats.rows import RANDOM, RepresentationRow
 
 FIGURE = "figures/features.png"
 SHOWN = (
-    ("probe", "missing", "linear probe", 100, 1),
-    ("probe", "kept", "the others", 100, 1),
-    ("neighbours", "missing", "10 neighbours", 100, 1),
-    ("cka", "missing", "CKA to the teacher", 1, 3),
-    ("cka", "kept", "the others", 1, 3),
-    ("silhouette", "missing", "silhouette", 1, 3),
-    ("centroid_distance", "missing", "distance of the centre", 1, 2),
+    ("probe", "omitted", "linear probe", 100, 1),
+    ("probe", "seen", "the others", 100, 1),
+    ("neighbours", "omitted", "10 neighbours", 100, 1),
+    ("cka", "omitted", "CKA to the teacher", 1, 3),
+    ("cka", "seen", "the others", 1, 3),
+    ("silhouette", "omitted", "silhouette", 1, 3),
+    ("centroid_distance", "omitted", "distance of the centre", 1, 2),
 )
 EXPLAINED = (
     "Of each network's features, as the next layer sees them (large maps averaged), test split. Linear "
@@ -34,18 +34,18 @@ EXPLAINED = (
 )
 
 CHANNEL = (
-    "What comes back of the missing classes, test accuracy in % of their examples: as trained, and under the "
+    "What comes back of the omitted classes, test accuracy in % of their examples: as trained, and under the "
     "corrections that need no label of theirs."
 )
 WHEN = (
-    "When: accuracy in % of the missing classes' validation examples after an epoch, as classified, with the "
+    "When: accuracy in % of the omitted classes' validation examples after an epoch, as classified, with the "
     "bias that their known share sets, and as a linear probe reads them off the last hidden layer (fitted on "
     "half of the validation images with their labels, judged on the other half)."
 )
-VARIED = ("left", "signal", "initial")  # what a setting says of the channel
+VARIED = ("shots", "teacher_ablation", "student_init")  # what a setting says of the channel
 LABEL_FREE = ("teacher_matched", "prior_matched")
 TRACKED = (
-    ("accuracy_missing", "classified"),
+    ("accuracy_omitted", "classified"),
     ("accuracy_missing_corrected", "corrected"),
     ("accuracy_missing_probe", "by a probe"),
 )
@@ -89,15 +89,15 @@ def section(folder: Path, run: run_folder.Run, values: summary.Values) -> list[S
 
 
 def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]:
-    """What comes back of the missing classes through each channel, where settings differ in one."""
-    settings = [setting for setting in config["settings"] if setting["missing"]]
+    """What comes back of the omitted classes through each channel, where settings differ in one."""
+    settings = [setting for setting in config["settings"] if setting["omitted"]]
     varied = any(setting.get(name) for setting in settings for name in VARIED)
-    if not varied and len({tuple(setting["missing"]) for setting in settings}) < 3:
+    if not varied and len({tuple(setting["omitted"]) for setting in settings}) < 3:
         return []
     rows = []
     for setting in settings:
         name = setting["name"]
-        found = [values.get((name, "test", c, "missing", "accuracy")) for c in ("none", *LABEL_FREE)]
+        found = [values.get((name, "test", c, "omitted", "accuracy")) for c in ("none", *LABEL_FREE)]
         cost = values.get((name, "test", LABEL_FREE[-1], "all", "accuracy"))
         cells = [show(interval, half=" ± ") for interval in (*found, cost)]
         rows.append([name, *cells, str(found[0].n if found[0] else 0)])
@@ -106,12 +106,12 @@ def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]
 
 
 def _tracked(run: run_folder.Run, values: summary.Values) -> list[str | Grid]:
-    """When the missing classes come back, where --track measured it."""
+    """When the omitted classes come back, where --track measured it."""
     found = curves.by_epoch(run.history, run.config, "validation")
     rows: list[list[str]] = []
     heads: list[str] = []
     for setting in dict.fromkeys(name for name, _ in found):
-        judged = values.get((setting, "test", "none", "missing", "accuracy"))
+        judged = values.get((setting, "test", "none", "omitted", "accuracy"))
         if judged is None or not all((setting, metric) in found for metric, _ in TRACKED):
             continue
         n, cells, heads = judged.n, [], []

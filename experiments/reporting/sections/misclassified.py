@@ -1,4 +1,4 @@
-"""Which test images of a missing class a student gets wrong, and which of them a correction rescues: saved
+"""Which test images of a omitted class a student gets wrong, and which of them a correction rescues: saved
 when students have been judged, and made into pictures for the report's page."""
 
 import base64
@@ -30,10 +30,10 @@ def save(
 
     found: by correction what `assess.first_examples` says of each run.
     """
-    judged = [row for row in rows if row.class_ in ("all", "kept") and row.metric == "accuracy"]
+    judged = [row for row in rows if row.class_ in ("all", "seen") and row.metric == "accuracy"]
     settings, values = description["settings"], summary.lookup(summary.summarise(judged, description))
     best = summary.best_setting(settings, values)
-    if not next(setting["missing"] for setting in settings if setting["name"] == best):
+    if not next(setting["omitted"] for setting in settings if setting["name"] == best):
         return
     correction = summary.preferred_correction(best, values)
     lost = {(row.setting, row.seed) for row in rows if row.metric == DIVERGED}

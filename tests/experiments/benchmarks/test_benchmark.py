@@ -27,7 +27,7 @@ def test_flops_of_a_training_step():
 
 
 def test_spread():
-    assert dense.spread([3.0, 1.0, 2.0, 10.0]) == {"median": 2.5, "low": 1.0, "high": 10.0}
+    assert dense.median_and_range([3.0, 1.0, 2.0, 10.0]) == {"median": 2.5, "low": 1.0, "high": 10.0}
 
 
 @pytest.mark.slow
@@ -60,13 +60,13 @@ def test_it_measures_and_writes(tmp_path):
 
 def test_the_default_way_of_mapping_is_the_measured_best():
     """Within 10 %, on every device that was measured and for every model."""
-    benchmarks = [some for some in performance.read(pages.RESULTS / "benchmark") if "chunks" in some]
+    benchmarks = [some for some in performance.read(pages.RESULTS / "benchmark") if "vmap_sizes" in some]
     assert benchmarks
     for content in benchmarks:
-        default = sweep.default_chunk(content["platform"])
+        default = sweep.default_vmap_size(content["platform"])
         rates: dict[str, dict] = {}
-        for row in content["chunks"]:
-            rates.setdefault(row["workload"], {})[row["chunk"]] = row["examples_per_second"]["median"]
+        for row in content["vmap_sizes"]:
+            rates.setdefault(row["workload"], {})[row["vmap_size"]] = row["examples_per_second"]["median"]
         for workload, own in rates.items():
             assert own["all" if default is None else default] > 0.9 * max(own.values()), workload
 
@@ -83,7 +83,7 @@ def test_blocks_of_the_readme_follow_the_file():
     changed["growth"][0]["peak_memory_bytes"] += 2**30
     assert performance.growth([changed]) != performance.growth([content])
     assert performance.costs([content]).count("\n") == 1 + 2 + len(content["starts"])
-    assert re.search(r"\| mlp-30-30, 16 runs( \| [\d,]+){4} \|", performance.chunks([content]))
+    assert re.search(r"\| mlp-30-30, 16 runs( \| [\d,]+){4} \|", performance.vmap_sizes([content]))
 
 
 def test_data_that_no_device_can_hold_are_refused(monkeypatch):

@@ -145,9 +145,9 @@ def test_layers_are_measured_printed_and_put_into_the_readme(small, capsys):
 )
 def test_both_ways_and_all_mappings_take_the_same_steps(layer):
     results = [
-        pictures.steps_of(layer, way, 3, chunk, "float32", 2)(2)
+        pictures.steps_of(layer, way, 3, vmap_size, "float32", 2)(2)
         for way in pictures.WAYS
-        for chunk in (None, 1)
+        for vmap_size in (None, 1)
     ]
     for images, kernels in results:
         assert images.shape[1:] == (2, 6, 6, 4) and np.abs(images).max() > 0
@@ -169,7 +169,7 @@ def wrong_defaults(content) -> list[str]:
     rates: dict[tuple, dict[str, float]] = {}
     asked = {}
     for row in content["convolutions"]:
-        if row["runs"] == 1 or row["chunk"] == sweep.default_chunk(platform):
+        if row["runs"] == 1 or row["vmap_size"] == sweep.default_vmap_size(platform):
             key = row["layer"], row["runs"]
             rates.setdefault(key, {})[row["way"]] = row["flops_per_second"]["median"]
             asked[key] = conv.prefers_products(platform, row["groups"], row["channels"])
@@ -182,7 +182,7 @@ def test_the_default_way_of_convolving_is_the_measured_best():
     for found in performance.read(pages.RESULTS / "benchmark"):
         if "convolutions" in found:
             assert not wrong_defaults(found)
-    row = {"layer": "a", "channels": 4, "groups": 1, "runs": 2, "chunk": 1}
+    row = {"layer": "a", "channels": 4, "groups": 1, "runs": 2, "vmap_size": 1}
     both = [
         {**row, "way": "library", "flops_per_second": {"median": 2.0}},
         {**row, "way": "products", "flops_per_second": {"median": 1.0}},
@@ -195,6 +195,6 @@ def test_the_default_way_of_convolving_is_the_measured_best():
 def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "cpu.json").write_text('{"speed": [], "chunks": []}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "chunks"}
+    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
     (tmp_path / "pictures" / "cpu.json").write_text('{"convolutions": [], "extras": {}}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "chunks", "convolutions", "costs"}
+    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "costs"}

@@ -36,7 +36,7 @@ def run(number: int, *words: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> list[str]:
-    """The sweep on a small data set of three classes, told apart by which third of the pixels is bright."""
+    """The sweep on a small dataset of three classes, told apart by which third of the pixels is bright."""
     random = np.random.RandomState(0)
     labels = np.arange(300) % 3
     images = random.randint(100, size=(300, 6, 6)).astype(np.uint8)
@@ -50,7 +50,7 @@ def words(tmp_path_factory) -> list[str]:
         test_images=images[200:],
         test_labels=labels[200:],
     )
-    return [*SWEEP, f"--data_set={path}"]
+    return [*SWEEP, f"--dataset={path}"]
 
 
 LONG = "--epochs=40"  # long enough to be stopped on the way
@@ -196,7 +196,7 @@ def test_it_is_said_once(name):
     ],
 )
 def test_a_lost_process_is_known_by_the_words_of_the_error(error, expected):
-    assert cluster.lost(error) == expected
+    assert cluster.is_peer_failure(error) == expected
     assert cluster.reason(error).startswith("error: another process ended") == expected
 
 
@@ -234,7 +234,7 @@ def running(pid: str) -> bool:
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("more", [["--omit=none,7"], slow(["--nosuch=1"]), slow(["--data_set=nowhere.npz"])])
+@pytest.mark.parametrize("more", [["--omit=none,7"], slow(["--nosuch=1"]), slow(["--dataset=nowhere.npz"])])
 def test_bad_input_is_said_once(words, tmp_path, more):
     outcome = run(2, *words, *more, f"--out={tmp_path / 'run'}")
     assert outcome.returncode == 2 and outcome.stdout == "", outcome

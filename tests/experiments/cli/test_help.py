@@ -109,8 +109,8 @@ def test_help_fits_the_terminal(monkeypatch, columns):
         (["--epocs=3"], "given --epocs (did you mean --epochs?)"),
         (["--optimizer=adaw"], "expected adam | adamw | sgd; given adaw (did you mean adamw?)"),
         (["--loss=hard_lable"], "given hard_lable (did you mean hard_label?)"),
-        (["--signals=top1,shufled"], "(did you mean shuffled?)"),
-        (["--data_set=Digits"], "nearest: digits"),
+        (["--teacher_ablations=top1,shufled"], "(did you mean shuffled?)"),
+        (["--dataset=Digits"], "nearest: digits"),
         (["--flagfile=quickstrat.flags"], "(did you mean experiments/recipes/quickstart.flags?)"),
         (["--noquiet=1"], "--noquiet=1 does not take an argument"),
         (["--flagfile=a\0b"], "embedded null byte"),
@@ -181,7 +181,7 @@ def test_info_says_what_is_there(launch, tmp_path, monkeypatch):
         (tmp_path / "odd" / "plain" / "2.0.0" / name).write_text("[")
     outcome = launch("info", f"--data_dir={tmp_path}")
     assert outcome.status == 0 and outcome.err == ""
-    for chapter in ("Devices", "Versions", "Caches", f"Data sets in {tmp_path}", "Free"):
+    for chapter in ("Devices", "Versions", "Caches", f"Datasets in {tmp_path}", "Free"):
         assert f"{chapter}\n  " in outcome.out
     assert re.search(rf"^  jax +{re.escape(jax.__version__)}$", outcome.out, re.MULTILINE)
     assert re.search(rf"^  numpy +{re.escape(np.__version__)}$", outcome.out, re.MULTILINE)

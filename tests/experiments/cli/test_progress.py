@@ -44,7 +44,7 @@ def history_of(correct, losses=None, split="validation", total=10):
     shape = (len(correct), 2)
     counts = {
         "correct": np.zeros((*shape, 2), np.int32),
-        "total": np.full((*shape, 2), total // 2, np.int32),
+        "support": np.full((*shape, 2), total // 2, np.int32),
         "loss_sum": np.ones(shape, np.float32),
     }
     counts["correct"][:, 1, 0] = correct

@@ -39,7 +39,7 @@ def test_the_fixed_bias_by_hand(tmp_path, results):
     # and 0.5.
     fixed = OURS._replace(correction=rows.FIXED)
     assert pages.show(fixed._replace(class_="2"), results) == "40.00 ± 127.06 (2)"
-    assert pages.show(fixed._replace(metric="macro_accuracy"), results) == "57.50 ± 95.30 (2)"
+    assert pages.show(fixed._replace(metric="macro_recall"), results) == "57.50 ± 95.30 (2)"
     assert {path.name for path in (results / "toy").iterdir()} == {"config.json", "fixed_bias.json"}
 
 
@@ -58,7 +58,7 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, re
         key | {"split": split, "class": part, "metric": metric}
         for split in ("validation", "test")
         for part in ("all", "3")
-        for metric in ("accuracy", "errors", "precision", "total")
+        for metric in ("accuracy", "errors", "precision", "support")
     ]
     content = {"format": 1, "results": entries, "paired": []}
     run_files.write(tmp_path / "toy" / "summary.json", json.dumps(content).encode())

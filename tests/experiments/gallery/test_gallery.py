@@ -58,9 +58,9 @@ def folders(tmp_path):
     entries = [
         key | {"mean": 0.9, "low": 0.885, "high": 0.915},
         key | {"metric": "errors", "mean": 3.0, "low": None, "high": None},
-        key | {"class": "missing", "mean": 0.25, "low": 0.125, "high": 0.375},
+        key | {"class": "omitted", "mean": 0.25, "low": 0.125, "high": 0.375},
         key | corrected | {"mean": 0.9, "low": 0.9, "high": 0.9},
-        key | corrected | {"class": "missing", "mean": 0.5, "low": 0.375, "high": 0.55},
+        key | corrected | {"class": "omitted", "mean": 0.5, "low": 0.375, "high": 0.55},
     ]
     key |= {"setting": LABELS, "mean": 0.5, "low": None, "high": None}
     run_files.write(folder / "summary.json", json.dumps({"results": [*entries, key]}).encode())

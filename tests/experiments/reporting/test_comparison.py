@@ -11,7 +11,7 @@ from kd_jax.io import run_config
 from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import SOFT, rows_of, toy_history, write_run
 
-SETTINGS = [{"name": SOFT, "missing": [2]}]
+SETTINGS = [{"name": SOFT, "omitted": [2]}]
 
 
 def write(folder, right, corrected, **changes):
@@ -32,7 +32,7 @@ def a(tmp_path):
 @pytest.fixture
 def b(tmp_path):
     return write(
-        tmp_path / "b", (3, 6, 9, 1), (8, 9, 10, 1), flags={"omit": "none,2", "jitter": 7, "out": "b"}
+        tmp_path / "b", (3, 6, 9, 1), (8, 9, 10, 1), flags={"omit": "none,2", "translate": 7, "out": "b"}
     )
 
 
@@ -49,10 +49,10 @@ def test_the_differences_by_hand(a, b, tmp_path):
     assert rows[0] == ["difference", "settings", "correction", "classes", "points", "95 % interval", "p", "n"]
     # Of the 2s, seeds 0 to 2, which both have: 1, 2 and 3 of ten more: mean 20, sd 10 points, half width
     # 4.302653 * 10 / sqrt(3) = 24.84; with t = 3.4641 and 2 degrees of freedom p = 1 - t / sqrt(2 + t^2).
-    assert rows[2] == ["2 - 1", SOFT, "none", "missing", "+20.00", "-4.84 to +44.84", "0.074", "3"]
+    assert rows[2] == ["2 - 1", SOFT, "none", "omitted", "+20.00", "-4.84 to +44.84", "0.074", "3"]
     # Of all 30, a third of it; corrected 0, 1 and 2 of ten.
     assert rows[1][3:6] == ["all", "+6.67", "-1.61 to +14.95"]
-    assert rows[4][2:6] == ["teacher_matched", "missing", "+10.00", "-14.84 to +34.84"] and len(rows) == 5
+    assert rows[4][2:6] == ["teacher_matched", "omitted", "+10.00", "-14.84 to +34.84"] and len(rows) == 5
     assert f"2 - 1       {SOFT}  none             missing  +20.00  -4.84 to +44.84" in text
     entry = json.loads(files[out / "comparison.json"])["paired"][1]
     assert (entry["a"], entry["b"]) == ({"run": "a", "setting": SOFT}, {"run": "b", "setting": SOFT})
@@ -66,11 +66,11 @@ def test_settings_stand_side_by_side_and_what_differs_is_listed(a, b, tmp_path):
     assert head == [
         "setting",
         "correction",
-        *(f"{run}: {part}" for run in (1, 2) for part in ("all", "missing", "n")),
+        *(f"{run}: {part}" for run in (1, 2) for part in ("all", "omitted", "n")),
     ]
     # Of b's four seeds 3, 6, 9 and 1 of ten: mean 47.5, sd 35.0, t quantile 3.182: half width 55.7.
     assert first[2:] == ["80.00 ± 16.6", "40.00 ± 49.7", "3", "82.50 ± 18.6", "47.50 ± 55.7", "4"]
-    assert table(told, "What differs") == [["", "a", "b"], ["--jitter", "-", "7"]]
+    assert table(told, "What differs") == [["", "a", "b"], ["--translate", "-", "7"]]
     assert told.count("Having never seen class 2") == 2 and text.count("Having never seen class 2") == 2
     page = files[out / "report.html"].decode()
     assert "Comparison of a, b" in page and '"a: T=20' in page and "b: T=20" in page
@@ -80,8 +80,8 @@ def test_a_difference_that_is_the_same_in_all_seeds_has_no_interval_and_no_p(a, 
     better = write(tmp_path / "better", (3, 5, 7), (8, 8, 8))
     files, text = comparison.render([str(a), str(better)], out := tmp_path / "out")
     rows = table(files[out / "report.md"].decode(), "Paired differences")
-    assert rows[2][3:] == ["missing", "+10.00", "no spread seen", "-", "3"]
-    assert rows[4][3:] == ["missing", "+0.00", "no spread seen", "-", "3"]
+    assert rows[2][3:] == ["omitted", "+10.00", "no spread seen", "-", "3"]
+    assert rows[4][3:] == ["omitted", "+0.00", "no spread seen", "-", "3"]
     entry = json.loads(files[out / "comparison.json"])["paired"][1]
     assert entry["low"] is entry["high"] is entry["p"] is None and "no spread seen" in text
 

@@ -9,7 +9,7 @@ from kd_jax.stats.rows import HistoryRow, RepresentationRow
 from tests.experiments.reporting.test_report import rows_of, write_run
 
 FULL, CUT = "T=20 omit=2", "T=20 omit=2 top1"
-SETTINGS = [{"name": FULL, "missing": [2]}, {"name": CUT, "missing": [2], "signal": "top1"}]
+SETTINGS = [{"name": FULL, "omitted": [2]}, {"name": CUT, "omitted": [2], "teacher_ablation": "top1"}]
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def chapter(tmp_path):
     def read(settings, history=()):
         rows = []
         for setting in settings:
-            right = (0, 0, 0) if "signal" in setting else (2, 4, 6)
+            right = (0, 0, 0) if "teacher_ablation" in setting else (2, 4, 6)
             for seed in range(3):
                 rows += rows_of(setting["name"], seed, "none", [10, 10, right[seed]], (2,))
                 rows += rows_of(setting["name"], seed, "prior_matched", [10, 8, 9], (2,), 2.0)
@@ -43,7 +43,7 @@ def test_what_comes_back_through_each_channel(chapter):
 
 def test_no_chapter_where_the_channel_is_the_same_everywhere(chapter):
     assert chapter(SETTINGS[:1]) == []
-    omitted = [{"name": f"omit={k}", "missing": [k]} for k in range(3)]
+    omitted = [{"name": f"omit={k}", "omitted": [k]} for k in range(3)]
     assert len(chapter(omitted)) == 1  # each class in turn
 
 
@@ -51,7 +51,7 @@ def test_a_cka_below_0_is_read_and_shown(tmp_path):
     """The unbiased estimate of unrelated features has either sign; -0.0004 to three places is 0.000."""
     rows = [row for seed in range(2) for row in rows_of(FULL, seed, "none", [10, 10, 4], (2,))]
     folder = write_run(tmp_path / "run", SETTINGS[:1], rows, seeds=2)
-    measured = [("missing", 0, -0.03), ("missing", 1, -0.03), ("kept", 0, -0.0004), ("kept", 1, -0.0004)]
+    measured = [("omitted", 0, -0.03), ("omitted", 1, -0.03), ("seen", 0, -0.0004), ("seen", 1, -0.0004)]
     run_folder.write_representation(
         folder, [RepresentationRow(FULL, seed, "hidden_0", "cka", part, v) for part, seed, v in measured]
     )
@@ -70,7 +70,7 @@ def test_when_it_comes_back(chapter):
         for seed in range(3)
         for epoch in range(1, 6)
         for metric, extra in (
-            ("accuracy_missing", 0.0),
+            ("accuracy_omitted", 0.0),
             ("accuracy_missing_corrected", 0.2),
             ("accuracy_missing_probe", 0.4),
         )
@@ -82,4 +82,4 @@ def test_when_it_comes_back(chapter):
     # Without the probe, which only --track has, the learning curves say it all.
     assert chapter(SETTINGS[:1], [row for row in history if "probe" not in row.metric]) == []
     # A history of which somebody has cut lines is no crash.
-    assert chapter(SETTINGS[:1], [row for row in history if row.metric != "accuracy_missing"]) == []
+    assert chapter(SETTINGS[:1], [row for row in history if row.metric != "accuracy_omitted"]) == []

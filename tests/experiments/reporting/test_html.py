@@ -27,7 +27,7 @@ RIGHT = {0: [(10, 10, 1), (10, 10, 2), (9, 10, 8)], 1: [(10, 9, 3), (10, 10, 4),
 RIGHT[2] = [(10, 10, 5), (10, 10, 6), (7, 9, 10)]
 """Of ten examples of each class, the right ones by seed and bias; at bias 0 those of toy_rows."""
 CLASSES = [HOSTILE, "</script><b>b</b>", "c&d"]
-SETTINGS = [{"name": ALL, "missing": []}, {"name": SOFT, "missing": [2]}]
+SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]
 
 
 def curve():
@@ -206,28 +206,28 @@ def test_the_same_run_gives_the_same_page_and_examples_are_not_needed(folder, tm
     assert b"<figure>" not in html.render(copy, content, sections)
 
 
-def grid_content(missing):
-    settings = [{"name": "labels", "missing": missing, "temperature": None, "alpha": 0.0}]
+def grid_content(omitted):
+    settings = [{"name": "labels", "omitted": omitted, "temperature": None, "alpha": 0.0}]
     settings += [
-        {"name": f"T={t} alpha={a}", "missing": missing, "temperature": t, "alpha": a}
+        {"name": f"T={t} alpha={a}", "omitted": omitted, "temperature": t, "alpha": a}
         for t in (1.0, 4.0)
         for a in (0.5, 1.0)
     ]
     rows = []
     for number, setting in enumerate(settings):
-        for correction, more in (("none", 0), ("prior_matched", 1))[: 1 + bool(missing)]:
-            rows += rows_of(setting["name"], 0, correction, [10, 10, number + more], missing, 1.0 * more)
+        for correction, more in (("none", 0), ("prior_matched", 1))[: 1 + bool(omitted)]:
+            rows += rows_of(setting["name"], 0, correction, [10, 10, number + more], omitted, 1.0 * more)
     return settings, rows
 
 
-@pytest.mark.parametrize("missing", [[], [2]])
-def test_the_heat_maps_by_hand(tmp_path, missing):
-    settings, rows = grid_content(missing)
+@pytest.mark.parametrize("omitted", [[], [2]])
+def test_the_heat_maps_by_hand(tmp_path, omitted):
+    settings, rows = grid_content(omitted)
     folder = write_run(tmp_path, settings, rows, curve=(), seeds=1)
     maps = html.heat_maps(read(folder))
     assert maps[0]["alphas"] == ["0.5", "1"] and [name for name, _ in maps[0]["rows"]] == ["1", "4"]
-    if missing:
-        assert [one["title"].split(",")[0] for one in maps] == ["missing classes"] * 2 + ["all classes"]
+    if omitted:
+        assert [one["title"].split(",")[0] for one in maps] == ["omitted classes"] * 2 + ["all classes"]
         # 1, 2, 3 and 4 of ten as trained, and one more each after.
         assert [cell[0] for _, cells in maps[0]["rows"] for cell in cells] == [
             "10.00",
@@ -241,13 +241,13 @@ def test_the_heat_maps_by_hand(tmp_path, missing):
         assert [cell for _, cells in maps[0]["rows"] for cell in cells] == [
             ("70.00", "", 0.0), ("73.33", "", 0.333), ("76.67", "", 0.667), ("80.00", "", 1.0),
         ]  # fmt: skip
-    assert len(maps) == (3 if missing else 1)
+    assert len(maps) == (3 if omitted else 1)
     assert "Temperature × alpha" in html.render(folder, read(folder), []).decode()
 
 
 def test_settings_that_make_no_grid_have_no_map(tmp_path):
     settings, rows = grid_content([])
-    settings[1]["missing"] = [1]
+    settings[1]["omitted"] = [1]
     folder = write_run(tmp_path, settings, rows, seeds=1)
     maps = html.heat_maps(read(folder))
     assert len(maps) == 1 and maps[0]["rows"][0][1][0][0] == "-"  # of the others, one corner is not there
@@ -256,7 +256,7 @@ def test_settings_that_make_no_grid_have_no_map(tmp_path):
 def test_many_classes_show_the_confusions_that_come_most_often(tmp_path):
     right = [10] * 24 + [3]
     folder = write_run(
-        tmp_path, [{"name": ALL, "missing": []}], rows_of(ALL, 0, "none", right), seeds=1, classes=25
+        tmp_path, [{"name": ALL, "omitted": []}], rows_of(ALL, 0, "none", right), seeds=1, classes=25
     )
     found = html.confusion(read(folder))
     assert found["matrices"] == [] and found["most"] == [("24", "0", ["70.0"])]
@@ -265,8 +265,8 @@ def test_many_classes_show_the_confusions_that_come_most_often(tmp_path):
 
 def test_a_long_history_keeps_its_last_epoch():
     points = np.stack([np.arange(1, 2003.0)] * 4, axis=1)
-    kept = html._thinned(points)
-    assert len(kept) <= 502 and kept[-1, 0] == 2002 and len(html._thinned(points[:3])) == 3
+    seen = html._thinned(points)
+    assert len(seen) <= 502 and seen[-1, 0] == 2002 and len(html._thinned(points[:3])) == 3
 
 
 # examples.npz

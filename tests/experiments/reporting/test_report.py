@@ -22,7 +22,7 @@ from kd_jax.stats.rows import CORRECTIONS, Confusion, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
 ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
-SETTINGS = [{"name": ALL, "missing": []}, {"name": SOFT, "missing": [2]}]
+SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]
 PER_CLASS = 10  # test examples of each class
 
 
@@ -34,21 +34,21 @@ def confusion(right):
     return counts
 
 
-def rows_of(setting, seed, correction, right, missing=(), bias=None, splits=("validation", "test")):
+def rows_of(setting, seed, correction, right, omitted=(), bias=None, splits=("validation", "test")):
     """results.csv's rows of one run under one correction, in which right[k] of class k are right."""
     classes = range(len(right))
     parts = {"all": list(classes)} | {str(k): [k] for k in classes}
-    if missing:
-        parts |= {"missing": list(missing), "kept": [k for k in classes if k not in missing]}
+    if omitted:
+        parts |= {"omitted": list(omitted), "seen": [k for k in classes if k not in omitted]}
     values = []
     for part, members in parts.items():
         correct, total = sum(right[k] for k in members), PER_CLASS * len(members)
         values += [
             (part, "accuracy", correct / total),
             (part, "errors", total - correct),
-            (part, "total", total),
+            (part, "support", total),
         ]
-    values += [] if bias is None else [("missing", "bias", bias)]
+    values += [] if bias is None else [("omitted", "bias", bias)]
     return [ResultRow(setting, seed, split, correction, *value) for split in splits for value in values]
 
 
@@ -112,8 +112,8 @@ def toy_history():
         for seed in range(3)
         for epoch in (1, 2)
         for split in ("train", "validation")
-        for metric, value in (("loss", 1.0), ("accuracy", 0.2 * epoch), ("accuracy_missing", 0.1))
-        if metric != "accuracy_missing" or (run, split) == (1, "validation")
+        for metric, value in (("loss", 1.0), ("accuracy", 0.2 * epoch), ("accuracy_omitted", 0.1))
+        if metric != "accuracy_omitted" or (run, split) == (1, "validation")
     ]
 
 
@@ -207,7 +207,7 @@ def test_the_other_measures_by_hand(folder):
         for seed in range(seeds)
         for split, factor in (("validation", 1.5), ("test", 1))
         for metric, value in (
-            ("macro_precision", 0.2 * factor), ("macro_accuracy", 0.1 * factor), ("macro_f1", 0.3),
+            ("macro_precision", 0.2 * factor), ("macro_recall", 0.1 * factor), ("macro_f1", 0.3),
             ("nll", 0.5 * factor), ("ece", 0.01), ("agreement", 0.25), ("kl_to_teacher", 0.125),
         )
         if name != "teacher" or metric not in ("agreement", "kl_to_teacher")
@@ -326,26 +326,26 @@ def test_rebuilding_gives_the_same_bytes(drawn, folder):
 
 def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_missing_class(tmp_path):
     settings = [
-        {"name": name, "missing": [2]} for name in ("good on test", "good on missing", "good on validation")
+        {"name": name, "omitted": [2]} for name in ("good on test", "good on missing", "good on validation")
     ]
     rows = []
-    for setting, test, seen, missing in zip(
+    for setting, test, seen, omitted in zip(
         [setting["name"] for setting in settings], (10, 4, 4), (7, 8, 9), (5, 10, 1), strict=True
     ):
         rows += rows_of(setting, 0, "none", [10, test, test], (2,), splits=("test",))
-        held_out = rows_of(setting, 0, "none", [10, seen, missing], (2,), splits=("validation",))
+        held_out = rows_of(setting, 0, "none", [10, seen, omitted], (2,), splits=("validation",))
         rows += [row for row in held_out if row.split == "validation"]
     text = report.build(write_run(tmp_path, settings, rows, seeds=1))
     assert "(good on validation, best on the seen classes of the validation split)" in " ".join(text.split())
 
 
 def many_settings(count, classes):
-    settings = [{"name": f"T={i} alpha=1 omit={i % classes}", "missing": [i % classes]} for i in range(count)]
+    settings = [{"name": f"T={i} alpha=1 omit={i % classes}", "omitted": [i % classes]} for i in range(count)]
     rows = rows_of("teacher", 0, "none", [10] * classes)
     for setting, correction, seed in itertools.product(settings, CORRECTIONS, range(2)):
         right = [(9, 10)[seed]] * classes
         rows += rows_of(
-            setting["name"], seed, correction, right, setting["missing"], 1.0 * (correction != "none")
+            setting["name"], seed, correction, right, setting["omitted"], 1.0 * (correction != "none")
         )
     return settings, rows
 
@@ -373,13 +373,13 @@ def test_the_terminal_table_fits(tmp_path, count, full):
 def test_a_data_set_of_many_classes(tmp_path):
     settings, rows = many_settings(2, 25)
     folder = write_run(tmp_path, settings, rows, seeds=2, classes=25)
-    assert "kept" in report.build(folder)
+    assert "seen" in report.build(folder)
     heads = cells((folder / "report.md").read_text(), "setting", "correction", "errors")
-    assert heads == ["all classes", "kept", "missing", "n"]
+    assert heads == ["all classes", "seen", "omitted", "n"]
 
 
 def test_a_run_of_teachers(tmp_path):
-    settings = [{"name": "teacher", "missing": [1]}]
+    settings = [{"name": "teacher", "omitted": [1]}]
     rows = [row for seed in range(3) for row in rows_of("teacher", seed, "none", [10, 7 + seed, 10], (1,))]
     history = [HistoryRow(s, "teacher", s, 1, "train", "accuracy", 0.5) for s in range(3)]
     runs = [{"run": s, "setting": "teacher", "seed": s, "teacher_seed": None} for s in range(3)]
@@ -490,7 +490,7 @@ def test_learning_curves_without_a_validation_split(run):
 
 
 def test_learning_curves_of_many_settings_stay_readable():
-    settings = [{"name": f"s{i}", "missing": []} for i in range(20)]
+    settings = [{"name": f"s{i}", "omitted": []} for i in range(20)]
     runs = [{"run": i, "setting": f"s{i}", "seed": 0, "teacher_seed": None} for i in range(20)]
     history = [HistoryRow(i, f"s{i}", 0, 1, "validation", "accuracy", i / 20) for i in range(20)]
     config = {"settings": settings, "runs": runs, "data": {"name": "/data/of/toys"}}
@@ -506,8 +506,8 @@ def test_learning_curves_of_many_settings_stay_readable():
 def test_class_bars(run, values):
     figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
     first, second = figure.axes
-    # What has missing classes comes first.
-    assert (first.get_title("left"), second.get_title("left")) == (SOFT, ALL)
+    # What has omitted classes comes first.
+    assert (first.get_title("shots"), second.get_title("shots")) == (SOFT, ALL)
     bars = [container for container in first.containers if isinstance(container, BarContainer)]
     heights = [[bar.get_height() for bar in container] for container in bars]
     np.testing.assert_allclose(heights, [[100, 100, 40], [90, 100, 90]])
@@ -551,8 +551,8 @@ def test_bias_curve(run, values):
     figure = plots.bias_curve(run.bias_curve, values, run.config, [SOFT])
     (axes,) = figure.axes
     lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
-    np.testing.assert_allclose(lines["missing classes"], [[-1, 10], [3, 90]])
-    np.testing.assert_allclose(lines["kept classes"], [[-1, 100], [3, 60]])
+    np.testing.assert_allclose(lines["omitted classes"], [[-1, 10], [3, 90]])
+    np.testing.assert_allclose(lines["seen classes"], [[-1, 100], [3, 60]])
     np.testing.assert_allclose(lines["all classes"], [[-1, 70], [3, 70]])
     assert (
         lines["bias chosen, teacher_matched"][0, 0] == 2.5 and lines["bias chosen, test_tuned"][0, 0] == 4.0
@@ -565,7 +565,7 @@ def test_bias_curve(run, values):
 )
 def test_biases_outside_the_curve(run, values, chosen, drawn):
     # The curve goes from -1 to 3: the axis extends by up to 4 on each side, what is further out is written.
-    key = (SOFT, "test", "test_tuned", "missing", "bias")
+    key = (SOFT, "test", "test_tuned", "omitted", "bias")
     values[key] = values[key]._replace(mean=chosen)
     (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
     marks = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in axes.lines}

@@ -15,8 +15,8 @@ from tests.io.test_run_folder import write_tested
 
 SOFT, SLASH = "T=4 omit=3", "labels transfer=a/../b"
 SETTINGS = [
-    {"name": SOFT, "missing": [3, 7], "temperature": 4.0, "alpha": 1.0, "weight_decay": 0.0},
-    {"name": SLASH, "missing": [], "temperature": None, "alpha": 0.0, "weight_decay": 0.0},
+    {"name": SOFT, "omitted": [3, 7], "temperature": 4.0, "alpha": 1.0, "weight_decay": 0.0},
+    {"name": SLASH, "omitted": [], "temperature": None, "alpha": 0.0, "weight_decay": 0.0},
 ]
 VALUES = {
     (SOFT, 1): (0.5, 0.6, 0.4),
@@ -32,7 +32,7 @@ def config_of(teachers):
         {"run": run, "setting": setting["name"], "seed": seed, "teacher_seed": seed % teachers}
         for run, (setting, seed) in enumerate((s, n) for s in SETTINGS for n in range(3))
     ]
-    flags = {"data_set": "toy", "model": "mlp-8", "epochs": 2, "batch_size": 4, "seeds": 3, "teacher": None}
+    flags = {"dataset": "toy", "model": "mlp-8", "epochs": 2, "batch_size": 4, "seeds": 3, "teacher": None}
     data = {"name": "toy", "fingerprint": "ab", "num_classes": 9, "class_names": list("abcdefghi")}
     data |= {"train": 1, "validation": 1, "test": 1}
     fixed = {"format": 2, "experiment": "distill", "command": "", "versions": {}, "device": ""}
@@ -61,7 +61,7 @@ def run(tmp_path):
     one = {"low": None, "high": None, "n": 1}
     tested = [
         entry | {"mean": 0.875, "low": 0.75, "high": 1.0, "n": 3},
-        entry | one | {"class": "missing", "correction": "prior_matched", "mean": 0.5},
+        entry | one | {"class": "omitted", "correction": "prior_matched", "mean": 0.5},
         entry | one | {"class": "3", "mean": 0.1},
         entry | one | {"setting": "teacher", "mean": 0.9},
     ]
@@ -126,11 +126,11 @@ def test_hparams_are_what_the_tab_reads(run):
         values[name] = {key: getattr(value, kinds[key]) for key, value in start.hparams.items()}
         metrics[name] = [info.name.tag for info in experiment.metric_infos]
         assert {info.name for info in experiment.hparam_infos} == set(start.hparams)
-    common = {"data_set": "toy", "model": "mlp-8"}
+    common = {"dataset": "toy", "model": "mlp-8"}
     # What differs; a column that has no number somewhere is one of words.
     assert values == {
-        SOFT: common | {"missing": "3+7", "temperature": "4", "alpha": 1.0},
-        "labels transfer=a%2F..%2Fb": common | {"missing": "none", "temperature": "none", "alpha": 0.0},
+        SOFT: common | {"omitted": "3+7", "temperature": "4", "alpha": 1.0},
+        "labels transfer=a%2F..%2Fb": common | {"omitted": "none", "temperature": "none", "alpha": 0.0},
     }
     assert set(map(tuple, metrics.values())) == {("test/accuracy", "test/accuracy_missing_prior_matched")}
 

@@ -1,4 +1,4 @@
-"""--initial=teacher: a student begins with what its teacher began with, to the bit, in a chain as well."""
+"""--student_init=teacher: a student starts from its teacher's initial weights, to the bit, also in a chain."""
 
 import jax
 import numpy as np
@@ -22,9 +22,9 @@ def as_teachers(keys: jax.Array, about: dict) -> Teachers:
 
 def students_of(theirs: Teachers, num: int, initial: str | None) -> Teachers:
     """`num` students of these teachers, described as `teachers.load` would describe them."""
-    name, base = f"T=4 initial={initial}" if initial else "T=4", teachers.generation(theirs)
+    name, base = f"T=4 student_init={initial}" if initial else "T=4", teachers.generation(theirs)
     metadata = {
-        "settings": [{"name": name, "missing": []} | ({"initial": initial} if initial else {})],
+        "settings": [{"name": name, "omitted": []} | ({"initial": initial} if initial else {})],
         "runs": [{"run": seed, "setting": name, "seed": seed} for seed in range(num)],
         "generation": base,
         "teacher": theirs.description,

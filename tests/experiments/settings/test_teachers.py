@@ -156,7 +156,7 @@ def test_who_teaches_matters(pair, everyone):
 
 @pytest.mark.slow
 def test_several_folders_are_queried_on_augmented_images(distil, pair):
-    run = distil("queried", "--teacher=wide,deep", "--jitter=1")
+    run = distil("queried", "--teacher=wide,deep", "--translate=1")
     done(run)
     one, other = (arrays_of(folder / "students")["logits/kernel"][:2] for folder in (run.folder, pair.folder))
     assert not np.allclose(one, other, atol=1e-3)
@@ -213,7 +213,7 @@ def students(of: dict | None = None, *settings: tuple[str, list[int]]) -> dict:
     settings = settings or (("T=4", []),)
     numbered = enumerate((name, seed) for name, _ in settings for seed in (0, 1))
     runs = [{"run": run, "setting": name, "seed": seed} for run, (name, seed) in numbered]
-    described = [{"name": name, "missing": missing} for name, missing in settings]
+    described = [{"name": name, "omitted": omitted} for name, omitted in settings]
     generation = 1 + (of or {}).get("generation", 0)
     return {"settings": described, "runs": runs, "teacher": of, "generation": generation}
 
