@@ -56,7 +56,7 @@ flags.DEFINE_string("alphas", "1", "Weights of the teacher's part, in [0, 1], co
 flags.DEFINE_string("learning_rates", "1e-3", "Peak learning rates, comma list.")
 flags.DEFINE_string("weight_decays", "0", "Weight decays, comma list.")
 flags.DEFINE_string("omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8.")
-flags.DEFINE_string("seen", None, "Class sets that alone are kept, comma list, as in 7+8.")
+flags.DEFINE_string("seen", None, "Class sets that alone are seen, comma list, as in 7+8.")
 flags.DEFINE_string("shots", "0", "Examples of each class left out that are seen all the same, comma list.")
 flags.DEFINE_string(
     "transfer",
@@ -302,7 +302,7 @@ def write_outcome(
 
 
 def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray) -> list:
-    """The students' rows of results.csv; settings without a omitted class have no corrections.
+    """The students' rows of results.csv; settings without an omitted class have no corrections.
 
     ends: as of `tidy.diverged_at`.
     """

@@ -1,10 +1,9 @@
 """Rebuild the report of a finished run from its files, or compare several: report RUN [RUN... --out=FOLDER]
 
-Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv of the run folder and writes
-report.html, report.md, summary.json and figures/*.png and .svg beside them; prints the table;
---target_accuracy is an accuracy in %. Of several runs, report.html, report.md and comparison.json go into --out, and nothing into
-theirs. Everything is read and drawn before anything is written, and the same files give the same report to
-the byte.
+Reads config.json, history.csv, results.csv, confusions.npz and bias_curve.csv of the run folder, writes
+report.html, report.md, summary.json and figures beside them, and prints the table. For several runs it writes
+report.html, report.md and comparison.json into --out alone. Everything is read and drawn before anything is
+written. The same files give the same report to the byte.
 """
 
 import textwrap
@@ -37,7 +36,7 @@ flags.declare_key_flag("out")  # of common's flags --help lists this one
 flags.DEFINE_float(
     "target_accuracy",
     None,
-    "Accuracy in % of which the report says how soon it is reached (default: 90 % of the best setting's).",
+    "Accuracy in %; the report says when it is reached (default: 90 % of the best).",
     lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )
@@ -128,7 +127,7 @@ def _terminal(content: Content) -> str:
     parts = ["all", "omitted", *(str(index) for index in range(data["num_classes"]))]
     parts = parts if full else ["all", "omitted", "seen"]
     longest = 0 if full else min(max(len(setting["name"]) for setting in content.settings), 42) + 1
-    heads = {"all": "all classes", "omitted": "missing *"} | {part: f"{part} " for part in parts[2:] if full}
+    heads = {"all": "all classes", "omitted": "omitted *"} | {part: f"{part} " for part in parts[2:] if full}
     lines = [f"{'':{longest + 17}}{'errors':>7}{_aligned([heads.get(part, part) for part in parts], parts)}"]
     lines[0] += "" if full else f"{'n':>4}"
     last = None

@@ -38,7 +38,7 @@ flags.DEFINE_integer("layers", 2, "How many hidden layers, the last ones.", lowe
 
 
 class Student(NamedTuple):
-    """One network to look at; missing: the classes it is asked about."""
+    """One network to look at; omitted: the classes it is asked about."""
 
     setting: str
     seed: int

@@ -103,12 +103,12 @@ class Batch(flax.struct.PyTreeNode):
 class Counts(flax.struct.PyTreeNode):
     """Sums over examples; ratios are taken on the host.
 
-    correct, total: i32[K] per true class; loss_sum: f32[]; agree: i32[], examples on which student and
+    correct, support: i32[K] per true class; loss_sum: f32[]; agree: i32[], examples on which student and
     teacher name the same class.
     """
 
     correct: jax.Array
-    total: jax.Array
+    support: jax.Array
     loss_sum: jax.Array
     agree: jax.Array
 

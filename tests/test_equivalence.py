@@ -209,7 +209,7 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
     close(train(length=2, epochs=1), reference(1))
     segments = sweep.run_segments(CONFIG, table(), HELD_OUT, HPARAMS, fresh(), EPOCHS, 2, None)
     states, first, epoch = next(segments)
-    assert epoch == 2 and np.all(plain(states).epoch == 2) and first["train"].total.shape == (R, 2, K)
+    assert epoch == 2 and np.all(plain(states).epoch == 2) and first["train"].support.shape == (R, 2, K)
     checkpoint.save(tmp_path / "epoch_2", {"states": states}, {"epoch": 2})
     arrays, _ = checkpoint.load(tmp_path / "epoch_2")
     others = sweep.init_states(CONFIG, sweep.run_keys([7, 8, 9], len(SETTINGS), 0))
@@ -252,7 +252,7 @@ def class_1_touches_setting_0_alone(changed, usual):
             same_bits(row(changed, run), row(usual, run))
         elif run // 3 == 0:
             assert differ(row(changed[0], run), row(usual[0], run))
-    seen = usual[1]["train"].total
+    seen = usual[1]["train"].support
     assert not np.any(seen[3:6, :, 1]) and np.all(seen[3:6, :, [0, 2]] >= 8)
     np.testing.assert_array_equal(seen.sum(axis=-1), U * B)  # equal work
 

@@ -137,7 +137,7 @@ def test_each_level_of_the_nesting(quickly_compiled):
     names = run(NESTING)
     assert int(names["after_update"].epoch) == 0 and int(names["after_epoch"].epoch) == 1
     assert int(names["trained"].epoch) == 3 and names["history"]["train"].correct.shape == (3, 10)
-    assert int(names["counts"].total.sum()) == names["config"].num_updates * names["config"].batch_size
+    assert int(names["counts"].support.sum()) == names["config"].num_updates * names["config"].batch_size
 
 
 def test_a_loss_of_ones_own(monkeypatch):

@@ -434,7 +434,7 @@ def teacher_rows(
     members.
 
     variables: of each group, leading axis M; ensembles: numbers of teachers, counted through all groups;
-    missing: classes they never saw; lost: numbers of those that diverged, and the epoch.
+    omitted: classes they never saw; lost: numbers of those that diverged, and the epoch.
     """
     lost = lost or {}
     rows = [tidy.diverged_row(TEACHER, seed, epoch) for seed, epoch in lost.items()]

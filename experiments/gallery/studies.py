@@ -9,7 +9,7 @@ from experiments.gallery import hidden_studies
 from experiments.gallery.rows import EACH, FIXED, FIXED_BIAS, Ours, Row, Table, omission
 
 
-def _missing_class(noun: str, soft: str, hard: str, setting: str) -> Table:
+def _omitted_class(noun: str, soft: str, hard: str, setting: str) -> Table:
     """Class 3, a `noun`, of the runs `soft` (whose distilled setting is `setting`) and `hard`."""
     ways = (
         ("hard labels", soft, "labels"),
@@ -76,8 +76,8 @@ TABLES: dict[str, Table] = {
             ("**distilled, 3 omitted**", "quickstart", "T=20 omit=3", True),
         ),
     ),
-    "mnist_cnn": _missing_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
-    "cifar10_reduced": _missing_class("cat", "cifar10_reduced_soft", "cifar10_reduced_hard_label", "T=4"),
+    "mnist_cnn": _omitted_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
+    "cifar10_reduced": _omitted_class("cat", "cifar10_reduced_soft", "cifar10_reduced_hard_label", "T=4"),
     "architectures": Table(
         ("theirs", "ours"),
         (

@@ -115,7 +115,7 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
     correction that needs the fewest labels; of all classes, and of the omitted ones where both miss the same.
     """
     (a, first, of_first), (b, second, of_second) = one, other
-    omitted = [_missing(first, a[1]), _missing(second, b[1])]
+    omitted = [_omitted_of(first, a[1]), _omitted_of(second, b[1])]
     corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
     classes = ["all", "omitted"] if omitted[0] == omitted[1] != [] else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
@@ -131,7 +131,7 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
             yield Pair(a, b, correction, class_, difference)
 
 
-def _missing(content: Content, setting: str) -> list[int]:
+def _omitted_of(content: Content, setting: str) -> list[int]:
     return next(one["omitted"] for one in content.run.config["settings"] if one["name"] == setting)
 
 

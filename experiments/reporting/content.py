@@ -40,8 +40,8 @@ def read(folder: Path) -> Content:
 
 
 def grid(content: Content, parts: Sequence[str], half: str | None) -> Iterator[list[str]]:
-    """[setting, correction, errors, the test accuracy of each part in %, n]; a part is all, missing, kept or
-    a class index: with one decimal, a star where it is missing, an interval only where `half` joins it.
+    """[setting, correction, errors, the test accuracy of each part in %, n]; a part is all, omitted, seen or
+    a class index: with one decimal, a star where it is omitted, an interval only where `half` joins it.
     """
     for setting in content.settings:
         name, omitted = setting["name"], setting["omitted"]
@@ -61,7 +61,7 @@ def show_part(interval: Interval | None, part: str, half: str | None) -> str:
 
 
 def class_parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """(parts, as `grid` takes them, their heads) of a table of the classes: of many, kept and missing."""
+    """(parts, as `grid` takes them, their heads) of a table of the classes: of many, seen and omitted."""
     data = config["data"]
     if data["num_classes"] > MOST_CLASSES:
         return ["seen", "omitted"], ["seen", "omitted"]

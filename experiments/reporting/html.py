@@ -93,7 +93,7 @@ def _data_uri(path: Path) -> str:
 
 def class_table(content: Content) -> dict[str, Any]:
     """The table of the classes: its heads, and the settings, each with a row a correction; of a cell the
-    mean, what stands behind ±, and whether its class is missing."""
+    mean, what stands behind ±, and whether its class is omitted."""
     parts, heads = class_parts(content.run.config)
     rows = grid(content, ["all", *parts], half=" ± ")
     groups = [

@@ -16,7 +16,7 @@ HOW = {
     "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
     "validation_tuned": "bias tuned on the labels of the validation split",
     "prior_matched": "bias set from unlabelled validation images and the known shares of the classes in them",
-    "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is missing",
+    "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is omitted",
 }
 
 

@@ -2,7 +2,7 @@
 
 Each setting has a folder. A scalar METRIC/SPLIT is the mean over seeds at each epoch, METRIC_low/SPLIT and
 METRIC_high/SPLIT are the ends of its 95 % interval (stats.py). The test split comes after the last epoch,
-also under each correction: test/accuracy, test_low/accuracy, test/accuracy_missing_prior_matched. The
+also under each correction: test/accuracy, test_low/accuracy, test/accuracy_omitted_prior_matched. The
 HPARAMS tab has what makes the settings beside these. Left out is what is not finite, as the ends of an
 interval where the seeds show no spread.
 """

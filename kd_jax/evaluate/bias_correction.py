@@ -1,13 +1,13 @@
 """Bias correction: one number added to the logits of the omitted classes.
 
 A student that never saw a class gives it too low a bias (Hinton et al. 2015, section 3). With one number b
-added to all missing logits, an example's prediction changes once, where b passes its margin
-    m = max over kept logits - max over missing logits,
-from the best seen class to the best missing one. So a sort of the margins gives every prediction for every b,
+added to all omitted logits, an example's prediction changes once, where b passes its margin
+    m = max over seen logits - max over omitted logits,
+from the best seen class to the best omitted one. So a sort of the margins gives every prediction for every b,
 and each rule below is exact: no grid, no step size. Lowering the seen classes together ("only 7s and 8s")
 is the same correction with the sign turned.
 
-Every function takes one run and is mapped over runs by the caller; missing: bool[K], at least one True and
+Every function takes one run and is mapped over runs by the caller; omitted: bool[K], at least one True and
 one False, else the correction is 0.
 """
 
@@ -73,7 +73,7 @@ def prior_matching_bias(logits: jax.Array, omitted: jax.Array, share: jax.Array)
     return _or_zero(biases[jnp.argmin(jnp.where(widths > 0, off, jnp.inf))], omitted)
 
 
-def share_missing(logits: jax.Array, omitted: jax.Array) -> jax.Array:
+def omitted_share(logits: jax.Array, omitted: jax.Array) -> jax.Array:
     """Share of examples predicted as omitted classes.  logits f32[N,K] -> f32[]."""
     return jnp.mean(omitted[jnp.argmax(logits, axis=-1)].astype(jnp.float32))
 
@@ -90,7 +90,7 @@ def curve(logits: jax.Array, labels: jax.Array, omitted: jax.Array, biases: jax.
 
 
 def average_image_pairs(key: jax.Array, images: jax.Array, mask: jax.Array, num: int) -> jax.Array:
-    """`num` images, each the pixelwise mean of two different kept examples at random (where two are kept):
+    """`num` images, each the pixelwise mean of two different seen examples at random (where two are seen):
     made of the transfer set alone, yet unlike it, so that the teacher names omitted classes in some of them.
 
     Args: key: consumed; images u8[N,h,w,c]; mask bool[N], the examples that may be used.
@@ -99,7 +99,7 @@ def average_image_pairs(key: jax.Array, images: jax.Array, mask: jax.Array, num:
     order_key, offset_key = jax.random.split(key)
     order = epoch_order(order_key, mask, mask.shape[0])
     seen = jnp.sum(mask, dtype=jnp.int32)
-    put_on_mesh = jnp.arange(num, dtype=jnp.int32) % seen
-    other = (put_on_mesh + jax.random.randint(offset_key, (num,), 1, jnp.maximum(seen, 2), jnp.int32)) % seen
-    first, second = (images[order[index]].astype(jnp.uint16) for index in (put_on_mesh, other))
+    place = jnp.arange(num, dtype=jnp.int32) % seen
+    other = (place + jax.random.randint(offset_key, (num,), 1, jnp.maximum(seen, 2), jnp.int32)) % seen
+    first, second = (images[order[index]].astype(jnp.uint16) for index in (place, other))
     return ((first + second) // 2).astype(jnp.uint8)

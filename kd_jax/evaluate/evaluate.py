@@ -100,10 +100,10 @@ def choose_biases(
             answers = query_teachers(
                 teacher_models, average_teachers, loss_fn, teacher_variables, hparams, images
             )
-            share = bias_correction.share_missing(answers, omitted)
+            share = bias_correction.omitted_share(answers, omitted)
             return bias_correction.prior_matching_bias(predict(model, variables, images), omitted, share)
 
-        # Where nothing is missing, two networks would be asked about thousands of images for nothing.
+        # Where nothing is omitted, two networks would be asked about thousands of images for nothing.
         biases["teacher_matched"] = jax.lax.cond(jnp.any(omitted), matched, lambda: jnp.zeros(()))
     return biases
 
@@ -205,7 +205,7 @@ def first_examples(
 ) -> dict[str, jax.Array]:
     """The first examples of omitted classes that are wrong as trained.
 
-    Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; missing
+    Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; omitted
         bool[K].
     Returns: "index" i32[48]: places of the first 24 that the correction makes right, then of the first 24
         that stay wrong; N where there are no more. "before", "after" i32[48]: what these are called.

@@ -1,6 +1,6 @@
 """What the omitted classes come to while a run is trained: counts on the validation split after an epoch.
 
-As trained they are in the evaluation's own counts. Here: under the bias that the known share of the missing
+As trained they are in the evaluation's own counts. Here: under the bias that the known share of the omitted
 classes sets (`bias.prior_matching_bias`), and read off the last hidden layer by a linear probe.
 """
 
@@ -35,7 +35,7 @@ def track(
     model: Any, variables: Variables, validation: Table, hparams: HParams, num_classes: int
 ) -> dict[str, Counts]:
     """{"corrected": of all validation examples, "probe": of those of odd index}; the former as trained where
-    no class is missing. The share of the omitted classes is the split's, which is stratified."""
+    no class is omitted. The share of the omitted classes is the split's, which is stratified."""
     omitted = ~hparams.class_mask
     logits, features = predict_features(model, variables, validation.images)
     logits = logits[:, :num_classes]

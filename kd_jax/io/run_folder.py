@@ -14,7 +14,7 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 "saw_validation": true, that it trained on images of this validation split; of students who
                 teach, "setting", "generation" (1: taught by teachers of labels) and "teacher", their own; of
                 several folders, "members", a list with the like for each},
-                "settings": [{"name", "missing": [class indices], and the values that make the setting; null
+                "settings": [{"name", "omitted": [class indices], and the values that make the setting; null
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
                 "question": the line that heads the report, "transfer": {"name", "fingerprint",
@@ -31,17 +31,17 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 the omitted classes sets, or by _probe, of a linear probe of the last hidden layer, fitted on
                 the validation images of even index and judged on the others), value.
                 Split train is what training met during the epoch: loss (there the training objective),
-                accuracy and agreement (with the target, after its ablation by --teacher_ablations) on augmented
-                batches with dropout on; where the images have no labels, the teacher's answers stand for them, and
-                accuracy is agreement. Split validation is measured at
-                the end of the epoch, without either, and its loss is the cross-entropy with the labels: the
+                accuracy and agreement (with the target, after its ablation by --teacher_ablations) on
+                augmented batches with dropout on; where the images have no labels, the teacher's predictions
+                stand for them, and accuracy is agreement. Split validation is measured at the end of the
+                epoch, without either, and its loss is the cross-entropy with the labels: the
                 two losses are not comparable.
                 A run that diverged has no row from the epoch on in which it did.
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
                 several folders of them, its number counted through all "members"), seed, split (validation
-                | test), correction (CORRECTIONS), class (all | missing | kept | 0..K-1), metric, value.
+                | test), correction (CORRECTIONS), class (all | omitted | seen | 0..K-1), metric, value.
                 Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
-                bias (class missing: what is added to the omitted classes' logits, in nats). Of each class,
+                bias (class omitted: what is added to the omitted classes' logits, in nats). Of each class,
                 fractions: precision (0 where nothing is called so), f1 (0 where nothing is right). Of class
                 all, macro_recall (which is the macro recall), macro_precision, macro_f1: means over the
                 classes that have examples.
@@ -63,13 +63,13 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 that epoch, in students/ or teachers/ too, and is left out of every mean.
 representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
                 layer, measure (probe, neighbours: recall, a fraction; cka, silhouette, from -1 to 1;
-                centroid_distance, in root mean square distances from the centre), class (missing | kept),
+                centroid_distance, in root mean square distances from the centre), class (omitted | seen),
                 value. Written by `representation`. In older runs cka and centroid_distance are biased
                 upwards, the more the fewer the examples: run `representation` on them again.
 confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of class i are called j; and of each
                 row its setting, seed and correction, as in results.csv: one row for each of them there that
                 has an accuracy on the test split.
-bias_curve.csv  setting, seed, bias (nats), class (all | missing | kept, and, where there are at most 100,
+bias_curve.csv  setting, seed, bias (nats), class (all | omitted | seen, and, where there are at most 100,
                 0..K-1), accuracy (fraction, test split); only where some setting has omitted classes.
 examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], setting, seed, correction: test
                 images of the classes that this setting misses, which its student of this seed gets wrong as

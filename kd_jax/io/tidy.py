@@ -27,7 +27,7 @@ def diverged_row(setting: str, seed: int, epoch: int) -> ResultRow:
 def history_rows(
     history: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list:
-    """history.csv's rows, of a run that diverged those before. names, seeds, missing: of each run."""
+    """history.csv's rows, of a run that diverged those before. names, seeds, omitted: of each run."""
     ends = diverged_at(history)
     return [row for row in _measured(history, names, seeds, omitted) if not 0 < ends[row.run] <= row.epoch]
 
@@ -80,7 +80,7 @@ def _tracked_rows(
 ) -> list[HistoryRow]:
     """Of `tracking.track`: of the omitted classes, and of all."""
     values = {f"accuracy_{name}": counts["correct"].sum(-1) / counts["support"].sum(-1)}
-    values[f"accuracy_missing_{name}"] = _accuracy_omitted(counts, omitted)
+    values[f"accuracy_omitted_{name}"] = _accuracy_omitted(counts, omitted)
     return [
         row
         for metric, table in values.items()
@@ -166,7 +166,7 @@ def bias_rows(
 
 
 def _sums(omitted: Sequence[int], *counts: np.ndarray) -> dict[str, tuple[int, ...]]:
-    """The sums of counts [K] over each class set of results.csv: missing and kept where some are missing."""
+    """The sums of counts [K] over each class set of results.csv: omitted and seen where some are omitted."""
     absent = np.isin(np.arange(len(counts[0])), omitted)
     groups = {"all": absent | True}
     if len(omitted):

@@ -20,7 +20,7 @@ _LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "t
 def bias_curve(
     curve: Sequence[BiasRow], values: Values, config: dict[str, Any], settings: Sequence[str]
 ) -> Figure:
-    """Test accuracy (%) of the missing, the kept and all classes against the bias of the omitted ones
+    """Test accuracy (%) of the omitted, the seen and all classes against the bias of the omitted ones
     (nats), mean and band over seeds, one panel a setting (6 at most); vertical lines mark the mean bias that
     each correction chose, also where it lies outside the curve."""
     left_out = len(settings) - MOST_PANELS

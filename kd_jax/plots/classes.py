@@ -37,8 +37,8 @@ _BARS: tuple[dict[str, Any], ...] = (
 def class_bars(values: Values, config: dict[str, Any], corrections: dict[str, str]) -> Figure:
     """Test accuracy (%) of each class, one panel a setting, bars before and after the correction that
     `corrections` names for the setting (none: one bar); the omitted classes are shaded. With more than 20
-    classes the bars are all, kept and missing. At most 6 settings, those with omitted classes first.
-    Where nothing is missing, points in one panel, on an axis that shows how they differ."""
+    classes the bars are all, seen and omitted. At most 6 settings, those with omitted classes first.
+    Where nothing is omitted, points in one panel, on an axis that shows how they differ."""
     settings = sorted(config["settings"], key=lambda setting: not setting["omitted"])[:MOST_PANELS]
     many = config["data"]["num_classes"] > MOST_CLASSES
     classes = ["all", "seen", "omitted"] if many else [str(i) for i in range(config["data"]["num_classes"])]

@@ -12,9 +12,9 @@ from kd_jax.stats.summary import Values, interval_of, teachers_of
 
 TITLES = {
     "accuracy": "all classes",
-    "accuracy_omitted": "classes missing from the training data",
-    "accuracy_missing_corrected": "the omitted ones, bias corrected",
-    "accuracy_missing_probe": "the omitted ones, by a linear probe",
+    "accuracy_omitted": "classes omitted from the training data",
+    "accuracy_omitted_corrected": "the omitted ones, bias corrected",
+    "accuracy_omitted_probe": "the omitted ones, by a linear probe",
 }
 """The metrics of history.csv that have curves, and what they are of."""
 

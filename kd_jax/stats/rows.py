@@ -16,7 +16,7 @@ METRICS = (
 FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
 MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
 RANDOM = "random"
-TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_missing"))
+TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_omitted"))
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_omitted", *TRACKED_METRICS)
 
 

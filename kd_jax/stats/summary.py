@@ -194,10 +194,9 @@ def label_free(setting: str, values: Values) -> list[str]:
 def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The settings among which the one that a report speaks of is chosen, without a look at a result.
 
-    Those with omitted classes, if any has; with a teacher's part in the loss; all of its answer; initial
-    weights of their own; no example of a omitted class; and of these, those that miss the same classes as the
-    first that misses the fewest, so that all are judged on the same classes. A condition that none meets is
-    left out.
+    Conditions: omitted classes; a teacher in the loss; no teacher ablation; random initial weights; no shots of
+    an omitted class; and the same omitted classes as the first setting that omits the fewest, so that all are
+    judged on the same classes. A condition that no setting meets is dropped.
     """
     conditions = (
         lambda s: s["omitted"],

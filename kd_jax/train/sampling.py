@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 def example_mask(labels: jax.Array, class_mask: jax.Array) -> jax.Array:
-    """True where the example's class is kept.  labels i32[N], class_mask bool[K] -> bool[N]."""
+    """True where the example's class is seen.  labels i32[N], class_mask bool[K] -> bool[N]."""
     chex.assert_rank([labels, class_mask], 1)
     return class_mask[labels]
 
@@ -29,16 +29,16 @@ def shot_mask(key: jax.Array, labels: jax.Array, num: jax.Array) -> jax.Array:
 
 
 def epoch_order(key: jax.Array, mask: jax.Array, num: int) -> jax.Array:
-    """A random order of the kept examples, wrapped around to length `num`.
+    """A random order of the seen examples, wrapped around to length `num`.
 
     Every run takes the same number of updates whatever its mask keeps, so shapes are static and the work is
-    equal. A masked example never appears; with n kept ones, each appears floor(num/n) or ceil(num/n) times.
+    equal. A masked example never appears; with n seen ones, each appears floor(num/n) or ceil(num/n) times.
 
     Args: key: PRNG key, consumed; mask: bool[N] with at least one True; num: examples an epoch (U * B).
     Returns: i32[num], indices into the table.
     """
     chex.assert_rank(mask, 1)
-    # 31 random bits as sort keys; a masked example gets the largest u32, so the kept ones come first. Ties
+    # 31 random bits as sort keys; a masked example gets the largest u32, so the seen ones come first. Ties
     # (one pair in 2^31) fall in index order, which no one can notice.
     bits = jax.random.bits(key, mask.shape, jnp.uint32) >> 1
     shuffled = jnp.argsort(jnp.where(mask, bits, jnp.uint32(0xFFFFFFFF)))

@@ -201,8 +201,8 @@ def test_lowering_the_kept_is_raising_the_missing():
     np.testing.assert_array_equal(raised, lowered)
 
 
-def test_share_missing():
-    shares = mapped(bias_correction.share_missing, LOGITS, MISSING)
+def test_omitted_share():
+    shares = mapped(bias_correction.omitted_share, LOGITS, MISSING)
     predicted = LOGITS.argmax(axis=-1)
     np.testing.assert_allclose(
         shares, [m[row].mean() for m, row in zip(MISSING, predicted, strict=True)], rtol=1e-6

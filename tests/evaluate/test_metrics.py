@@ -92,7 +92,7 @@ def test_prediction_and_evaluation_see_each_example_once(num, batch_size):
     ours, counts = run(images, labels)
     assert ours.shape == (num, K)
     np.testing.assert_allclose(ours, logits, atol=1e-5)
-    np.testing.assert_array_equal(counts.total, np.bincount(labels, minlength=K))
+    np.testing.assert_array_equal(counts.support, np.bincount(labels, minlength=K))
     right = labels[logits.argmax(axis=-1) == labels]
     np.testing.assert_array_equal(counts.correct, np.bincount(right, minlength=K))
     loss = -log_softmax(logits, axis=-1)[np.arange(num), labels].sum()

@@ -78,7 +78,7 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     # Two programs, which may round otherwise.
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), outcomes[0][0], outcomes[1][0])
     history = {
-        name: {"correct": np.asarray(c.correct), "support": np.asarray(c.total)}
+        name: {"correct": np.asarray(c.correct), "support": np.asarray(c.support)}
         for name, c in outcomes[1][1].items()
     }
     assert set(history) == {"train", "validation", "corrected", "probe"}

@@ -953,7 +953,7 @@ def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path)
     still = [f"--teacher={tmp_path / 'teacher'}", "--learning_rates=1e-12", "--omit=1"]
     run = distil(*still, "--student_init=random,teacher")
     done(run)
-    assert [s.get("initial") for s in config_of(run.folder)["settings"]] == [None, "teacher"]
+    assert [s.get("student_init") for s in config_of(run.folder)["settings"]] == [None, "teacher"]
     theirs, ours = arrays_of(tmp_path / "teacher" / "teachers"), arrays_of(run.folder / "students")
     for name in ("hidden_0/kernel", "logits/kernel"):
         own, shared = ours[name][:2], ours[name][2:]

@@ -104,7 +104,7 @@ def hparams(outputs, **numbers):
         weight_decay=None,
         class_mask=jnp.ones(K, bool),
         teacher=jnp.int32(0),
-        outputs=jnp.asarray(outputs),
+        logit_mask=jnp.asarray(outputs),
     )
 
 
@@ -151,7 +151,7 @@ def test_a_step_hears_the_teacher_on_noise_that_its_key_draws():
         kl = np.sum(softmax(taught, -1) * (log_softmax(taught, -1) - log_softmax(student, -1)))
         assert float(counts.loss_sum) == pytest.approx(kl, rel=1e-4)
         answers = taught[:, :K].argmax(-1)
-        np.testing.assert_array_equal(counts.total, np.bincount(answers, minlength=K))
+        np.testing.assert_array_equal(counts.support, np.bincount(answers, minlength=K))
         assert int(counts.agree) == np.sum(student[:, :K].argmax(-1) == answers) == counts.correct.sum()
         sums.append(kl)
     assert sums[0] != sums[1]
@@ -178,7 +178,7 @@ def test_a_run_among_others_is_the_run_alone():
         teacher=np.array([0, 1, 1], np.int32),
         left=np.array([0, 1, 0], np.int32),
         signal=np.array([0, 2, 4], np.int32),
-        outputs=seen,
+        logit_mask=seen,
     )
     config = dataclasses.replace(CONFIG, num_classes=K + A)  # signals are of all that the loss sees
     runs = runs.replace(class_mask=np.ones((3, K + A), bool))

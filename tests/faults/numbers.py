@@ -152,7 +152,7 @@ def same_counts(student, teacher, labels, counts, sums) -> bool:
         counts.agree == sums["agree"] == np.sum(named == taught)
         and sums["top5"] == np.sum(before < 5)
         and np.array_equal(counts.correct, expected.diagonal())
-        and np.array_equal(counts.total, expected.sum(axis=1))
+        and np.array_equal(counts.support, expected.sum(axis=1))
         and np.array_equal(matrix, expected)
     )
 

@@ -152,12 +152,12 @@ DAMAGES = {  # file, its new content or an edit of the old, what the message mus
     "config without data": ("config.json", ('"data"', '"date"'), ["config.json: data", "nothing"]),
     "config flag for a number": ("config.json", ('"train": 60', '"train": true'), ["train", "int", "True"]),
     "class names too few": ("config.json", ('"2"\n', '"2", "3"\n'), ["class_names", "3 names"]),
-    "missing no class": (
+    "omitted no class": (
         "config.json",
-        ('"missing": [\n    2', '"missing": [\n    3'),
+        ('"omitted": [\n    2', '"omitted": [\n    3'),
         ["omitted", "below 3"],
     ),
-    "missing no index": ("config.json", ('"missing": [\n    2', '"missing": [\n    [2]'), ["omitted"]),
+    "omitted no index": ("config.json", ('"omitted": [\n    2', '"omitted": [\n    [2]'), ["omitted"]),
     "setting twice": ("config.json", (SOFT, LABELS), ["a name of its own"]),
     "run of no setting": ("config.json", ('"setting": "labels', '"setting": "label'), ["a run's setting"]),
     "no results": ("results.csv", None, ["results.csv", "no such file"]),
@@ -193,7 +193,7 @@ DAMAGES = {  # file, its new content or an edit of the old, what the message mus
     "unknown class": (
         "results.csv",
         (",2,errors", ",3,errors"),
-        ["line 8, column class", "kept | 0 | 1 | 2"],
+        ["line 8, column class", "seen | 0 | 1 | 2"],
     ),
     "unknown metric": ("results.csv", (",2,errors", ",2,predicted_as_3"), ["line 8, column metric"]),
     "row twice": ("results.csv", (f"{LABELS},1,", f"{LABELS},0,"), ["line 3", "once", "again"]),

@@ -227,7 +227,7 @@ def test_the_grid_shows_each_setting_in_its_panel():
     curves = {s["name"]: [(number / 10, number / 5)] for number, s in enumerate(settings)}
     figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings}, 0.4)
     first, second = figure.axes
-    assert [axes.get_title("shots") for axes in figure.axes] == ["T=1", "T=20"]
+    assert [axes.get_title("left") for axes in figure.axes] == ["T=1", "T=20"]
     for axes, numbers in ((first, (0, 1, 2)), (second, (0, 3, 4))):
         *lines, level = axes.lines
         shown = [np.asarray(line.get_ydata()) for line in lines]

@@ -156,7 +156,7 @@ def test_the_candidates_are_the_same_students_but_for_what_is_tuned():
         {"omitted": [0, 1], "alpha": 1.0},  # on a single class nothing is easier than to be right
         {"omitted": [1], "alpha": 1.0},
         {"omitted": [2], "alpha": 1.0, "teacher_ablation": "omitted_removed"},
-        {"omitted": [2], "alpha": 1.0, "initial": "teacher"},
+        {"omitted": [2], "alpha": 1.0, "student_init": "teacher"},
         {"omitted": [2], "alpha": 1.0, "shots": 5},
     ]
     others = [{"name": str(number), **other} for number, other in enumerate(others)]
@@ -202,7 +202,7 @@ def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
         (2, {"teacher_ablation": "omitted_removed", "alpha": 1.0}),
         (2, {"alpha": 0.01}),
         (2, {"alpha": None}),  # subliminal learning has none
-        (2, {"initial": "teacher"}),  # it begins with the teacher's weights
+        (2, {"student_init": "teacher"}),  # it begins with the teacher's weights
         (2, {"flags": {"transfer": "gaussian"}}),  # whose answers stand for labels
         (10, {"flags": {"transfer": "own"}}),
         (10, {"correction": "prior_matched"}),

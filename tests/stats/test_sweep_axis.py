@@ -11,7 +11,7 @@ from tests.experiments.reporting.test_report import rows_of, write_run
 
 STUDENT = {
     "omitted": [],
-    "outputs": "auxiliary",
+    "logit_mask": "auxiliary",
     "share": "all",
     "perturb": 0.0,
     "temperature": 1.0,
@@ -21,7 +21,7 @@ STUDENT = {
     "transfer": "uniform_noise",
     "loss": "soft",
 }
-CONTROL = STUDENT | dict.fromkeys(("outputs", "share", "perturb", "temperature", "transfer", "loss"))
+CONTROL = STUDENT | dict.fromkeys(("logit_mask", "share", "perturb", "temperature", "transfer", "loss"))
 
 
 def students(*changes):
@@ -57,11 +57,17 @@ def test_the_axis_is_what_differs(changes, name, places):
 
 def test_of_several_values_the_one_with_most_is_the_axis():
     grid = [
-        {"outputs": seen, "share": part} for part in ("all", "hidden", "none") for seen in ("all", "classes")
+        {"logit_mask": seen, "share": part}
+        for part in ("all", "hidden", "none")
+        for seen in ("all", "classes")
     ]
     axis = axis_of(students(*grid))
     assert axis.name == "share" and [axis.places[str(i)] for i in (0, 2, 4)] == ["all", "hidden", "none"]
-    assert [axis.series[str(i)] for i in range(3)] == ["outputs: all", "outputs: classes", "outputs: all"]
+    assert [axis.series[str(i)] for i in range(3)] == [
+        "logit_mask: all",
+        "logit_mask: classes",
+        "logit_mask: all",
+    ]
 
 
 def sweep(*changes):

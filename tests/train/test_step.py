@@ -129,9 +129,9 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
     train, loss = history["train"], np.asarray(history["train"].loss_sum)
     np.testing.assert_array_equal(loss[:2], 0)  # nothing misaligned
     # Every run does the same work. 12 examples once each; or 8 kept ones, once or twice, and no other.
-    np.testing.assert_array_equal(train.total[0], np.ones((3, N)))
-    np.testing.assert_array_equal(np.sum(train.total, axis=-1), np.full((5, 3), U * B))
-    assert np.all(np.isin(train.total[1][:, mask], [1, 2])) and not np.any(train.total[1][:, ~mask])
+    np.testing.assert_array_equal(train.support[0], np.ones((3, N)))
+    np.testing.assert_array_equal(np.sum(train.support, axis=-1), np.full((5, 3), U * B))
+    assert np.all(np.isin(train.support[1][:, mask], [1, 2])) and not np.any(train.support[1][:, ~mask])
     # Two settings of one seed share the order; its epochs and other seeds do not.
     np.testing.assert_array_equal(loss[2], loss[3])
     assert len(np.unique(loss[[2, 4]])) == 6
@@ -141,7 +141,7 @@ def test_each_example_meets_its_own_label_and_its_runs_own_teacher_in_evaluation
     np.testing.assert_array_equal(
         history["validation"].correct, np.broadcast_to(np.arange(K) == 0, (5, 3, K))
     )
-    np.testing.assert_array_equal(history["validation"].total, np.ones((5, 3, K)))
+    np.testing.assert_array_equal(history["validation"].support, np.ones((5, 3, K)))
     # The teacher names class 0 throughout, and so does the student (a tie on image 0 goes to class 0).
     np.testing.assert_array_equal(train.agree[0], np.full(3, N))
 
@@ -198,7 +198,9 @@ def test_a_mixture_meets_both_labels_by_their_shares():
     _, counts = quick(partial(train_step, config))(TABLE, run, state, index, step)
     np.testing.assert_allclose(counts.loss_sum, np.sum(s * (1 - s) * (a - np.roll(a, -1)) ** 2), rtol=1e-4)
     assert np.ptp(s) > 0.1
-    np.testing.assert_array_equal(np.flatnonzero(counts.total), np.sort(index))  # counted as their own class
+    np.testing.assert_array_equal(
+        np.flatnonzero(counts.support), np.sort(index)
+    )  # counted as their own class
     plain = quick(partial(train_step, config_of(squared)))(TABLE, run, state, index, step)[1]
     assert float(plain.loss_sum) < 1e-6
 
@@ -339,8 +341,8 @@ def test_what_is_left_of_a_masked_class_is_met(num_shots):
     run = jax.tree.map(jnp.asarray, run)
     config = config_of(labels_only, model=PLAIN)
     _, counts = quick(partial(train_epoch, config))(TABLE, run, small_state(config))
-    assert np.all(np.asarray(counts.total)[2:] > 0) and counts.total.sum() == B * U
-    np.testing.assert_array_equal(np.asarray(counts.total)[:2], [1, 1] if num_shots else [0, 0])
+    assert np.all(np.asarray(counts.support)[2:] > 0) and counts.support.sum() == B * U
+    np.testing.assert_array_equal(np.asarray(counts.support)[:2], [1, 1] if num_shots else [0, 0])
 
 
 @pytest.mark.parametrize("name", teacher_ablations.TEACHER_ABLATIONS)
@@ -427,7 +429,7 @@ def test_history_beyond_the_epochs_run_stays_empty():
         after, history = program(jnp.int32(epochs))
         assert int(after.epoch) == epochs
         for counts in history.values():
-            np.testing.assert_array_equal(np.sum(counts.total, axis=-1), [N] * epochs + [0] * (4 - epochs))
+            np.testing.assert_array_equal(np.sum(counts.support, axis=-1), [N] * epochs + [0] * (4 - epochs))
 
 
 def test_evaluation_changes_nothing():

@@ -1,4 +1,4 @@
-"""The report's chapter on hidden signals: through which channel a omitted class comes, when, and what the
+"""The report's chapter on hidden signals: through which channel an omitted class comes, when, and what the
 students' features hold, where `representation` has looked."""
 
 from pathlib import Path
@@ -46,8 +46,8 @@ VARIED = ("shots", "teacher_ablation", "student_init")  # what a setting says of
 LABEL_FREE = ("teacher_matched", "prior_matched")
 TRACKED = (
     ("accuracy_omitted", "classified"),
-    ("accuracy_missing_corrected", "corrected"),
-    ("accuracy_missing_probe", "by a probe"),
+    ("accuracy_omitted_corrected", "corrected"),
+    ("accuracy_omitted_probe", "by a probe"),
 )
 
 

@@ -1,4 +1,4 @@
-"""Which test images of a omitted class a student gets wrong, and which of them a correction rescues: saved
+"""Which test images of an omitted class a student gets wrong, and which of them a correction rescues: saved
 when students have been judged, and made into pictures for the report's page."""
 
 import base64

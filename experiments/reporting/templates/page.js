@@ -182,8 +182,8 @@ function bias(settings) {
     slider.max = one.biases.length - 1;
     table.replaceChildren();
     for (const row of one.rows) {
-      const line = make("tr", { "data-part": row.part, class: row.missing ? "unseen" : "" }, table);
-      make("th", { scope: "row", title: row.name }, line, row.missing ? `${row.name} *` : row.name);
+      const line = make("tr", { "data-part": row.part, class: row.omitted ? "omitted" : "" }, table);
+      make("th", { scope: "row", title: row.name }, line, row.omitted ? `${row.name} *` : row.name);
       make("div", { class: "bar", style: `background: ${colourOf(row)}` }, make("td", {}, line));
       make("td", { class: "value" }, line);
     }

@@ -230,7 +230,7 @@ def test_the_terminal_table_by_hand(folder):
     assert f"{SOFT}  (n = 3)" in lines
     assert "The interval of each class is in report.md." in " ".join(lines)
     (head,) = [line for line in lines if "all classes" in line]
-    assert head == "                  errors  all classes    missing *    0     1     2"
+    assert head == "                  errors  all classes    omitted *    0     1     2"
     after = lines[lines.index(f"{SOFT}  (n = 3)") + 1 :]
     assert after[:3] == [
         " none                6.0  80.00 ±16.6  40.00 ±49.7  100   100  40.0*",
@@ -507,7 +507,7 @@ def test_class_bars(run, values):
     figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
     first, second = figure.axes
     # What has omitted classes comes first.
-    assert (first.get_title("shots"), second.get_title("shots")) == (SOFT, ALL)
+    assert (first.get_title("left"), second.get_title("left")) == (SOFT, ALL)
     bars = [container for container in first.containers if isinstance(container, BarContainer)]
     heights = [[bar.get_height() for bar in container] for container in bars]
     np.testing.assert_allclose(heights, [[100, 100, 40], [90, 100, 90]])

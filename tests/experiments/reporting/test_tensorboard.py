@@ -96,7 +96,7 @@ def test_scalars_by_hand(run):
     assert points(soft, "accuracy_high/validation") == pytest.approx({1: 0.5 + half, 2: 0.8 + half})
     # After the last epoch, the test split: neither a class of its own nor the teacher; no interval of one.
     assert points(soft, "test/accuracy") == {2: 0.875} and points(soft, "test_high/accuracy") == {2: 1.0}
-    assert points(soft, "test/accuracy_missing_prior_matched") == {2: 0.5}
+    assert points(soft, "test/accuracy_omitted_prior_matched") == {2: 0.5}
     assert sum("test" in tag for tag in soft.Tags()["scalars"]) == 4
 
 
@@ -132,7 +132,7 @@ def test_hparams_are_what_the_tab_reads(run):
         SOFT: common | {"omitted": "3+7", "temperature": "4", "alpha": 1.0},
         "labels transfer=a%2F..%2Fb": common | {"omitted": "none", "temperature": "none", "alpha": 0.0},
     }
-    assert set(map(tuple, metrics.values())) == {("test/accuracy", "test/accuracy_missing_prior_matched")}
+    assert set(map(tuple, metrics.values())) == {("test/accuracy", "test/accuracy_omitted_prior_matched")}
 
 
 def test_epochs_are_added_and_none_comes_twice(run):

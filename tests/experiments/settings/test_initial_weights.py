@@ -1,4 +1,4 @@
-"""--student_init=teacher: a student starts from its teacher's initial weights, to the bit, also in a chain."""
+"""--student_init=teacher: a student starts from its teacher's initial weights, to the bit."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def students_of(theirs: Teachers, num: int, initial: str | None) -> Teachers:
     """`num` students of these teachers, described as `teachers.load` would describe them."""
     name, base = f"T=4 student_init={initial}" if initial else "T=4", teachers.generation(theirs)
     metadata = {
-        "settings": [{"name": name, "omitted": []} | ({"initial": initial} if initial else {})],
+        "settings": [{"name": name, "omitted": []} | ({"student_init": initial} if initial else {})],
         "runs": [{"run": seed, "setting": name, "seed": seed} for seed in range(num)],
         "generation": base,
         "teacher": theirs.description,
@@ -58,11 +58,11 @@ def test_a_teacher_of_which_it_is_not_recorded_how_it_began_is_refused():
     """Written before the chain was followed: what such a teacher began with is known by no key."""
     first = as_teachers(sweep.run_keys(range(2), 1, 0), {})
     older = students_of(first, 2, "teacher")
-    del older.description["initial"]
+    del older.description["student_init"]
     second = students_of(older, 2, None)
     assert (
         largest_difference(students_of(second, 2, "teacher"), second) == 0
     )  # the older one has no part in it
-    second.description["initial"] = "teacher"
+    second.description["student_init"] = "teacher"
     with pytest.raises(InputError, match=r"in a chain of an older version: expected .*; given folder"):
         teachers.require_same_shapes(second, "mlp-3", CONFIG)
