@@ -36,7 +36,7 @@ flags.declare_key_flag("out")  # of common's flags --help lists this one
 flags.DEFINE_float(
     "target_accuracy",
     None,
-    "Accuracy in %; the report says when it is reached (default: 90 % of the best).",
+    "Accuracy in % of the learning-speed table (default: 90 % of the best).",
     lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )

@@ -110,7 +110,7 @@ def hparams_of(structure: Structure, setting: Setting, teacher: int) -> HParams:
     own = sweep.make_hparams(
         structure.classes, setting.omitted, FLAGS.learning_rate, 0.0, setting.temperature or 1.0, 1.0
     )
-    return own.replace(outputs=seen, teacher=np.int32(teacher))
+    return own.replace(logit_mask=seen, teacher=np.int32(teacher))
 
 
 def stack(rows: Sequence[Any]) -> Any:

@@ -210,7 +210,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
     teachers = sweep.gather(variables_of(states), num_runs)
     one = sweep.make_hparams(NUM_CLASSES, (), 3e-4, 0.0, 1.0, 1.0)
     hparams = sweep.stack_runs([one], range(num_runs), num_runs).replace(
-        outputs=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
+        logit_mask=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
     )
     table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
     vmap_size = sweep.default_vmap_size(jax.default_backend())

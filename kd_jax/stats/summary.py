@@ -194,9 +194,9 @@ def label_free(setting: str, values: Values) -> list[str]:
 def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The settings among which the one that a report speaks of is chosen, without a look at a result.
 
-    Conditions: omitted classes; a teacher in the loss; no teacher ablation; random initial weights; no shots of
-    an omitted class; and the same omitted classes as the first setting that omits the fewest, so that all are
-    judged on the same classes. A condition that no setting meets is dropped.
+    Conditions: omitted classes; a teacher in the loss; no teacher ablation; random initial weights; no shots
+    of an omitted class; and the same omitted classes as the first setting that omits the fewest, so that all
+    are judged on the same classes. A condition that no setting meets is dropped.
     """
     conditions = (
         lambda s: s["omitted"],

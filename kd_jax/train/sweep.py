@@ -196,7 +196,7 @@ def run_segments(
 
     Args: hparams: leading axis R. states: leading axis R, or on the mesh with its padding, as `init_states`
             gives them; then they are donated: use what is yielded instead.
-        table, validation: `put_on_mesh` them EVERYWHERE first where they are used again.
+        table, validation: `put_on_mesh` them REPLICATED first where they are used again.
         num_epochs: in all, from the first; states may already hold some of them.
         wait: is given a segment's history while it is computed, and returns when it is there.
     Yields: (states, history, epoch) after each segment: states on the mesh, with its padding; history's

@@ -239,7 +239,7 @@ def test_every_kept_example_has_its_part_in_as_many_mixtures():
     assert np.all(shares[:, :20].max(axis=0) == 0.5)
 
 
-@pytest.mark.parametrize("kept, num", [(10, 10), (10, 30), (20, 40)])
+@pytest.mark.parametrize("seen, num", [(10, 10), (10, 30), (20, 40)])
 def test_no_mixture_is_an_example_itself(seen, num):
     shares = mixed(np.arange(24) < seen, num)
     assert np.all(shares.max(axis=1) == 0.5)

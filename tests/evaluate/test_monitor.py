@@ -100,8 +100,8 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     }
     rows = tidy.history_rows(full, ["a", "b"], [0, 0], [(), (2,)])
     found = {(r.setting, r.metric): r.value for r in rows if r.epoch == 2 and r.split == "validation"}
-    assert found["b", "accuracy_missing_corrected"] == right[2] / (N // 3)
+    assert found["b", "accuracy_omitted_corrected"] == right[2] / (N // 3)
     assert (
-        "accuracy_missing_corrected" in {m for _, m in found} and ("a", "accuracy_missing_probe") not in found
+        "accuracy_omitted_corrected" in {m for _, m in found} and ("a", "accuracy_omitted_probe") not in found
     )
     assert found["a", "accuracy_corrected"] == found["a", "accuracy"]

@@ -148,8 +148,10 @@ def test_a_frozen_backbone_stays_as_loaded(frozen, home):
     assert kernel.shape == (2, 64, 3) and np.all(kernel[0] != kernel[1])
     digest = hashlib.sha256((home / "weights.safetensors").read_bytes()).hexdigest()
     config = json.loads((home / "frozen" / "config.json").read_text())
-    assert config["init"] == metadata["init"] == {"sha256": digest, "fresh_classifier": True}
-    assert config["flags"]["init"] == "weights.safetensors" and config["flags"]["freeze_backbone"] is True
+    assert config["pretrained"] == metadata["pretrained"] == {"sha256": digest, "fresh_classifier": True}
+    assert (
+        config["flags"]["pretrained"] == "weights.safetensors" and config["flags"]["freeze_backbone"] is True
+    )
 
 
 @pytest.mark.slow
@@ -210,4 +212,4 @@ def test_a_folder_begun_with_other_weights_is_refused(launch, home, frozen):
     test_pretrained.save(weights, test_pretrained.their_arrays())
     outcome = launch("train_teacher", *FROZEN, "--out=frozen", draw=False)
     weights.write_bytes(before)
-    assert outcome.status == 2 and "other initial weights" in outcome.err
+    assert outcome.status == 2 and "other pretrained weights" in outcome.err

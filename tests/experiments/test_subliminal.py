@@ -176,8 +176,8 @@ def test_a_run_among_others_is_the_run_alone():
         alpha=np.ones(3, np.float32),
         class_mask=np.ones((3, K), bool),
         teacher=np.array([0, 1, 1], np.int32),
-        left=np.array([0, 1, 0], np.int32),
-        signal=np.array([0, 2, 4], np.int32),
+        num_shots=np.array([0, 1, 0], np.int32),
+        teacher_ablation=np.array([0, 2, 4], np.int32),
         logit_mask=seen,
     )
     config = dataclasses.replace(CONFIG, num_classes=K + A)  # signals are of all that the loss sees

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_jax import models
-from kd_jax.models.layers import drop
+from kd_jax.models.layers import dropout_units
 from kd_jax.models.normalization import IMAGENET, channel_statistics
 from kd_jax.train.sweep import QUICK_COMPILE
 from kd_jax.types import InputError
@@ -154,7 +154,7 @@ def test_dropout_rate_is_the_probability_of_dropping(rate):
     Neighbours are independent: both are kept with probability (1 - rate)^2, of one random block or not.
     """
     n = 100_000
-    out = np.asarray(drop(jax.random.key(0), jnp.ones((100, 1000)), rate)).ravel()
+    out = np.asarray(dropout_units(jax.random.key(0), jnp.ones((100, 1000)), rate)).ravel()
     seen = out != 0
     assert abs((~seen).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)
     np.testing.assert_array_equal(out[seen], np.float32(1 / (1 - rate)))
@@ -168,14 +168,14 @@ def test_dropout_rate_is_the_probability_of_dropping(rate):
 def test_dropout_of_any_size(size):
     """Whatever is left of the last block of random bits."""
     keys = jax.random.split(jax.random.key(0), 64)
-    out = np.asarray(jax.vmap(lambda key: drop(key, jnp.ones(size), 0.5))(keys))
+    out = np.asarray(jax.vmap(lambda key: dropout_units(key, jnp.ones(size), 0.5))(keys))
     assert out.shape == (64, size) and set(np.unique(out)) == {0.0, 2.0}
     assert np.all((out == 0).mean(axis=0) > 0.2) and np.all((out == 0).mean(axis=0) < 0.8)
 
 
 def test_dropout_rate_next_to_one():
     """--dropout takes any number >= 0 and < 1."""
-    assert np.mean(np.asarray(drop(jax.random.key(0), jnp.ones(1000), 0.999999)) == 0) > 0.99
+    assert np.mean(np.asarray(dropout_units(jax.random.key(0), jnp.ones(1000), 0.999999)) == 0) > 0.99
 
 
 def test_each_layer_drops_its_own_units():

@@ -333,7 +333,7 @@ def labels_only(student, batch, hparams):
     return -jnp.take_along_axis(jax.nn.log_softmax(student), batch.labels[:, None], axis=-1)[:, 0]
 
 
-@pytest.mark.parametrize("shots", [None, 0, 1])
+@pytest.mark.parametrize("num_shots", [None, 0, 1])
 def test_what_is_left_of_a_masked_class_is_met(num_shots):
     """Each class has one example: of two that are masked, an epoch of 12 meets it only where left is 1."""
     mask = np.arange(K) >= 2
@@ -353,7 +353,9 @@ def test_a_run_hears_what_its_signal_leaves(name):
     config = config_of(losses.soft_loss, model=PLAIN)
     state, index = small_state(config), jnp.asarray([5, 0, 3, 2], jnp.int32)
     number = list(teacher_ablations.TEACHER_ABLATIONS).index(name)
-    run = hparams(temperature=2.0, alpha=1.0, mask=np.arange(K) != 4).replace(signal=np.int32(number))
+    run = hparams(temperature=2.0, alpha=1.0, mask=np.arange(K) != 4).replace(
+        teacher_ablation=np.int32(number)
+    )
     run = jax.tree.map(jnp.asarray, run)
     step = quick(partial(train_step, config))
     found = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1)]

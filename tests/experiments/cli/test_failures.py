@@ -24,7 +24,7 @@ def end(monkeypatch, tmp_path, capsys):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(cluster, "join", lambda several: None)
-    monkeypatch.setattr(common, "_hear", lambda requests: None)
+    monkeypatch.setattr(common, "install_signal_handlers", lambda requests: None)
     monkeypatch.setattr(common, "FLAGS", SimpleNamespace(quiet=False))
     monkeypatch.setattr(common, "_tell_of_warnings", lambda: None)
     monkeypatch.setattr(common.absl_logging, "set_verbosity", lambda level: None)

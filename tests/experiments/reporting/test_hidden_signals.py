@@ -71,8 +71,8 @@ def test_when_it_comes_back(chapter):
         for epoch in range(1, 6)
         for metric, extra in (
             ("accuracy_omitted", 0.0),
-            ("accuracy_missing_corrected", 0.2),
-            ("accuracy_missing_probe", 0.4),
+            ("accuracy_omitted_corrected", 0.2),
+            ("accuracy_omitted_probe", 0.4),
         )
     ]
     (table,) = chapter(SETTINGS[:1], history)
