@@ -24,7 +24,7 @@ from kd_jax.io import run_files
 from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
-EXAMPLE = "benchmark --parts=speed,chunks --runs=1,8 --out=runs/benchmark"
+EXAMPLE = "benchmark --parts=speed,vmap_sizes --runs=1,8 --out=runs/benchmark"
 flags.declare_key_flag("out")  # of common's flags these two mean something here
 flags.declare_key_flag("precision")
 PARTS = ("starts", "growth", "extras", "vmap_sizes", "speed", "noise", "pictures", "convolutions")
@@ -67,11 +67,11 @@ def extras() -> dict:
 
 
 def vmap_sizes() -> list[dict]:
-    rows = dense.measure_chunks(FLAGS.repeats)
+    rows = dense.measure_vmap_sizes(FLAGS.repeats)
     for row in rows:
-        rate, vmap_size = row["examples_per_second"]["median"], f"chunk {row['vmap_size']}"
+        rate, vmap_size = row["examples_per_second"]["median"], f"{row['vmap_size']} at a time"
         print(
-            f"{row['workload']:<12}{row['runs']:>3} runs, {vmap_size:<10}{rate:>12,.0f} examples/s",
+            f"{row['workload']:<12}{row['runs']:>3} runs, {vmap_size:<15}{rate:>12,.0f} examples/s",
             flush=True,
         )
     return rows
@@ -136,9 +136,9 @@ def convolutions() -> list[dict]:
                 options = FLAGS.precision, FLAGS.repeats, dense.BATCH_SIZE
                 row = pictures.measure_layer(layer, way, num_runs, vmap_size, *options)
                 flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
-                mapped = f"{num_runs} runs, chunk {vmap_size or 'all'}"
+                mapped = f"{num_runs} runs, {vmap_size or 'all'} at a time"
                 print(
-                    f"{layer.name:<40}{mapped:<20}{way:<10}{flops / 1e9:>8.1f} GFLOP/s{share:>6.2f} of peak",
+                    f"{layer.name:<40}{mapped:<24}{way:<10}{flops / 1e9:>8.1f} GFLOP/s{share:>6.2f} of peak",
                     flush=True,
                 )
                 rows.append(row)

@@ -245,7 +245,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
     }
 
 
-def measure_chunks(repeats: int) -> list[dict]:
+def measure_vmap_sizes(repeats: int) -> list[dict]:
     """Examples/s of 16 students (64 on an accelerator) in each way of mapping them."""
     num_runs = 16 if jax.default_backend() == "cpu" else 64
     rows = []

@@ -171,7 +171,7 @@ PATIENCE = 1.0  # a step that takes longer is timed once
 
 
 def ways_of_mapping(platform: str, cores: int) -> tuple[tuple[int, int | None], ...]:
-    """(runs, chunk): on a CPU a run a core, as several are trained there; else vmapped, and one by one."""
+    """(runs, vmap_size): on a CPU a run a core, as several train there; else vmapped, and one by one."""
     if platform == "cpu":
         return ((cores, 1),)
     return (1, 1), (8, None), (8, 1), (32, None), (32, 1)

@@ -48,8 +48,9 @@ def is_complete(out: Path, models_in: str = "") -> bool:
 
     models_in: the checkpoint of the trained networks in `out`, where the experiment saves them.
     """
-    ended = bool(models_in) and (out / models_in).exists() and not (out / "checkpoints").exists()
-    return (out / "results.csv").exists() or ended
+    # os.path's, unlike Path's, answers False for a name that is too long: open_run_folder refuses that one.
+    trained = bool(models_in) and os.path.exists(out / models_in)
+    return os.path.exists(out / "results.csv") or (trained and not os.path.exists(out / "checkpoints"))
 
 
 def save_models(path: Path, variables: Variables, metadata: dict[str, Any]) -> None:

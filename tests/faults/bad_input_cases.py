@@ -79,7 +79,7 @@ BAD_STUDENTS = {
     ),
     "initial of nobody": (
         ["--student_init=random,mine"],
-        "malformed --student_init: expected each once of own, teacher",
+        "malformed --student_init: expected each once of random, teacher",
     ),
     "initial of no teacher": (["--loss=labels", "--teacher=", "--student_init=teacher"], "without a teacher"),
     "half an example left": (["--omit=3", "--shots=0.5"], "malformed --shots"),

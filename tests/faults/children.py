@@ -104,7 +104,7 @@ def serve() -> None:
                 run(request)
         if "after" in request:
             time.sleep(request["after"])
-            os.kill(pid, signal.Signals[request.get("teacher_ablation", "SIGKILL")])
+            os.kill(pid, signal.Signals[request.get("signal", "SIGKILL")])
         status = os.waitpid(pid, os.WUNTRACED)[1]
         stopped = stopped | {pid} if os.WIFSTOPPED(status) else stopped - {pid}
         code = os.WSTOPSIG(status) if pid in stopped else os.waitstatus_to_exitcode(status)
@@ -138,7 +138,7 @@ def run(request: dict[str, Any]) -> None:
             os.write(log, f"{said}\n".encode())
             if steps == wanted or (isinstance(wanted, str) and wanted in said):
                 wanted = None
-                os.kill(os.getpid(), signal.Signals[request["teacher_ablation"]])
+                os.kill(os.getpid(), signal.Signals[request["signal"]])
                 if threading.current_thread() is not threading.main_thread():
                     time.sleep(0.3)  # the main thread, where Python raises, goes on first
 

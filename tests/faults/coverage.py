@@ -66,7 +66,7 @@ def percent(values: Iterable[float]) -> str:
     return ", ".join(f"{100 * value:.1f}" for value in values) + " %"
 
 
-def seen(what: str, draw: Callable, interval: Interval) -> Tried:
+def kept(what: str, draw: Callable, interval: Interval) -> Tried:
     found = shares(draw, interval)
     off = [n for n, one in zip(SIZES, found, strict=True) if abs(one - 0.95) > tolerance(REPEATS)]
     outcome = f"95 % hold the true mean, within three standard errors of the simulation: {percent(found)}"
@@ -82,9 +82,9 @@ def told(what: str, draw: Callable, interval: Interval) -> Tried:
 def campaign() -> list[Tried]:
     each = f"n = {', '.join(map(str, SIZES))}: {REPEATS:,} intervals each"
     return [
-        seen(f"interval of the mean of n normal values, {each}", normal, intervals.mean_interval),
-        seen(f"interval of the paired difference of n seeds, {each}", normal, paired),
-        seen(f"interval of n teachers with {STUDENTS} students each, {each}", of_teachers, clustered),
+        kept(f"interval of the mean of n normal values, {each}", normal, intervals.mean_interval),
+        kept(f"interval of the paired difference of n seeds, {each}", normal, paired),
+        kept(f"interval of n teachers with {STUDENTS} students each, {each}", of_teachers, clustered),
         told(f"the same students taken as independent, {each}", of_teachers, intervals.mean_interval),
         told(f"interval of the mean of n exponential values, {each}", skewed, intervals.mean_interval),
     ]

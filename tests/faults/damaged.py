@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from experiments.reporting import content
 from experiments.settings import teachers
 from kd_jax import data
 from kd_jax.io import examples
@@ -23,15 +24,15 @@ from tests.faults.children import Children
 from tests.faults.killed import COMMANDS, RUN, Whole, differences
 from tests.faults.tried import Tried
 
-KINDS = ("flipped", "cut off", "omitted")
-SAID = {"flipped": "one byte changed", "cut off": "cut off", "omitted": "omitted"}
+KINDS = ("flipped", "cut off", "missing")
+SAID = {"flipped": "one byte changed", "cut off": "cut off", "missing": "missing"}
 REFUSED = "refused, the file named, or read to the bit as it was"
 
 
 def damages(path: Path, kind: str, draw: random.Random, times: int) -> Iterator[str]:
     """Damages the file in another way each time, says how, and makes it whole again."""
     whole = path.read_bytes()
-    for _ in range(min(times, 1 if kind == "omitted" else len(whole))):
+    for _ in range(min(times, 1 if kind == "missing" else len(whole))):
         place = draw.randrange(len(whole)) if whole else 0
         if kind == "flipped":
             other = whole[place] ^ draw.randrange(1, 256)
@@ -94,9 +95,9 @@ def run_rows(folder: Path, draw: random.Random, times: int) -> list[Tried]:
     """As the report reads it.  folder: of a finished distill."""
 
     def read() -> Any:
-        content = read(folder)
-        found = examples.read(folder, content.run.config["data"]["num_classes"])
-        return {"run": repr(content), "examples": found and found._asdict()}
+        found = content.read(folder)
+        shown = examples.read(folder, found.run.config["data"]["num_classes"])
+        return {"run": repr(found), "examples": shown and shown._asdict()}
 
     read_anew = {"report.md", "report.html", "summary.json"}
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in read_anew)
@@ -119,10 +120,10 @@ def report_rows(whole: Whole, draw: random.Random) -> list[Tried]:
 
 def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) -> list[Tried]:
     """Of a run half-way, the newer of its two checkpoints damaged, then both.  times: each kind of damage."""
-    run, seen, rows = whole.folder / "run", whole.folder / "half_way", []
+    run, kept, rows = whole.folder / "run", whole.folder / "half_way", []
     whole.clear()
     whole.children(name, *COMMANDS[name], step="epoch_000003.incomplete/manifest.json", signal="SIGKILL")
-    run.rename(seen)
+    run.rename(kept)
     for first, which, promise in (
         (1, "the newest checkpoint", "the one before is used, with a line that says so; then as undisturbed"),
         (0, "all checkpoints", "refused, a file named"),
@@ -130,7 +131,7 @@ def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) ->
         failures = []
         for kind in KINDS * times:
             whole.clear()
-            shutil.copytree(seen, run)
+            shutil.copytree(kept, run)
             saved = sorted(run.glob("checkpoints/epoch_*"))[first:]
             names = [_damage(checkpoint, kind, draw) for checkpoint in saved]
             wrong = _wrong_answer(whole, name, names[0], passed_over=len(saved) == 1)
@@ -138,7 +139,7 @@ def checkpoint_rows(whole: Whole, name: str, draw: random.Random, times: int) ->
         what = f"a file of {which} of a run of `{name}` half-way: changed, cut off or missing"
         count = len(KINDS) * times
         rows.append(Tried(what, count, count - len(failures), promise, tuple(failures)))
-    shutil.rmtree(seen)
+    shutil.rmtree(kept)
     return rows
 
 

@@ -38,8 +38,8 @@ def train_beside(model: str, optimizer: str, vmap_size: int | None, rates: tuple
         parts.append((after, history))
     after = parts[-1][0]
     history = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *(told for _, told in parts))
-    seen = sweep.gather(after.replace(key=jax.random.key_data(after.key)), 2 * SEEDS)
-    return seen, history
+    kept = sweep.gather(after.replace(key=jax.random.key_data(after.key)), 2 * SEEDS)
+    return kept, history
 
 
 def differences(model: str, optimizer: str, vmap_size: int | None) -> list[str]:

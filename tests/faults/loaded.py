@@ -154,7 +154,7 @@ def attempt(launch: Any, home: Path, place: Place, marker: Path) -> str:
     """What is wrong with one place; nothing where all is well. All is as before afterwards."""
     before = place.path.read_bytes() if place.path.exists() else None
     manifest = place.sealed / "manifest.json" if place.sealed else None
-    seen = manifest.read_bytes() if manifest else b""
+    whole = manifest.read_bytes() if manifest else b""
     place.path.write_bytes(place.content)
     try:
         if place.sealed and manifest:
@@ -168,7 +168,7 @@ def attempt(launch: Any, home: Path, place: Place, marker: Path) -> str:
         if before is not None:
             place.path.write_bytes(before)
         if manifest:
-            manifest.write_bytes(seen)
+            manifest.write_bytes(whole)
     if marker.exists():
         marker.unlink()
         return f"{place.path.name}: executed"

@@ -1,9 +1,9 @@
 """Break the mathematics line by line, and see whether the tests of that file notice.
 
-    .venv/bin/python -P -m tests.faults.mutation [--files=stats,bias] [--per_line=2]
+    .venv/bin/python -P -m tests.faults.mutation [--files=stats/intervals,train/sampling] [--per_line=2]
 
-A mutant is one of losses.py, masking.py, bias.py, stats.py with one expression changed, in a private copy of
-the library; the tests of that file run on it. All run in forks of one process, so that JAX is imported once,
+A mutant is one of the FILES of kd_jax with one expression changed, in a private copy of the library; the
+tests of that file run on it. All run in forks of one process, so that JAX is imported once,
 and share one compilation cache. What changes nothing that can be seen is in equivalent.py.
 """
 
@@ -25,7 +25,7 @@ from tests.faults.equivalent import EQUIVALENT
 from tests.faults.tried import Tried
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("losses", "masking", "bias", "stats")
+FILES = ("losses/logits", "train/sampling", "evaluate/bias_correction", "stats/intervals")
 PER_LINE = 2
 SECONDS = 120  # of CPU: a mutant whose tests need more does not end
 OPERATORS = {
@@ -208,7 +208,8 @@ class Suite:
         self.process.communicate()  # the end of its input ends it
 
     def status(self, file: str) -> int:
-        self.process.stdin.write(f"tests/test_{file}.py\n")
+        package, _, name = file.partition("/")
+        self.process.stdin.write(f"tests/{package}/test_{name}.py\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 

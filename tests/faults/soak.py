@@ -93,7 +93,7 @@ def starts(folder: Path, times: int, seed: int = 0) -> Tried:
             length = children("distill", *words, f"--out=whole_{turn}").seconds
         for number in range(times):
             request = draw.choice(["SIGTERM", "SIGINT", None])
-            where = {"after": draw.uniform(0, length), "teacher_ablation": request} if request else {}
+            where = {"after": draw.uniform(0, length), "signal": request} if request else {}
             # Four share a folder, so most starts continue what another began.
             ended = children("distill", *words, f"--out=run_{number // 4}", **where)
             wrong = strays(folder, known)

@@ -362,7 +362,7 @@ def test_a_run_hears_what_its_signal_leaves(name):
     for i in (0, 1):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 7), i)
         told = teacher_ablations.ablate(
-            run.signal, key, table.teacher_logits[0][0, index], run.class_mask, run.temperature
+            run.teacher_ablation, key, table.teacher_logits[0][0, index], run.class_mask, run.temperature
         )
         student = predict(PLAIN, variables_of(state), table.images[index])
         expected = jnp.sum(losses.kl_at_temperature(student, told, run.temperature))

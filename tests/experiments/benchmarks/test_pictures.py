@@ -194,7 +194,7 @@ def test_the_default_way_of_convolving_is_the_measured_best():
 
 def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "cpu.json").write_text('{"speed": [], "chunks": []}')
+    (tmp_path / "cpu.json").write_text('{"speed": [], "vmap_sizes": []}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
     (tmp_path / "pictures" / "cpu.json").write_text('{"convolutions": [], "extras": {}}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "costs"}

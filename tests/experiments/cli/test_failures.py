@@ -26,7 +26,7 @@ def end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(cluster, "join", lambda several: None)
     monkeypatch.setattr(common, "install_signal_handlers", lambda requests: None)
     monkeypatch.setattr(common, "FLAGS", SimpleNamespace(quiet=False))
-    monkeypatch.setattr(common, "_tell_of_warnings", lambda: None)
+    monkeypatch.setattr(common, "log_library_warnings", lambda: None)
     monkeypatch.setattr(common.absl_logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(jax.config, "update", lambda *option: None)
 
