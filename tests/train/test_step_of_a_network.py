@@ -71,7 +71,7 @@ def test_a_run_hears_what_its_signal_leaves(name):
     found = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1)]
     for i in (0, 1):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 7), i)
-        told = teacher_ablations.ablate(
+        told = teacher_ablations.ablate_teacher_logits(
             run.teacher_ablation, key, table.teacher_logits[0][0, index], run.class_mask, run.temperature
         )
         student = predict(PLAIN, variables_of(state), table.images[index])
