@@ -97,7 +97,7 @@ def read(folder: Path) -> Study:
     if dataset.fingerprint != config["data"]["fingerprint"]:
         expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
         raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
-    _, validation = data.split_validation(dataset.train_labels, config["flags"]["validation_fraction"])
+    _, validation = data.split_training(dataset, config["flags"]["validation_fraction"])
     if len(validation) == 0:
         expected = "a run with a validation split, on which probes are fitted"
         raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
