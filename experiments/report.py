@@ -9,6 +9,7 @@ written. The same files give the same report to the byte.
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -40,6 +41,7 @@ flags.DEFINE_float(
     lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )
+flags.DEFINE_enum("figure_formats", "png", ["png", "svg", "png,svg"], "Formats of the files in figures/.")
 flags.register_validator("target_accuracy", lambda reach: reach is None or reach >= 1)  # which nan is not
 
 WIDTH = 110  # columns of the terminal table
@@ -81,11 +83,7 @@ def _write(files: dict[Path, bytes]) -> None:
 def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     content, level = read(folder), FLAGS["target_accuracy"].value
     figures, sections = _figures(content), report_sections(folder, content, level)
-    files = {
-        folder / "figures" / f"{name}.{kind}": drawn
-        for name, kinds in figures.items()
-        for kind, drawn in kinds.items()
-    }
+    files = {folder / "figures" / name: drawn for name, drawn in figures.items()}
     files[folder / "summary.json"] = run_files.to_json(content.sums)
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, sections, list(figures)).encode()
     files[folder / "report.html"] = html.render(folder, content, sections)
@@ -94,13 +92,22 @@ def _render(folder: Path) -> tuple[dict[Path, bytes], str]:
     return files, "\n".join([_terminal(content), "", *lines, f"Report: {folder / 'report.html'}"])
 
 
-def _figures(content: Content) -> dict[str, dict[str, bytes]]:
-    """Of each figure, its file of each kind."""
+def _figures(content: Content) -> dict[str, bytes]:
+    """The files of figures/ by their names."""
+    from kd_jax import plots
+
+    kinds = str(FLAGS["figure_formats"].value).split(",")
+    drawn = _drawn(content)
+    return {f"{name}.{kind}": plots.render(figure, kind) for kind in kinds for name, figure in drawn.items()}
+
+
+def _drawn(content: Content) -> dict[str, Any]:
+    """The figures by their names."""
     from kd_jax import plots
 
     config, values, matrices = content.run.config, content.values, content.run.confusions
     if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
-        return {"axis": plots.render(plots.axis(values, config))}
+        return {"axis": plots.axis(values, config)}
     corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
     figures = {"class_bars": plots.class_bars(values, config, corrections)}
     if content.run.history:
@@ -116,7 +123,7 @@ def _figures(content: Content) -> dict[str, dict[str, bytes]]:
     if any(row.setting == name for row in matrices):
         shown = list(dict.fromkeys(["none", correction]))
         figures["confusion_matrix"] = plots.confusion_matrix(matrices, config, name, shown)
-    return {name: plots.render(figure) for name, figure in figures.items()}
+    return figures
 
 
 def _terminal(content: Content) -> str:
@@ -192,8 +199,9 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
     lines += [*(f"- {plain(correction)}: {how}" for correction, how in used_corrections(content)), ""]
     lines += [line for section in sections for line in lines_of(section)]
     lines += ["## Figures", ""]
-    for name in figures:
-        lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", ""]
+    for name, kind in (figure.split(".") for figure in figures):
+        if f"{name}.png" not in figures or kind == "png":
+            lines += [f"![{name.replace('_', ' ')}](figures/{name}.{kind})", ""]
     lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
     return "\n".join([*lines, *(f"- {what}: {plain(value)}" for what, value in run_facts(config)), ""])
 

@@ -3,13 +3,16 @@
 import io
 import itertools
 import math
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from absl import flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 from PIL import Image
@@ -132,7 +135,7 @@ def drawn():
 def undrawn(request, monkeypatch):
     """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+        monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
 
 
 @pytest.fixture
@@ -191,8 +194,18 @@ def test_the_report_says_what_it_must(drawn, folder):
     for name in ("class_bars", "learning_curves", "bias_curve", "confusion_matrix"):
         assert f"](figures/{name}.png)" in text
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert ElementTree.parse(folder / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
-    assert len(list((folder / "figures").iterdir())) == 8
+    assert len(list((folder / "figures").iterdir())) == 4
+
+
+@pytest.mark.parametrize(("formats", "linked"), [("png", "png"), ("svg", "svg"), ("png,svg", "png")])
+def test_the_formats_of_figures_are_those_of_the_flag(folder, monkeypatch, formats, linked):
+    monkeypatch.setattr(flags.FLAGS["figure_formats"], "value", formats)
+    report.build(folder)
+    names = ("class_bars", "learning_curves", "bias_curve", "confusion_matrix")
+    files = {f"{name}.{kind}" for name in names for kind in formats.split(",")}
+    assert {path.name for path in (folder / "figures").iterdir()} == files
+    links = re.findall(r"\]\(figures/(.*?)\)", (folder / "report.md").read_text())
+    assert sorted(links) == sorted(f"{name}.{linked}" for name in names)
 
 
 def test_the_other_measures_by_hand(folder):
@@ -256,12 +269,10 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
     of_content, of_tuned = report._figures(content), report._figures(tuned)
-    for kind in ("png", "svg"):
-        file = folder / "figures" / f"confusion_matrix.{kind}"
-        assert of_content["confusion_matrix"][kind] == file.read_bytes()
-    assert of_content["confusion_matrix"] != of_tuned["confusion_matrix"]
+    name = "confusion_matrix.png"
+    assert of_content[name] == (folder / "figures" / name).read_bytes() != of_tuned[name]
     uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
-    assert uncorrected["png"] == (folder / "figures" / "class_bars.png").read_bytes()
+    assert uncorrected == (folder / "figures" / "class_bars.png").read_bytes()
 
 
 def test_a_teacher_that_saw_the_validation_images(folder):
@@ -526,9 +537,9 @@ def test_class_bars_where_nothing_is_missing(run, values):
 
 
 def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
-    files = plots.render(figure)
-    assert files == plots.render(plots.class_bars(values, run.config, {SOFT: "teacher_matched"}))
+    figure = partial(plots.class_bars, values, run.config, {SOFT: "teacher_matched"})
+    files = {kind: plots.render(figure(), kind) for kind in ("png", "svg")}
+    assert all(file == plots.render(figure(), kind) for kind, file in files.items())
     with Image.open(io.BytesIO(files["png"])) as image:
         assert image.size[0] == 7.2 * 300 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     text = " ".join(ElementTree.fromstring(files["svg"]).itertext())
