@@ -30,8 +30,12 @@ class Content(NamedTuple):
 def read(folder: Path) -> Content:
     """Errors: InputError for a folder that is no whole run folder, or a damaged file."""
     run = run_folder.read_run(folder)
-    sums, settings = summary.summarise(run.results, run.config), run.config["settings"]
-    values = summary.lookup(sums)
+    return content_of(run, summary.summarise(run.results, run.config))
+
+
+def content_of(run: run_folder.Run, sums: dict[str, Any]) -> Content:
+    """sums: the content of summary.json."""
+    settings, values = run.config["settings"], summary.lookup(sums)
     best = summary.best_setting(settings, values)
     named = {setting["name"] for setting in settings}
     if TEACHER not in named and summary.corrections_of(TEACHER, values):

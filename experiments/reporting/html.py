@@ -39,6 +39,8 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
         title=folder.resolve().name,
         question=sentences.question(config),
         answer=sentences.answer(content),
+        answer_table=sentences.answer_table(content),
+        answer_note=sentences.answer_note(content),
         test=f"{config['data']['name']}, {config['data']['test']} examples",
         table=class_table(content),
         notes=sentences.table_notes(content),

@@ -91,13 +91,6 @@ def tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows), ""]
 
 
-def aligned(grid: Grid) -> list[str]:
-    """The lines of a table for the terminal, each column as wide as its widest cell."""
-    rows = [grid.head, *grid.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
 def plain(text: str) -> str:
     """Text that Markdown leaves alone."""
     for mark in "\\|*<`[":

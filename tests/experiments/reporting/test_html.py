@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
     write_run(folder, SETTINGS, toy_rows(), toy_history(), curve(), **changes)
     examples.write(folder, some_examples())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "render", lambda figure: {"png": b""})  # the page has charts of its own
+        patch.setattr(plots, "render", lambda figure, kind="png": b"")  # the page has charts of its own
         report.build(folder)
     return folder
 
@@ -315,7 +315,7 @@ def test_damaged_examples_are_one_line(tmp_path, damage):
 
 
 def test_of_a_run_with_damaged_examples_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "render", lambda figure: {"png": b""})
+    monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
     folder = write_run(tmp_path, SETTINGS, toy_rows(), toy_history(), curve())
     (folder / examples.NAME).write_bytes(b"oops")
     with pytest.raises(InputError, match=r"examples\.npz is damaged"):
