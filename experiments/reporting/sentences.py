@@ -7,17 +7,10 @@ from typing import Any
 
 from experiments.reporting.content import Content, grid
 from experiments.reporting.markdown import Grid
-from kd_jax.stats import summary
+from kd_jax.stats import corrections, summary
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import TEACHER
-
-HOW = {
-    "none": "as trained",
-    "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
-    "validation_tuned": "bias tuned on the labels of the validation split",
-    "prior_matched": "bias set from unlabelled validation images and the known shares of the classes in them",
-    "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is omitted",
-}
 
 
 def question(config: dict[str, Any]) -> str:
@@ -179,9 +172,10 @@ def _of_plain(config: dict[str, Any]) -> str:
     """A sentence where some students learn nothing from the teachers that others share, else nothing."""
     if all(summary.learns_from_teacher(setting, config) for setting in config["settings"]):
         return ""
+    made_with = ", ".join([*corrections.of_teacher(), "agreement", "KL"])
     return (
         " Students that learn nothing from a teacher are independent, and n counts their seeds, except where "
-        "the teacher is part of the value: teacher_matched, agreement, KL, differences to distilled students."
+        f"the teacher is part of the value: {made_with}, differences to distilled students."
     )
 
 
@@ -219,4 +213,4 @@ def used_corrections(content: Content) -> list[tuple[str, str]]:
     """(correction, how it is done) of those that some setting was tested under."""
     names = [setting["name"] for setting in content.settings]
     used = {correction for name in names for correction in summary.corrections_of(name, content.values)}
-    return [(correction, how) for correction, how in HOW.items() if correction in used]
+    return [(name, correction.label) for name, correction in CORRECTIONS.items() if name in used]

@@ -8,11 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kd_jax.stats import intervals
-from kd_jax.stats.rows import CORRECTIONS, DIVERGED, FORMAT, TEACHER, ResultRow
-
-LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
-"""Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""
+from kd_jax.stats import corrections, intervals
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.rows import DIVERGED, FORMAT, TEACHER, ResultRow
 
 OF_TEACHER = ("agreement", "kl_to_teacher", "cka")
 """Metrics and measures that compare a student with its teacher."""
@@ -85,7 +83,7 @@ def teachers_of_seeds(config: dict[str, Any]) -> list[int | None]:
 
 def depends_on_teacher(correction: str, metric: str) -> bool:
     """Whether a value depends on the teacher beyond what the student learnt from it."""
-    return correction == "teacher_matched" or metric in OF_TEACHER
+    return correction in corrections.of_teacher() or metric in OF_TEACHER
 
 
 def interval_of(
@@ -179,16 +177,13 @@ def corrections_of(setting: str, values: Values) -> list[str]:
 
 
 def preferred_correction(setting: str, values: Values) -> str:
-    """Of the setting's corrections the one that needs the fewest labels, and none of the test split; "none"
-    where it has no such."""
-    found = corrections_of(setting, values)
-    return next((c for c in LABEL_FREE_FIRST if c in found), "none")
+    """Of the setting's corrections the `corrections.preferred` one."""
+    return corrections.preferred(corrections_of(setting, values))
 
 
 def label_free(setting: str, values: Values) -> list[str]:
     """The setting's corrections that need no label, those that need the least else first."""
-    found = corrections_of(setting, values)
-    return [c for c in LABEL_FREE_FIRST if c in found and c != "validation_tuned"]
+    return corrections.label_free(corrections_of(setting, values))
 
 
 def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
