@@ -113,20 +113,19 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
     """Of two settings, each as ((run, setting), content, values by seed): as trained, and under the second's
     correction that needs the fewest labels; of all classes, and of the omitted ones where both miss the same.
     """
-    (a, first, of_first), (b, second, of_second) = one, other
+    (a, first, _), (b, second, _) = one, other
     omitted = [_omitted_of(first, a[1]), _omitted_of(second, b[1])]
     corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
     classes = ["all", "omitted"] if omitted[0] == omitted[1] != [] else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
         key = ("test", correction, class_, "accuracy")
-        of_a, of_b = of_first.get((a[1], *key), {}), of_second.get((b[1], *key), {})
-        seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+        with_teacher = summary.depends_on_teacher(correction, "accuracy")
+        of_a, of_b = (
+            (side[1], values.get((side[1], *key), {}), summary.teachers_of(content.run.config, with_teacher))
+            for side, content, values in (one, other)
+        )
+        difference, seeds = summary.paired(of_b, of_a)
         if seeds:
-            with_teacher = summary.depends_on_teacher(correction, "accuracy")
-            teachers = [summary.teachers_of(c.run.config, with_teacher) for c in (first, second)]
-            shared = [(teachers[0].get((a[1], s)), teachers[1].get((b[1], s))) for s in seeds]
-            first_values, second_values = ([of_side[seed] for seed in seeds] for of_side in (of_a, of_b))
-            difference = intervals.paired_difference(second_values, first_values, shared)
             yield Pair(a, b, correction, class_, difference)
 
 

@@ -83,12 +83,13 @@ def lines_of(section: Section) -> list[str]:
 
 
 def tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table, and an empty one."""
+    """The lines of a table whose cells are plain text, and an empty one."""
+    return [*table([plain(cell) for cell in head], [[plain(cell) for cell in row] for row in rows]), ""]
 
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(plain(cell) for cell in cells) + " |"
 
-    return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows), ""]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def plain(text: str) -> str:

@@ -262,6 +262,19 @@ def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dic
             yield a, b
 
 
+Side = tuple[str, dict[int, float], dict[tuple[str, int], int | None]]
+"""(setting, its values by seed, `teachers_of` its run)"""
+
+
+def paired(a: Side, b: Side) -> tuple[intervals.Difference, list[int]]:
+    """The difference a - b over the seeds at which both are defined, and these seeds."""
+    (name_a, of_a, teachers_a), (name_b, of_b, teachers_b) = a, b
+    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+    shared = [(teachers_a.get((name_a, seed)), teachers_b.get((name_b, seed))) for seed in seeds]
+    first, second = ([of_side[seed] for seed in seeds] for of_side in (of_a, of_b))
+    return intervals.paired_difference(first, second, shared), seeds
+
+
 def _pair(
     a: dict[str, Any],
     b: dict[str, Any],
@@ -277,12 +290,8 @@ def _pair(
         return
     of_a = groups.get((a["name"], "test", correction, class_, metric), {})
     of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})
-    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+    difference, seeds = paired((a["name"], of_a, teachers), (b["name"], of_b, teachers))
     if len(seeds) < 2:
         return
-    shared = [(teachers.get((a["name"], seed)), teachers.get((b["name"], seed))) for seed in seeds]
-    difference = intervals.paired_difference(
-        [of_a[seed] for seed in seeds], [of_b[seed] for seed in seeds], shared
-    )
     names = {"a": a["name"], "b": b["name"], "split": "test", "correction": correction}
     yield names | {"class": class_, "metric": metric} | _defined(difference)
