@@ -75,8 +75,7 @@ def main(argv: Sequence[str]) -> None:
             last[student.setting] = (student, features)
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
-    for kind, drawn in picture(study, last, splits["test"][1]).items():
-        run_files.write((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
+    run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
     print(report.build(study.folder))
 
 
@@ -220,10 +219,8 @@ def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict
     return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
 
 
-def picture(
-    study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray
-) -> dict[str, bytes]:
-    """PCA and t-SNE of the first seed's networks, side by side: of each kind of file."""
+def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray) -> bytes:
+    """PCA and t-SNE of the first seed's networks, side by side, as a PNG."""
     from kd_jax import plots
 
     places = []

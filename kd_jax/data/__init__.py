@@ -12,6 +12,8 @@ to run.
 import contextlib
 import dataclasses
 import difflib
+import gzip
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -166,13 +168,25 @@ def _choose(labels: np.ndarray, take: Mapping[int, int], seed: int) -> np.ndarra
     return chosen
 
 
-def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8x8, their 17 grey levels spread over 0..255."""
+def _digits_table() -> np.ndarray:
+    """i64[1797,65]: 64 grey levels and the label. The file is read without scikit-learn, whose import takes
+    longer than all else; a version that keeps it elsewhere is asked for its arrays."""
+    package = importlib.util.find_spec("sklearn")
+    path = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if package else Path()
+    if path.is_file():
+        with gzip.open(path, "rt") as file:
+            return np.loadtxt(file, np.int64, delimiter=",")
     from sklearn.datasets import load_digits
 
-    source = load_digits()
-    images = np.rint(source.images * (255 / 16)).astype(np.uint8)
-    labels = source.target
+    images, labels = load_digits(return_X_y=True)
+    return np.column_stack([images, labels]).astype(np.int64)
+
+
+def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8, their 17 grey levels spread over 0..255."""
+    table = _digits_table()
+    images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1]
     quotas = np.bincount(labels) * (_DIGITS_TEST / len(labels))
     take = np.floor(quotas).astype(int)
     # Largest remainders, so that the classes' shares add up to the test set's size.

@@ -106,8 +106,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from kd_jax.io import confusions, run_config, run_files, sums
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import (
-    CORRECTIONS,
     DIVERGED,
     FRACTIONS,
     HISTORY_METRICS,

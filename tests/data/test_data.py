@@ -1,6 +1,7 @@
 """Datasets against independent references: scikit-learn's own arrays, MNIST's published counts; and every
 bad input against the one line that names it."""
 
+import importlib.util
 import io
 import os
 import pickle
@@ -40,6 +41,13 @@ def test_digits_are_scikit_learns(digits):
     )
     theirs = np.column_stack([pixels, labels])
     assert np.array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
+
+
+def test_digits_come_from_scikit_learns_function_where_its_file_is_elsewhere(monkeypatch):
+    import sklearn.datasets  # noqa: F401  # before its place is unknown
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert data.load("digits").fingerprint == DIGITS_FINGERPRINT
 
 
 def test_digits_split(digits):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
-from kd_jax.stats.rows import CORRECTIONS, BiasRow, Confusion, HistoryRow, ResultRow
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow, ResultRow
 from kd_jax.types import InputError
 
 NAN = math.nan
