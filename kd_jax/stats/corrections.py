@@ -2,7 +2,7 @@
 
 A correction chooses one number for one student, which is added to the logits of its omitted classes. The
 names stand in results.csv. Reports read labels, order and line styles here, so this file imports no JAX: what
-a rule computes is in evaluate/bias_correction.py, and it is given its `Evidence` (evaluate/evaluate.py).
+a rule computes is in evaluate/bias_correction.py, and it is given its `CorrectionInputs` (evaluate/evaluate.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ unlabelled, with the share of the omitted classes among them."""
 
 class Correction(NamedTuple):
     """label: how the bias is chosen, in words; needs: of NEEDS; dashes: lengths of the line and of the gap
-    that mark the bias in figures, none for a solid line; choose: `Evidence` -> f32[]."""
+    that mark the bias in figures, none for a solid line; choose: `CorrectionInputs` -> f32[]."""
 
     label: str
     needs: str
@@ -24,30 +24,30 @@ class Correction(NamedTuple):
 
 
 CORRECTIONS = {
-    "none": Correction("as trained", "nothing", (), lambda evidence: evidence.no_bias()),
+    "none": Correction("as trained", "nothing", (), lambda inputs: inputs.no_bias()),
     "test_tuned": Correction(
         "bias tuned on the TEST set, which shows what is possible and is no result",
         "test_labels",
         (1, 2),
-        lambda evidence: evidence.min_error_bias("test"),
+        lambda inputs: inputs.min_error_bias("test"),
     ),
     "validation_tuned": Correction(
         "bias tuned on the labels of the validation split",
         "validation_labels",
         (6, 2, 1, 2),
-        lambda evidence: evidence.min_error_bias("validation"),
+        lambda inputs: inputs.min_error_bias("validation"),
     ),
     "prior_matched": Correction(
         "bias set from unlabelled validation images and the known shares of the classes in them",
         "validation_images",
         (4, 2),
-        lambda evidence: evidence.prior_matching_bias("validation"),
+        lambda inputs: inputs.prior_matching_bias("validation"),
     ),
     "teacher_matched": Correction(
         "bias set from the teacher on the transfer set, without an example of what is omitted",
         "teacher",
         (),
-        lambda evidence: evidence.teacher_matching_bias(),
+        lambda inputs: inputs.teacher_matching_bias(),
     ),
 }
 

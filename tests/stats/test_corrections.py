@@ -26,8 +26,8 @@ from tests.experiments.reporting.test_report import (
 LABEL, DASHES = "bias under which half of the images are assigned to an omitted class", (9, 4)
 
 
-def median_margin(evidence):
-    return jnp.median(bias_correction.margins(evidence.logits["validation"], evidence.omitted))
+def median_margin(inputs):
+    return jnp.median(bias_correction.margins(inputs.logits["validation"], inputs.omitted))
 
 
 @pytest.fixture
