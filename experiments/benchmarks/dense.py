@@ -24,9 +24,10 @@ import numpy as np
 from experiments.benchmarks import rivals
 from experiments.cli import common
 from kd_jax import losses, models
+from kd_jax.errors import InputError
 from kd_jax.evaluate import evaluate
 from kd_jax.train import Config, augment, loop, noise, optim, sweep, variables_of
-from kd_jax.types import HParams, InputError, Table
+from kd_jax.types import HParams, Table
 
 TEACHER = "mlp-1200-1200"
 BATCH_SIZE, NUM_TRAIN, NUM_HELD_OUT, NUM_CLASSES = 128, 54_000, 6_000, 10

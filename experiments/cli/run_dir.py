@@ -10,8 +10,8 @@ from typing import IO
 from absl import flags
 
 from experiments.cli import common, places
+from kd_jax.errors import InputError
 from kd_jax.io import run_config, sums
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 

@@ -18,12 +18,13 @@ from experiments import report
 from experiments.cli import cluster, common, progress, run_dir, signals
 from experiments.reporting import tensorboard
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, metrics
 from kd_jax.io import checkpoint, run_config, run_folder, sums, tidy
 from kd_jax.stats import summary
 from kd_jax.stats.rows import TEACHER, Confusion, ResultRow
 from kd_jax.train import Config, loop, sweep
-from kd_jax.types import HParams, InputError, Table, TrainState, Variables
+from kd_jax.types import HParams, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
 

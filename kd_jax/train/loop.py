@@ -19,9 +19,10 @@ import flax.serialization
 import jax
 import numpy as np
 
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
 from kd_jax.train import Config, fit, init_state, sweep, variables_of
-from kd_jax.types import Counts, HParams, InputError, Table, TrainState, Variables
+from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 Start = Callable[[Config, jax.Array], TrainState]
 """(config, keys [R]) -> the states of fresh runs, on the mesh or not, as of `sweep.init_states`."""

@@ -33,9 +33,9 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kd_jax import data, models, plots
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, examples
 from kd_jax.stats.rows import CORRECTIONS
-from kd_jax.types import InputError
 from tests.data import test_tfds
 
 ROOT = Path(__file__).parents[2]

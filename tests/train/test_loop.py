@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from kd_jax import losses, models
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
 from kd_jax.train import loop, make_config, optim, sweep
-from kd_jax.types import InputError, Table
+from kd_jax.types import Table
 
 N, K, EPOCHS = 16, 3, 5
 RANDOM = np.random.RandomState(0)
