@@ -244,7 +244,7 @@ def attack(target: Target, times: int, seed: int = 0) -> Tried:
 
 def campaign() -> list[Tried]:
     logging.disable()  # Orbax tells of each file that it cannot read
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(common, "tell", lambda line: None):
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(common, "log_note", lambda line: None):
         rows = [attack(target, target.times) for target in targets(Path(name))]
     logging.disable(logging.NOTSET)
     return rows + fuzz_flags.campaign()

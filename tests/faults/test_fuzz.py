@@ -23,7 +23,7 @@ often = settings(max_examples=150, derandomize=True, database=None, deadline=Non
 
 @pytest.mark.slow
 def test_whatever_is_spoilt_is_read_or_refused(tmp_path):
-    with mock.patch.object(common, "tell", lambda line: None):
+    with mock.patch.object(common, "log_note", lambda line: None):
         for target in fuzz.targets(tmp_path):
             if not target.what.endswith(RARE) and not target.what.startswith(RARE):
                 tried = fuzz.attack(target, max(10, target.times // 100), seed=1)
