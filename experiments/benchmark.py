@@ -19,9 +19,8 @@ from absl import flags
 
 from experiments.benchmarks import dense, pictures
 from experiments.cli import common
-from kd_jax import nearest
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.io import run_files
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 EXAMPLE = "benchmark --parts=speed,vmap_sizes --runs=1,8 --out=runs/benchmark"
@@ -160,7 +159,7 @@ MEASURE: dict[str, Callable[[], list[dict] | dict]] = {
 def check_flags() -> None:
     for name, known in (("parts", PARTS), ("workloads", tuple(dense.UPDATES))):
         if unknown := [word for word in str(FLAGS[name].value).split(",") if word not in known]:
-            given = ", ".join(map(repr, unknown)) + nearest.name(unknown[0], known)
+            given = ", ".join(map(repr, unknown)) + nearest_name(unknown[0], known)
             raise InputError(f"unknown --{name}", f"a list of {', '.join(known)}", given)
     for word in f"{FLAGS.runs},{FLAGS.growth_of or 1}".split(","):
         if not (re.fullmatch("[1-9][0-9]{0,3}", word) and (word == "1" or int(word) % 2 == 0)):

@@ -23,11 +23,12 @@ from experiments.benchmarks import dense
 from experiments.cli import common, places
 from experiments.reporting.markdown import show, tabulate
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
 from kd_jax.models import cost
 from kd_jax.stats import summary
 from kd_jax.stats.intervals import Interval
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = "compression runs/quickstart_teacher runs/quickstart --out=runs/compression"

@@ -17,6 +17,7 @@ from experiments.settings.distill import Setting, parse_settings
 from experiments.settings.teachers import Teachers
 from kd_jax import losses, models
 from kd_jax.data import Dataset
+from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
 from kd_jax.io import confusions, run_folder, tidy
@@ -24,7 +25,7 @@ from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
-from kd_jax.types import HParams, InputError, Table, TrainState, Variables
+from kd_jax.types import HParams, Table, TrainState, Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = (

@@ -25,9 +25,9 @@ from experiments.reporting.sentences import (
     table_notes,
     used_corrections,
 )
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import summary
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 EXAMPLE = "report runs/quickstart --target_accuracy=90"

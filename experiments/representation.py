@@ -21,11 +21,12 @@ from experiments.reporting.sections import hidden_signals
 from experiments.settings import teachers
 from kd_jax import data, models
 from kd_jax.data import Dataset
+from kd_jax.errors import InputError
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
 from kd_jax.stats.rows import RANDOM, RepresentationRow
 from kd_jax.train import INIT, sweep
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = "representation runs/quickstart --of=3"

@@ -22,13 +22,14 @@ from experiments.settings.subliminal import (
     parse_structures,
 )
 from kd_jax import data, losses, models
+from kd_jax.errors import InputError
 from kd_jax.evaluate import evaluate
 from kd_jax.io import confusions, run_folder, tidy
 from kd_jax.models.mlp import MLP
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, subliminal, sweep, variables_of
 from kd_jax.train.noise import NOISES
-from kd_jax.types import HParams, InputError, Table, Variables
+from kd_jax.types import HParams, Table, Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = (

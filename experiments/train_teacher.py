@@ -11,10 +11,10 @@ from absl import flags
 from experiments.cli import common, progress, running
 from experiments.settings import augmentation
 from kd_jax import losses, models
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_folder, tidy
 from kd_jax.models import pretrained
 from kd_jax.train import Config, sweep, variables_of
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 EXAMPLE = (

@@ -29,7 +29,7 @@ def blocks_of(page: str) -> list[str]:
 
 (SHORT,) = blocks_of("README.md")
 OWN, FIGURE, SCATTER = blocks_of("experiments/README.md")
-LIBRARY, NESTING, LOSS, MODEL, CORRECTION = blocks_of("kd_jax/README.md")
+LIBRARY, NESTING, CHECKPOINTS, LOSS, MODEL, CORRECTION = blocks_of("kd_jax/README.md")
 
 
 @pytest.fixture
@@ -102,12 +102,17 @@ def run(block: str, **names) -> dict:
     return names
 
 
-def test_the_experiment_in_python(capsys, quickly_compiled):
-    """Two epochs and two seeds, for the lines to run; the figures of the page come from all of them."""
-    short = LIBRARY.replace("num_epochs=100", "num_epochs=2").replace("=range(10)", "=range(2)")
+def shortened(library: str) -> str:
+    """Two epochs, two seeds and smaller networks."""
+    short = library.replace("num_epochs=100", "num_epochs=2").replace("=range(10)", "=range(2)")
     short = short.replace("mlp-256-256", "mlp-32").replace("mlp-64-64", "mlp-16")
     assert short.count("num_epochs=2") == 4 and short.count("=range(2)") == 1
-    names = run(short)
+    return short
+
+
+def test_the_experiment_in_python(capsys, quickly_compiled):
+    """Two epochs and two seeds, for the lines to run; the figures of the page come from all of them."""
+    names = run(shortened(LIBRARY))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["as trained", "prior_matched"]
     shares = [float(line.split()[-5]) for line in lines]
@@ -138,6 +143,16 @@ def test_each_level_of_the_nesting(quickly_compiled):
     assert int(names["after_update"].epoch) == 0 and int(names["after_epoch"].epoch) == 1
     assert int(names["trained"].epoch) == 3 and names["history"]["train"].correct.shape == (3, 10)
     assert int(names["counts"].support.sum()) == names["config"].num_updates * names["config"].batch_size
+
+
+def test_a_training_with_checkpoints_goes_on_where_it_was(capsys, quickly_compiled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, again = run(CHECKPOINTS), run(CHECKPOINTS)
+    epochs = [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert epochs == ["epoch 0", "epoch 2", "epoch 4", "epoch 4"]
+    assert (tmp_path / "runs/two_rates/epoch_000004").is_dir()
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(first["params"])} == {6}
+    jax.tree.map(np.testing.assert_array_equal, first["params"], again["params"])
 
 
 def test_a_loss_of_ones_own(monkeypatch):

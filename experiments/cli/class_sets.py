@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from kd_jax import nearest
-from kd_jax.types import InputError
+from kd_jax.errors import InputError, nearest_name
 
 NONE = "#none"
 
@@ -102,7 +101,7 @@ def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) ->
     wrong = f"--{name} names no class {word!r}" if named else f"malformed --{name}"
     if re.fullmatch("#?[0-9]+", word):  # which no name is near to
         return InputError(wrong, expected, text)
-    return InputError(wrong, expected, repr(text) + (nearest.name(word, class_names) if named else ""))
+    return InputError(wrong, expected, repr(text) + (nearest_name(word, class_names) if named else ""))
 
 
 def _two_readings(

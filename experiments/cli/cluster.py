@@ -51,7 +51,7 @@ def join(possible: bool) -> None:
     import jax
     from jax.experimental import multihost_utils
 
-    from kd_jax.types import InputError
+    from kd_jax.errors import InputError
 
     if not possible:
         raise InputError("not a work for several processes", "train_teacher or distill", sys.argv[0])

@@ -23,11 +23,12 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from experiments.cli import class_sets, cluster, failures, help, progress
-from kd_jax import data, models, nearest, train
+from kd_jax import data, models, train
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.normalization import IMAGENET, channel_statistics
 from kd_jax.stats.rows import FORMAT
 from kd_jax.train import Config, optim
-from kd_jax.types import InputError, LossFn, Table
+from kd_jax.types import LossFn, Table
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,7 +291,7 @@ def parse_words(name: str, text: str, known: Sequence[str]) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     strange = [word for word in words if word not in known]
     if strange or len(set(words)) < len(words):
-        hint = nearest.name(strange[0], known) if strange else ""
+        hint = nearest_name(strange[0], known) if strange else ""
         expected = f"each once of {', '.join(known)}, separated by commas"
         raise InputError(f"malformed --{name}", expected, f"{text!r}{hint}")
     return words

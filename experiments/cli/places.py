@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from experiments.cli import common
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 def refuse_inside(out: Path) -> None:

@@ -16,9 +16,9 @@ from experiments.reporting import html, sentences
 from experiments.reporting.content import Content, grid, read
 from experiments.reporting.markdown import Grid, Section, difference_cells, lines_of, plain
 from experiments.reporting.text import grouped, wrapped
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import intervals, summary
-from kd_jax.types import InputError
 
 FILE = "comparison.json"
 EXPLAINED = (

@@ -7,9 +7,10 @@ from absl import flags
 
 from experiments.cli import common
 from kd_jax import data
+from kd_jax.errors import InputError
 from kd_jax.models.normalization import channel_statistics
 from kd_jax.train import augment
-from kd_jax.types import Augment, InputError
+from kd_jax.types import Augment
 
 FLAGS = flags.FLAGS
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from absl import flags
 
 from experiments.cli import common
+from kd_jax.errors import InputError
 from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 

@@ -9,8 +9,8 @@ from absl import flags
 
 from experiments.cli import common
 from experiments.settings import transfer
+from kd_jax.errors import InputError
 from kd_jax.train import subliminal
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 OUTPUTS = ("auxiliary", "classes", "all")

@@ -17,12 +17,13 @@ import jax
 import numpy as np
 
 from experiments.cli import common
-from kd_jax import models, nearest
+from kd_jax import models
 from kd_jax.data import Dataset
+from kd_jax.errors import InputError, nearest_name, nearest_path
 from kd_jax.io import checkpoint
 from kd_jax.train import Config, sweep
 from kd_jax.train.counts import all_finite
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
 
 
 class Teachers(NamedTuple):
@@ -116,7 +117,7 @@ def _load_group(
         folder = parent / "students"
     if not folder.is_dir():
         expected = "a run folder of train_teacher or distill that is complete, as runs/quickstart_teacher"
-        raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest.path(path)))
+        raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest_path(path)))
     try:
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
@@ -212,7 +213,7 @@ def _choose_students(
         raise InputError(
             f"--teacher={path} has no such setting",
             f"one of {names}",
-            repr(setting) + nearest.name(name, by_name),
+            repr(setting) + nearest_name(name, by_name),
         )
     omitted = by_name[name]["omitted"]
     runs = [

@@ -13,8 +13,9 @@ from absl import flags
 from experiments.cli import progress
 from kd_jax import data
 from kd_jax.data import image_folder
+from kd_jax.errors import InputError
 from kd_jax.train.noise import NOISES, Noise
-from kd_jax.types import InputError, Table
+from kd_jax.types import Table
 
 FLAGS = flags.FLAGS
 OWN = "own"

@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax import nearest
 from kd_jax.data import cache, image_folder, npz, tfds
 from kd_jax.data.arrays import check, require
 from kd_jax.data.cache import Held
-from kd_jax.types import InputError
+from kd_jax.errors import InputError, nearest_path
 
 _DIGITS_SEED = 0
 _DIGITS_TEST = 500
@@ -125,7 +124,7 @@ def _load(
     except OSError as error:
         wrong = f"dataset {name!r} cannot be read"
         expected = "a file that is there and that this user may read"
-        raise InputError(wrong, expected, f"{error}{nearest.path(name)}") from error
+        raise InputError(wrong, expected, f"{error}{nearest_path(name)}") from error
 
 
 def split_training(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +240,7 @@ def _unknown(name: str, root: Path) -> InputError:
     """The error that names the nearest names there are."""
     if os.sep in name or os.path.isdir(name):
         there = os.path.isdir(os.path.expanduser(name))
-        given = "a folder without them" if there else f"no such folder{nearest.path(name)}"
+        given = "a folder without them" if there else f"no such folder{nearest_path(name)}"
         wrong = f"dataset {name!r} cannot be read"
         raise InputError(wrong, "an .npz, or a folder of train/ and val/ or test/", given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]

@@ -1,6 +1,6 @@
 """Test images of omitted classes that a student gets wrong as trained, written and read (host side).
 
-The file, examples.npz, is documented in results.py; it is read without executing anything.
+The file, examples.npz, is documented in run_folder.py; it is read without executing anything.
 """
 
 import io
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_jax.data import cache
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
-from kd_jax.types import InputError
 
 NAME = "examples.npz"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 def pixels(seed, shape=(6, 5, 3)):

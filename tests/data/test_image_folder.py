@@ -10,7 +10,7 @@ import pytest
 
 from kd_jax import data
 from kd_jax.data import image_folder
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 from tests.data.images_on_disk import draw, pixels, refused
 
 # --- layouts --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from kd_jax import plots
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 

@@ -114,7 +114,7 @@ def test_a_damaged_checkpoint_is_passed_over(launch, teacher, stopped):
     flipped = flip_a_byte(folder / "checkpoints" / "epoch_000002")
     outcome = launch("train_teacher", *words, draw=False)
     assert outcome.status == 0 and outcome.out.startswith("continuing after epoch 1\n")
-    assert outcome.err.startswith("epoch_000002 is passed over") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("note: epoch_000002 is passed over") and outcome.err.count("\n") == 1
     assert str(flipped) in outcome.err
     same_outcome(folder, teacher.folder, "teachers")
 
@@ -126,7 +126,7 @@ def test_damaged_checkpoints_alone_are_not_resumed(launch, stopped):
     outcome = launch("train_teacher", *words)
     assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 2
     passed, refused = outcome.err.splitlines()
-    assert passed.startswith("epoch_000002 is passed over") and str(flipped[1]) in passed
+    assert passed.startswith("note: epoch_000002 is passed over") and str(flipped[1]) in passed
     assert refused.startswith("error: damaged checkpoint") and str(flipped[0]) in refused
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

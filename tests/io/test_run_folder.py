@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow, ResultRow
-from kd_jax.types import InputError
 
 NAN = math.nan
 LABELS, SOFT = "labels omit=none", "T=20 alpha=1 omit=2"

@@ -14,8 +14,9 @@ import pytest
 from experiments.benchmarks import dense, rivals
 from experiments.cli import common
 from experiments.gallery import pages, performance
+from kd_jax.errors import InputError
 from kd_jax.train import sweep
-from kd_jax.types import InputError, Table
+from kd_jax.types import Table
 
 ROOT = Path(__file__).resolve().parents[3]
 

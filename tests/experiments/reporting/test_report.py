@@ -22,11 +22,11 @@ from experiments import report
 from experiments.reporting import sentences, text
 from experiments.reporting.content import content_of
 from kd_jax import plots
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.stats import summary
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import Confusion, HistoryRow, ResultRow
-from kd_jax.types import InputError
 
 ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
 SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]

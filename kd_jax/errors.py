@@ -1,4 +1,4 @@
-"""The nearest of the known names, for the end of an error's line (host side)."""
+"""What a user is told of bad input: one line, with the nearest of the known names where one was mistyped."""
 
 import difflib
 import os
@@ -6,10 +6,24 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-_MOST = 10_000  # entries of a folder that are compared
+LONGEST = 240  # characters of a part of an error's line
+MOST_COMPARED = 10_000  # entries of a folder
 
 
-def name(word: str, known: Iterable[str], before: str = "") -> str:
+class InputError(ValueError):
+    """What a user gave cannot be used. One line: what is wrong, what was expected, what was given; what comes
+    from a file may be of any length, and its middle is left out."""
+
+    def __init__(self, wrong: str, expected: str, given: object):
+        wrong, expected, given = _short(wrong), _short(expected, 2 * LONGEST), _short(str(given))
+        super().__init__(f"{wrong}: expected {expected}; given {given}")
+
+
+def _short(text: str, most: int = LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 60]}...{text[-57:]}"
+
+
+def nearest_name(word: str, known: Iterable[str], before: str = "") -> str:
     """ " (did you mean X?)" of the known name X that is nearest to `word`, capitals or not; "" where none is.
 
     before: what stands before X when it is written out.
@@ -18,14 +32,14 @@ def name(word: str, known: Iterable[str], before: str = "") -> str:
     return f" (did you mean {before}{near}?)" if near else ""
 
 
-def path(given: str | os.PathLike) -> str:
+def nearest_path(given: str | os.PathLike) -> str:
     """The same of a path that does not exist: each part of it that is not there, by the nearest beside it."""
     found = Path(os.path.expanduser(given)).anchor
     try:
         for part in Path(os.path.expanduser(given)).relative_to(found).parts:
             if not os.path.lexists(os.path.join(found, part)):
                 with os.scandir(found or ".") as entries:
-                    part = _nearest(part, (entry.name for entry in islice(entries, _MOST)))
+                    part = _nearest(part, (entry.name for entry in islice(entries, MOST_COMPARED)))
             if not part:
                 return ""
             found = os.path.join(found, part)
