@@ -25,7 +25,8 @@ GROUPS = {
     "weight_decays",
     "Augmentation of training images": "translate rotate stretch flip cutout mixup",
     "What is measured": "track target_accuracy of examples layers parts workloads runs repeats",
-    "Where it goes, and how the work is done": "out add checkpoint_every vmap_size tensorboard quiet",
+    "Where it goes, and how the work is done": "out add checkpoint_every vmap_size tensorboard quiet "
+    "figure_formats full",
     "Of the processes that it starts": "growth_of rival_of",
 }
 """Title -> names: each flag of an entry point is in exactly one group."""

@@ -105,8 +105,8 @@ from typing import Any, NamedTuple
 from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, sums, tidy_csv
 from kd_jax.io.tidy_csv import finite, number, one_of, or_empty, whole
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import (
-    CORRECTIONS,
     DIVERGED,
     HISTORY_METRICS,
     MEASURES,
