@@ -12,7 +12,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.cli import common
+from experiments.cli import flags as shared
+from experiments.cli.main import run
 from experiments.reporting import comparison, html
 from experiments.reporting.content import Content, class_parts, grid, read, report_sections, run_facts
 from experiments.reporting.markdown import Section, lines_of, plain, tabulate
@@ -26,20 +27,21 @@ from experiments.reporting.sentences import (
     table_notes,
     used_corrections,
 )
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import summary
-from kd_jax.types import InputError
 
 FLAGS = flags.FLAGS
 EXAMPLE = "report runs/quickstart --target_accuracy=90"
-flags.declare_key_flag("out")  # of common's flags --help lists this one
-flags.DEFINE_float(
+flags.declare_key_flag("out")  # of the shared flags --help lists this one
+_target_accuracy = flags.DEFINE_float(
     "target_accuracy",
     None,
     "Accuracy in % of the learning-speed table (default: 90 % of the best).",
     lower_bound=1,  # a fraction is no percentage
     upper_bound=100,
 )
+shared.group("What is measured", _target_accuracy)
 flags.register_validator("target_accuracy", lambda reach: reach is None or reach >= 1)  # which nan is not
 
 WIDTH = 110  # columns of the terminal table
@@ -58,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError("--out is of a comparison", expected, argv[1])
         print(build(argv[1]))
         return
-    files, text = comparison.render(argv[1:], common.require_folder("out", "runs/comparison"))
+    files, text = comparison.render(argv[1:], shared.require_folder("out", "runs/comparison"))
     _write(files)
     print(text)
 
@@ -199,4 +201,4 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

@@ -14,24 +14,10 @@ from typing import Any
 import flax.struct
 import jax
 
+from kd_jax.errors import InputError as InputError
+
 Variables = dict[str, Any]
 """A model's arrays as Flax collections: {"params": ...}, and {"batch_stats": ...} where it has state."""
-
-
-LONGEST = 240  # characters of a part of an error's line
-
-
-class InputError(ValueError):
-    """What a user gave cannot be used. One line: what is wrong, what was expected, what was given; what comes
-    from a file may be of any length, and its middle is left out."""
-
-    def __init__(self, wrong: str, expected: str, given: object):
-        wrong, expected, given = _short(wrong), _short(expected, 2 * LONGEST), _short(str(given))
-        super().__init__(f"{wrong}: expected {expected}; given {given}")
-
-
-def _short(text: str, most: int = LONGEST) -> str:
-    return text if len(text) <= most else f"{text[: most - 60]}...{text[-57:]}"
 
 
 class Table(flax.struct.PyTreeNode):

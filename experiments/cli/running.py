@@ -17,10 +17,10 @@ import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
+from absl.flags import FLAGS
 
 from experiments import report
-from experiments.cli import cluster, common, places, progress
+from experiments.cli import cluster, flags, main, places, progress
 from experiments.reporting import tensorboard
 from kd_jax import models
 from kd_jax.evaluate import ensemble, metrics
@@ -29,8 +29,6 @@ from kd_jax.stats import summary
 from kd_jax.stats.rows import TEACHER, Confusion, ResultRow
 from kd_jax.train import Config, init_state, sweep
 from kd_jax.types import HParams, InputError, Table, TrainState, Variables
-
-FLAGS = flags.FLAGS
 
 LOCK = ".lock"
 MOST_NAMED = 4  # of what differs from the run that a folder holds
@@ -92,7 +90,7 @@ def acquire_run_dir(out: Path, config: dict) -> bool:
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
             run_config.write(out, config | {"time": NO_TIME})
-            common.AT_END.callback(discard_if_empty, out, made)
+            main.AT_END.callback(discard_if_empty, out, made)
             return False
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
@@ -106,7 +104,7 @@ def acquire_run_dir(out: Path, config: dict) -> bool:
         # A flag that is younger than the run has not changed where it has its default.
         for now in [config["flags"].get(name)]
         for then in [before["flags"].get(name, FLAGS[name].default if name in FLAGS else None)]
-        if name not in common.NOT_PART_OF_THE_EXPERIMENT and now != then
+        if name not in flags.NOT_PART_OF_THE_EXPERIMENT and now != then
     ]
     if before["experiment"] != config["experiment"]:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
@@ -143,7 +141,7 @@ def _lock(out: Path) -> None:
     """Two processes in one folder would overwrite each other. The kernel drops the lock when this one dies.
     The file's content only says who holds it."""
     file = open(out / LOCK, "a+")  # noqa: SIM115
-    common.AT_END.enter_context(file)
+    main.AT_END.enter_context(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -158,7 +156,7 @@ def _lock(out: Path) -> None:
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
-    common.AT_END.callback((out / LOCK).unlink, missing_ok=True)  # while it is held, so no one else's
+    main.AT_END.callback((out / LOCK).unlink, missing_ok=True)  # while it is held, so no one else's
 
 
 def _is_at(path: Path, file: IO) -> bool:
@@ -231,14 +229,14 @@ def train_runs(
             shown.segment(epoch, history)
             _to_tensorboard(out, description, segment, num_runs, epoch)
             if request := cluster.allreduce_max(requests[0] if requests else 0):
-                common.log_note(
+                main.log_note(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
                 )
                 sys.exit(128 + request)
             since, trained = time.monotonic(), epoch
     if lost := np.count_nonzero(tidy.diverged_at(history)):
         what = f"{lost} of {num_runs} runs diverged, their numbers not finite any more"
-        common.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
+        main.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
     return states, history
 
 
@@ -276,9 +274,7 @@ def _last_checkpoint(folder: Path, template: TrainState) -> tuple[TrainState | N
         except InputError as error:
             if path == saved[-1]:
                 raise
-            common.log_note(
-                f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}"
-            )
+            main.log_note(f"{path.name} is passed over for the one before it: {' '.join(str(error).split())}")
             continue
         return states, history, int(states.epoch[0])
     return None, {}, 0

@@ -14,10 +14,10 @@ from typing import Any
 
 from experiments.gallery.pages import FIXED_FILE
 from experiments.gallery.rows import FIXED, FIXED_BIAS
+from kd_jax.errors import InputError
 from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.rows import BiasRow, ResultRow
-from kd_jax.types import InputError
 
 SMALL = (
     "config.json", "summary.json", "representation.csv",

@@ -16,8 +16,8 @@ from experiments.gallery.rows import FIXED, Ours, Table
 from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width
 from experiments.reporting.sections import hidden_signals
+from kd_jax.errors import InputError
 from kd_jax.stats import summary
-from kd_jax.types import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"

@@ -8,7 +8,7 @@ logits.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +16,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.cli import common
+from experiments.settings.dataset import split_hash
 from kd_jax import models, nearest
 from kd_jax.data import Dataset
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
-from kd_jax.train import Config, sweep
 from kd_jax.train.counts import all_finite
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values of the flags that choose teachers, by the names of the flags."""
+
+    teacher: str | None
+    teacher_setting: str | None
+    teacher_seeds: str
 
 
 class Teachers(NamedTuple):
@@ -33,6 +42,20 @@ class Teachers(NamedTuple):
     variables: tuple[Variables, ...]
     average: bool
     description: dict
+
+
+def load_for(loss: str, choice: Choice, dataset: Dataset, validation: np.ndarray) -> Teachers | None:
+    """The chosen teachers; None where the loss needs none.  validation: indices of the split."""
+    if loss == "labels":
+        if choice.teacher:
+            expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
+            given = f"--teacher={choice.teacher}"
+            raise InputError("--loss=labels has no use for a teacher", expected, given)
+        return None
+    if not choice.teacher:
+        expected = "--teacher=runs/teacher, or --loss=labels for students without one"
+        raise InputError("--teacher is missing", expected, "nothing")
+    return load(choice.teacher, choice.teacher_setting, choice.teacher_seeds, dataset, validation)
 
 
 def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray) -> Teachers:
@@ -52,7 +75,7 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
     if seeds == "first":
         trees = tuple(jax.tree.map(lambda leaf: leaf[:1], tree) for tree in trees)
     abouts = [
-        about | {"num_teachers": _size(tree), "teacher_seeds": seeds}
+        about | {"num_teachers": group_size(tree), "teacher_seeds": seeds}
         for (*_, about), tree in zip(groups, trees, strict=True)
     ]
     _check_together(abouts)
@@ -85,7 +108,8 @@ def _check_together(members: list[dict]) -> None:
         raise InputError("teachers cannot be paired with seeds", expected, given)
 
 
-def _size(variables: Variables) -> int:
+def group_size(variables: Variables) -> int:
+    """M, of a group's variables."""
     return int(jax.tree.leaves(variables)[0].shape[0])
 
 
@@ -127,10 +151,10 @@ def _load_group(
             "sha256": checkpoint.read_manifest(folder)[1],
             "model": metadata["model"],
             # Also where the teacher does not say what it was trained on.
-            "saw_validation": judged and metadata.get("validation_split") != common.split_hash(validation),
+            "saw_validation": judged and metadata.get("validation_split") != split_hash(validation),
             "flags": metadata["flags"],
         }
-        numbers = np.arange(_size(variables))
+        numbers = np.arange(group_size(variables))
         if folder.name == "students":
             numbers, of_students = _choose_students(path, setting, metadata, dataset.num_classes)
             variables = jax.tree.map(lambda leaf: leaf[numbers], variables)
@@ -225,65 +249,3 @@ def _choose_students(
         "generation": int(metadata.get("generation", 1)),
         "teacher": metadata["teacher"],
     }
-
-
-def generation(teachers: Teachers | None) -> int:
-    """How many distillations lie between a student of these teachers and the labels, its own included. It is
-    the base of the students' keys: none starts from the initial weights of a teacher in its chain, which
-    would have the same seed and perhaps the same structure."""
-    return 1 + (teachers.description.get("generation", 0) if teachers else 0)
-
-
-def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [S] from which the initial weights of these students' teachers were drawn: of a teacher that
-    began as its own teacher did, the keys of that one, and so on.
-
-    Errors: InputError for a chain with a teacher of which it is not recorded how it began.
-    """
-    about, numbers = teachers.description, list(seeds)
-    while True:
-        numbers = [number % about["num_teachers"] for number in numbers]
-        # Older versions wrote no "student_init", and began such students of such students with other weights.
-        if "student_init" not in about and "student_init=teacher" in about.get("setting", "").split():
-            expected = (
-                "a teacher that records how its own teacher began; train it again, or --student_init=random"
-            )
-            raise InputError("--student_init=teacher in a chain of an older version", expected, about["path"])
-        if not about.get("student_init"):
-            return sweep.run_keys(numbers, 1, about.get("generation", 0))
-        about = about["teacher"]
-
-
-def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
-    """Refuses --student_init=teacher where a student cannot start from the initial weights of its teacher."""
-    about = teachers.description
-    if teachers.average or "members" in about or about["flags"].get("pretrained"):
-        expected = "one --teacher that drew its initial weights, paired or first"
-        raise InputError("--student_init=teacher has no one teacher's draws to take", expected, about["path"])
-    init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
-    theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
-    if own != theirs:
-        raise InputError("--student_init=teacher needs its network", f"--model={about['model']}", spec)
-    initial_keys(teachers, [0])  # refuses what it cannot follow
-
-
-def num_ensembles(teachers: Teachers | None) -> int:
-    """How many different ensembles the seeds 0, 1, ... meet in turn; seed s meets number s modulo this."""
-    if teachers is None or teachers.average:
-        return 1
-    return _size(teachers.variables[0])
-
-
-def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
-    """The number of the ensemble that student `seed` hears; None where it is no single teacher a group."""
-    return None if teachers is None or teachers.average else seed % num_ensembles(teachers)
-
-
-def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
-    """The ensembles that these seeds hear, each a list of its members, numbered through all groups."""
-    sizes = list(map(_size, teachers.variables))
-    if teachers.average:
-        return [list(range(sum(sizes)))]
-    numbers = sorted({seed % sizes[0] for seed in seeds})
-    return [[group * sizes[0] + number for group in range(len(sizes))] for number in numbers]

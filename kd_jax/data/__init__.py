@@ -24,7 +24,7 @@ from kd_jax import nearest
 from kd_jax.data import cache, image_folder, tfds
 from kd_jax.data.arrays import check, layout_notes, require
 from kd_jax.data.cache import ARRAYS, Held
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 _DIGITS_SEED = 0
 _DIGITS_TEST = 500

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 MOST_CHANNELS = 4
 _COLOURS = (3, 4)  # channels of a picture in colour, without and with transparency

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from kd_jax.data import images
 from kd_jax.data.cache import one_line, require_memory
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 Progress = Callable[[int, int], None]
 """(images done, images in all)"""

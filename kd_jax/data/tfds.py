@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kd_jax.data.cache import one_line, require_memory
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 _DECODE_BLOCK = 4096
 _NAME = re.compile(r"(?P<dataset>[a-zA-Z]\w*)(/(?P<config>\w[\w+\-.]*))?(:(?P<version>\d+\.\d+\.\d+))?")

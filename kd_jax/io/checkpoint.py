@@ -23,7 +23,7 @@ import flax.serialization
 import jax
 import numpy as np
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 FORMAT = 2
 

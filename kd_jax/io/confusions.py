@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from kd_jax.data import cache
+from kd_jax.errors import InputError
 from kd_jax.io import run_config, run_files
 from kd_jax.stats.rows import TEACHER, Confusion
-from kd_jax.types import InputError
 
 NAME = "confusions.npz"
 KINDS = {"setting": np.str_, "seed": np.int64, "correction": np.str_}  # of the arrays that name the rows

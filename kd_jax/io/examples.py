@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_jax.data import cache
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
-from kd_jax.types import InputError
 
 NAME = "examples.npz"
 

@@ -5,9 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats.rows import FORMAT
-from kd_jax.types import InputError
 
 _CONFIG = {
     "format": int, "experiment": str, "command": str, "flags": dict, "versions": dict, "device": str,

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kd_jax import nearest
+from kd_jax.errors import InputError
 from kd_jax.io import sums
-from kd_jax.types import InputError
 
 
 def write(path: Path, content: bytes) -> None:

@@ -105,6 +105,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, sums
 from kd_jax.stats.rows import (
     CORRECTIONS,
@@ -122,7 +123,6 @@ from kd_jax.stats.rows import (
     RepresentationRow,
     ResultRow,
 )
-from kd_jax.types import InputError
 
 MEASURED = ("config.json", "history.csv", "results.csv", confusions.NAME, "bias_curve.csv", "examples.npz")
 """What a report is made from."""

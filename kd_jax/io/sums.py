@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 NAME = "SHA256SUMS"
 

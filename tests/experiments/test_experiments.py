@@ -32,6 +32,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.cli import provenance
 from kd_jax import data, models, plots
 from kd_jax.io import checkpoint, examples
 from kd_jax.stats.rows import CORRECTIONS
@@ -749,11 +750,14 @@ def test_mnist_end_to_end(launch, home, mnist):
 
 # --- 3. the grid ----------------------------------------------------------------------------------------
 
+OF_SETTINGS = "__import__('experiments.settings', fromlist=['distill', 'augmentation'])"
+PARSED = f"{OF_SETTINGS}.distill.parse_settings(shared.read({OF_SETTINGS}.distill.Lists), '0123456789')"
+
 
 @pytest.fixture
 def settings(launch):
     """settings(flags...) -> [(name, missing, temperature, alpha, learning rate, weight decay)], or error."""
-    ask = "[setting[:6] for setting in parse_settings('0123456789')]"
+    ask = f"[setting[:6] for setting in {PARSED}]"
     return lambda *words: launch("distill", *words, ask=ask).value
 
 
@@ -803,7 +807,7 @@ def test_settings_that_differ_little_stay_apart(settings):
 
 
 def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
-    ask = "[setting.described() for setting in parse_settings('0123456789')]"
+    ask = f"[setting.described() for setting in {PARSED}]"
     words = ["--omit=none,3", "--shots=0,5", "--teacher_ablations=full,top1", "--alphas=0,1"]
     found = launch("distill", *words, ask=ask).value
     assert [(s["name"], s.get("shots"), s.get("teacher_ablation")) for s in found] == [
@@ -923,11 +927,16 @@ def test_which_teacher_a_student_learns_from(distil):
 
 
 def test_jitter_queries_the_teacher(launch, distil, toy):
-    ask = """(lambda table, teacher: [
-        with_teachers(table, teacher).teacher_logits is None,
-        with_teachers(table, teacher).teacher_variables is None,
-    ])(common.make_tables(*common.load_data())[0], load_teachers(common.load_data()[0], []))"""
-    words = [*toy.words[:4], f"--teacher={toy.folder}"]
+    ask = """(lambda study, plan: [
+        study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_logits is None,
+        study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_variables is None,
+    ])(STUDY, STUDY.make_plan(
+        shared.run_config('', ''),
+        shared.read(STUDY.Lists),
+        shared.read(STUDY.DistillConfig),
+        shared.values(),
+    ))""".replace("STUDY", "__import__('experiments.studies.distill', fromlist=['x'])")
+    words = [*toy.words[:4], f"--teacher={toy.folder}", "--model=mlp-8", "--out=x"]
     assert launch("distill", *words, ask=ask).value == [False, True]
     assert launch("distill", *words, "--translate=1", ask=ask).value == [True, False]
     # Student and teacher stand still, so that they agree on other examples because the images are shifted.
@@ -943,9 +952,10 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
 
 @pytest.mark.parametrize("flag", ["--rotate=1", "--stretch=0.1", "--flip", "--cutout=1", "--mixup=1"])
 def test_every_augmentation_queries_the_teacher(launch, toy, flag):
-    words = [*toy.words[:4], f"--teacher={toy.folder}"]
-    assert launch("distill", *words, ask="augmentation.augments()").value is False
-    assert launch("distill", *words, flag, ask="augmentation.augments()").value is True
+    words = [*toy.words[:4], f"--teacher={toy.folder}", "--model=mlp-8", "--out=x"]
+    ask = f"{OF_SETTINGS}.augmentation.augments(shared.run_config('', ''))"
+    assert launch("distill", *words, ask=ask).value is False
+    assert launch("distill", *words, flag, ask=ask).value is True
 
 
 def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path):
@@ -1107,7 +1117,7 @@ def test_folders_with_odd_names(launch, home, distil, toy):
     for name in ("größe 数字", "a/b/c"):
         (run := distil("--epochs=1", out=str(home / name))) and done(run)
         assert (home / name / "report.md").is_file()
-    asked = launch("distill", "--out=~/runs", ask="str(common.require_folder('out', 'runs/a'))").value
+    asked = launch("distill", "--out=~/runs", ask="str(shared.require_folder('out', 'runs/a'))").value
     assert asked == os.path.expanduser("~/runs")
 
 
@@ -1335,9 +1345,9 @@ def test_a_second_ctrl_c_stops_at_once(home, teacher, tmp_path):
         assert said == "interrupted; the same command continues from the last checkpoint\n"
 
 
-def test_the_version_names_the_commit(launch, tmp_path):
+def test_the_version_names_the_commit(tmp_path):
     def version_of() -> str:
-        return launch("train_teacher", ask=f"common.own_version(common.Path({str(tmp_path)!r}))").value
+        return provenance.own_version(tmp_path)
 
     def git(*words: str) -> str:
         command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words]

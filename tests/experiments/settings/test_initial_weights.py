@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.settings import teachers
+from experiments.settings import students, teachers
 from experiments.settings.teachers import Teachers
 from kd_jax import losses, models, train
 from kd_jax.train import sweep
@@ -22,7 +22,7 @@ def as_teachers(keys: jax.Array, about: dict) -> Teachers:
 
 def students_of(theirs: Teachers, num: int, initial: str | None) -> Teachers:
     """`num` students of these teachers, described as `teachers.load` would describe them."""
-    name, base = f"T=4 student_init={initial}" if initial else "T=4", teachers.generation(theirs)
+    name, base = f"T=4 student_init={initial}" if initial else "T=4", students.generation(theirs)
     metadata = {
         "settings": [{"name": name, "omitted": []} | ({"student_init": initial} if initial else {})],
         "runs": [{"run": seed, "setting": name, "seed": seed} for seed in range(num)],
@@ -32,8 +32,8 @@ def students_of(theirs: Teachers, num: int, initial: str | None) -> Teachers:
     _, about = teachers._choose_students("folder", None, metadata, 2)
     if initial is None:
         return as_teachers(sweep.run_keys(range(num), 1, base), about)
-    teachers.require_same_shapes(theirs, "mlp-3", CONFIG)
-    return as_teachers(teachers.initial_keys(theirs, range(num)), about)
+    students.require_same_shapes(theirs, "mlp-3", CONFIG)
+    return as_teachers(students.initial_keys(theirs, range(num)), about)
 
 
 def largest_difference(own: Teachers, theirs: Teachers) -> float:
@@ -65,4 +65,4 @@ def test_a_teacher_of_which_it_is_not_recorded_how_it_began_is_refused():
     )  # the older one has no part in it
     second.description["student_init"] = "teacher"
     with pytest.raises(InputError, match=r"in a chain of an older version: expected .*; given folder"):
-        teachers.require_same_shapes(second, "mlp-3", CONFIG)
+        students.require_same_shapes(second, "mlp-3", CONFIG)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from experiments.cli import common
+from experiments.settings import students as students_
 from experiments.settings import teachers as teachers_
+from experiments.settings.dataset import split_hash
 from kd_jax import data, models
 from kd_jax.io import checkpoint
 from kd_jax.train import sweep
@@ -58,7 +59,7 @@ def save(folder: Path, digits, spec: str, num: int, **metadata) -> None:
     _, validation = data.split_validation(digits.train_labels, 0.1)
     seen = {"name": "digits", "fingerprint": digits.fingerprint, "num_classes": 10}
     common_to_all = {"model": spec, "model_options": {}, "image_shape": [8, 8, 1], "data": seen, "flags": {}}
-    common_to_all |= {"validation_split": common.split_hash(validation), "class_mask": [True] * 10}
+    common_to_all |= {"validation_split": split_hash(validation), "class_mask": [True] * 10}
     checkpoint.save(folder, jax.tree.map(draw, shapes), common_to_all | metadata)
 
 
@@ -191,7 +192,7 @@ def test_teacher_assistant_student(distil, home, assistants, digits):
     generations = []
     for words, setting in (("wide", None), ("assistants", "T=4"), ("student", None)):
         of_folder = load(home, digits, words, setting)
-        generations.append(teachers_.generation(of_folder))
+        generations.append(students_.generation(of_folder))
     assert generations == [1, 2, 3]
     assert of_folder.description["teacher"]["teacher"]["path"] == "wide"
     bits = [jax.random.key_data(sweep.run_keys([0], 1, base)).tobytes() for base in (0, *generations)]
