@@ -13,8 +13,7 @@ from absl import flags
 
 from experiments.cli import flags as shared
 from experiments.cli.main import refuse_arguments, run
-from kd_jax import nearest
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_name
 
 FLAGS = flags.FLAGS
 EXAMPLE = "benchmark --parts=speed,vmap_sizes --runs=1,8 --out=runs/benchmark"
@@ -42,7 +41,7 @@ shared.group(
 def require_known(name: str, words: Sequence[str], known: Sequence[str]) -> None:
     """Refuses a word of a list flag that is not known."""
     if unknown := [word for word in words if word not in known]:
-        given = ", ".join(map(repr, unknown)) + nearest.name(unknown[0], known)
+        given = ", ".join(map(repr, unknown)) + nearest_name(unknown[0], known)
         raise InputError(f"unknown --{name}", f"a list of {', '.join(known)}", given)
 
 

@@ -1,6 +1,13 @@
-"""The error for input that cannot be used. No package is imported here: a command line needs it first."""
+"""What a user is told of bad input: one line, with the nearest of the known names where one was mistyped."""
+
+import difflib
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
 
 LONGEST = 240  # characters of a part of an error's line
+MOST_COMPARED = 10_000  # entries of a folder
 
 
 class InputError(ValueError):
@@ -14,3 +21,34 @@ class InputError(ValueError):
 
 def _short(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most - 60]}...{text[-57:]}"
+
+
+def nearest_name(word: str, known: Iterable[str], before: str = "") -> str:
+    """ " (did you mean X?)" of the known name X that is nearest to `word`, capitals or not; "" where none is.
+
+    before: what stands before X when it is written out.
+    """
+    near = _nearest(word, known)
+    return f" (did you mean {before}{near}?)" if near else ""
+
+
+def nearest_path(given: str | os.PathLike) -> str:
+    """The same of a path that does not exist: each part of it that is not there, by the nearest beside it."""
+    found = Path(os.path.expanduser(given)).anchor
+    try:
+        for part in Path(os.path.expanduser(given)).relative_to(found).parts:
+            if not os.path.lexists(os.path.join(found, part)):
+                with os.scandir(found or ".") as entries:
+                    part = _nearest(part, (entry.name for entry in islice(entries, MOST_COMPARED)))
+            if not part:
+                return ""
+            found = os.path.join(found, part)
+    except (OSError, ValueError):  # no folder, none that may be read, or a name that no system has
+        return ""
+    return f" (did you mean {found}?)" if found else ""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    folded = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(word.lower(), folded, 1)
+    return folded[near[0]] if near else ""

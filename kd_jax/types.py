@@ -14,8 +14,6 @@ from typing import Any
 import flax.struct
 import jax
 
-from kd_jax.errors import InputError as InputError
-
 Variables = dict[str, Any]
 """A model's arrays as Flax collections: {"params": ...}, and {"batch_stats": ...} where it has state."""
 

@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh
 
 from kd_jax import losses, models
 from kd_jax.io import checkpoint
-from kd_jax.train import Config, augment, evaluate, fit, init_state, optim, sweep, variables_of
+from kd_jax.train import Config, augment, evaluate, fit, init_state, loop, optim, sweep, variables_of
 from kd_jax.types import HParams, Table, TrainState
 
 N, K, M, B, U, EPOCHS = 24, 3, 2, 8, 3, 5
@@ -115,7 +115,7 @@ def train(
     """(final states, history) in numpy. `epochs` is traced: any number of them runs the same program."""
     states = fresh() if states is None else states
     data = table() if data is None else data
-    segments = sweep.run_segments(config, data, held_out, HPARAMS, states, epochs, length, vmap_size)
+    segments = loop.run_segments(config, data, held_out, HPARAMS, states, epochs, length, vmap_size)
     done = [(plain(states), history, epoch) for states, history, epoch in segments]
     states, _, epoch = done[-1]
     assert epoch == epochs
@@ -207,7 +207,7 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
     """Epochs 2 + 2 + 1; and stopped after 2, saved, loaded into another start, and continued to 5."""
     whole = train(length=2)
     close(train(length=2, epochs=1), reference(1))
-    segments = sweep.run_segments(CONFIG, table(), HELD_OUT, HPARAMS, fresh(), EPOCHS, 2, None)
+    segments = loop.run_segments(CONFIG, table(), HELD_OUT, HPARAMS, fresh(), EPOCHS, 2, None)
     states, first, epoch = next(segments)
     assert epoch == 2 and np.all(plain(states).epoch == 2) and first["train"].support.shape == (R, 2, K)
     checkpoint.save(tmp_path / "epoch_2", {"states": states}, {"epoch": 2})
@@ -220,18 +220,18 @@ def test_segments_and_resuming_give_the_same_bits(tmp_path):
 
 def test_the_grid_is_traced_once(monkeypatch):
     """Nine runs in three segments, then other settings, masks and seeds: one trace of `fit`."""
-    monkeypatch.setattr(sweep, "fit", chex.assert_max_traces(fit, n=1))
+    monkeypatch.setattr(loop, "fit", chex.assert_max_traces(fit, n=1))
 
     def run(settings, seeds, epochs):
         hparams = sweep.stack_runs(settings, seeds, M)
         states = fresh().replace(key=sweep.run_keys(seeds, len(settings), 0))
-        list(sweep.run_segments(CONFIG, table(), None, hparams, states, epochs, 2, None))
+        list(loop.run_segments(CONFIG, table(), None, hparams, states, epochs, 2, None))
 
     run(SETTINGS, SEEDS, EPOCHS)
     run((setting(0.3, 0.1, 9, 0.2, [False, False, True]),) * 3, (5, 6, 7), 3)
     with pytest.raises(AssertionError, match="traced"):  # the counter does count
         list(
-            sweep.run_segments(
+            loop.run_segments(
                 dataclasses.replace(CONFIG, max_norm=3.0), table(), None, HPARAMS, fresh(), 3, 2, None
             )
         )
@@ -323,7 +323,7 @@ def test_no_collective_in_the_compiled_program(monkeypatch, num_devices):
     mesh = sweep.runs_mesh(R)
     shared = sweep.put_on_mesh((table(), HELD_OUT), mesh, sweep.REPLICATED)
     runs = sweep.put_on_mesh(sweep.pad_runs((HPARAMS, fresh()), num_devices), mesh, sweep.SHARDED)
-    text = sweep._segment.lower(CONFIG, EPOCHS, None, mesh, *shared, jnp.int32(2), *runs).compile().as_text()
+    text = loop._segment.lower(CONFIG, EPOCHS, None, mesh, *shared, jnp.int32(2), *runs).compile().as_text()
     assert "while" in text and re.search(
         rf"num_partitions={num_devices}|sharding=.devices=.{num_devices}", text
     )

@@ -11,9 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # A package imports lower floors only; within a package files import freely, without a circle.
 FLOORS = {
-    "errors": -1,
     "types": 0,
-    "nearest": 0,
+    "errors": 0,
     "data": 1,
     "models": 1,
     "losses": 1,

@@ -29,7 +29,7 @@ def blocks_of(page: str) -> list[str]:
 
 (SHORT,) = blocks_of("README.md")
 OWN, FIGURE, SCATTER = blocks_of("experiments/README.md")
-LIBRARY, NESTING, LOSS, MODEL, CORRECTION = blocks_of("kd_jax/README.md")
+LIBRARY, NESTING, CHECKPOINTS, LOSS, MODEL, CORRECTION = blocks_of("kd_jax/README.md")
 
 
 @pytest.fixture
@@ -138,6 +138,16 @@ def test_each_level_of_the_nesting(quickly_compiled):
     assert int(names["after_update"].epoch) == 0 and int(names["after_epoch"].epoch) == 1
     assert int(names["trained"].epoch) == 3 and names["history"]["train"].correct.shape == (3, 10)
     assert int(names["counts"].support.sum()) == names["config"].num_updates * names["config"].batch_size
+
+
+def test_a_training_with_checkpoints_goes_on_where_it_was(capsys, quickly_compiled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, again = run(CHECKPOINTS), run(CHECKPOINTS)
+    epochs = [line.split(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert epochs == ["epoch 0", "epoch 2", "epoch 4", "epoch 4"]
+    assert (tmp_path / "runs/two_rates/epoch_000004").is_dir()
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(first["params"])} == {6}
+    jax.tree.map(np.testing.assert_array_equal, first["params"], again["params"])
 
 
 def test_a_loss_of_ones_own(monkeypatch):

@@ -24,9 +24,10 @@ import numpy as np
 from experiments.benchmarks import rivals
 from experiments.cli import machine, provenance
 from kd_jax import losses, models
+from kd_jax.errors import InputError
 from kd_jax.evaluate import evaluate
-from kd_jax.train import Config, augment, noise, optim, sweep, variables_of
-from kd_jax.types import HParams, InputError, Table
+from kd_jax.train import Config, augment, loop, noise, optim, sweep, variables_of
+from kd_jax.types import HParams, Table
 
 TEACHER = "mlp-1200-1200"
 BATCH_SIZE, NUM_TRAIN, NUM_HELD_OUT, NUM_CLASSES = 128, 54_000, 6_000, 10
@@ -83,7 +84,7 @@ def train_epochs(
     hparams = make_hparams(num_runs)
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
     table = random_table(NUM_TRAIN, config.image_shape)
-    yield from sweep.run_segments(config, table, validation, hparams, states, 2**30, 1, vmap_size)
+    yield from loop.run_segments(config, table, validation, hparams, states, 2**30, 1, vmap_size)
 
 
 def seconds(step) -> float:
@@ -214,7 +215,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
     )
     table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
     vmap_size = sweep.default_vmap_size(jax.default_backend())
-    ours = sweep.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
+    ours = loop.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
     next(ours)
     turns: dict[str, list[float]] = {"ours": []}
     loops = {}
@@ -223,13 +224,13 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
             f"{number} in one bmm": rivals.noise_loop(spec, NUM_CLASSES, number, machine.num_cores())
             for number in sorted({num_runs, min(num_runs, 10)})
         }
-        for loop in loops.values():
-            loop(1)
+        for timed in loops.values():
+            timed(1)
     for _ in range(repeats):
         rate = num_runs * updates * rivals.NOISE_BATCH / seconds(lambda: next(ours))
         turns["ours"].append(rate)
-        for name, loop in loops.items():
-            turns.setdefault(name, []).append(loop(2))
+        for name, timed in loops.items():
+            turns.setdefault(name, []).append(timed(2))
     rivals_ = {
         name: {
             "examples_per_second": median_and_range(turns[name]),

@@ -228,6 +228,11 @@ def find(name: str) -> flags.Flag:
     return FLAGS[name]
 
 
+def default(name: str) -> Any:
+    """The default of a flag; None of a flag that this version has not."""
+    return FLAGS[name].default if name in FLAGS else None
+
+
 def parse(argv: Sequence[str]) -> list[str]:
     """Gives the flags their values; returns the arguments that are no flags. Errors: flags.Error."""
     return FLAGS(argv)

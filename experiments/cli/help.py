@@ -10,8 +10,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from experiments.cli import flags
-from kd_jax import nearest
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_name, nearest_path
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -77,7 +76,7 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
             sys.exit(0)
         rest = flags.parse(argv)
     except absl_flags.UnrecognizedFlagError as error:
-        near = nearest.name(error.flagname, flags.listed(), "--")
+        near = nearest_name(error.flagname, flags.listed(), "--")
         raise InputError("unknown flag", "one that --help lists", f"--{error.flagname}{near}") from None
     except UnicodeEncodeError:
         given = ascii(next(word for word in argv if re.search("[\ud800-\udfff]", word)))
@@ -100,7 +99,7 @@ def _flag_error(message: str) -> InputError:
         name, given = found.groups()
         parser = flags.find(name).parser
         words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
-        expected, near = " | ".join(words) or parser.syntactic_help, nearest.name(given, words)
+        expected, near = " | ".join(words) or parser.syntactic_help, nearest_name(given, words)
         return InputError(f"--{name} cannot be this", expected, (given or "nothing") + near)
     if "flagfile" in message:
         expected = "a file of flags, one a line"
@@ -114,5 +113,5 @@ def _recipe(message: str) -> str:
     if not found:
         return ""
     names = (path.name for path in RECIPES.glob("*.flags"))
-    recipe = nearest.name(f"{Path(found[1]).stem}.flags", names, "experiments/recipes/")
-    return nearest.path(found[1]) or recipe
+    recipe = nearest_name(f"{Path(found[1]).stem}.flags", names, "experiments/recipes/")
+    return nearest_path(found[1]) or recipe

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kd_jax import nearest
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_name
 
 NONE = "#none"
 
@@ -37,7 +36,7 @@ def parse_words(name: str, text: str, known: Sequence[str]) -> list[str]:
     words = [word.strip() for word in text.split(",")]
     strange = [word for word in words if word not in known]
     if strange or len(set(words)) < len(words):
-        hint = nearest.name(strange[0], known) if strange else ""
+        hint = nearest_name(strange[0], known) if strange else ""
         expected = f"each once of {', '.join(known)}, separated by commas"
         raise InputError(f"malformed --{name}", expected, f"{text!r}{hint}")
     return words
@@ -143,7 +142,7 @@ def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) ->
     wrong = f"--{name} names no class {word!r}" if named else f"malformed --{name}"
     if re.fullmatch("#?[0-9]+", word):  # which no name is near to
         return InputError(wrong, expected, text)
-    return InputError(wrong, expected, repr(text) + (nearest.name(word, class_names) if named else ""))
+    return InputError(wrong, expected, repr(text) + (nearest_name(word, class_names) if named else ""))
 
 
 def _two_readings(

@@ -16,9 +16,9 @@ from experiments.cli import flags, places, provenance
 from experiments.reporting import html, sentences
 from experiments.reporting.content import Content, grid, read
 from experiments.reporting.markdown import Grid, Section, aligned, difference_cells, lines_of, plain
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import intervals, summary
-from kd_jax.types import InputError
 
 FILE = "comparison.json"
 WIDTH = 110  # columns of the terminal

@@ -7,9 +7,10 @@ import numpy as np
 from experiments.cli.flags import RunConfig
 from experiments.cli.parse import parse_numbers, require_share
 from kd_jax import data
+from kd_jax.errors import InputError
 from kd_jax.models.normalization import channel_statistics
 from kd_jax.train import augment
-from kd_jax.types import Augment, InputError
+from kd_jax.types import Augment
 
 
 def augments(options: RunConfig) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 from experiments.cli import machine, main, progress
 from experiments.cli.flags import RunConfig
 from kd_jax import data
-from kd_jax.types import InputError, Table
+from kd_jax.errors import InputError
+from kd_jax.types import Table
 
 
 def load(options: RunConfig) -> tuple[data.Dataset, np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from experiments.settings.dataset import split_hash
-from kd_jax import models, nearest
+from kd_jax import models
 from kd_jax.data import Dataset
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_name, nearest_path
 from kd_jax.io import checkpoint
 from kd_jax.train.counts import all_finite
 from kd_jax.types import Variables
@@ -140,7 +140,7 @@ def _load_group(
         folder = parent / "students"
     if not folder.is_dir():
         expected = "a run folder of train_teacher or distill that is complete, as runs/quickstart_teacher"
-        raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest.path(path)))
+        raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest_path(path)))
     try:
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
@@ -236,7 +236,7 @@ def _choose_students(
         raise InputError(
             f"--teacher={path} has no such setting",
             f"one of {names}",
-            repr(setting) + nearest.name(name, by_name),
+            repr(setting) + nearest_name(name, by_name),
         )
     omitted = by_name[name]["omitted"]
     runs = [

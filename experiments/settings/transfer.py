@@ -13,8 +13,9 @@ from experiments.cli import progress
 from experiments.cli.flags import RunConfig
 from kd_jax import data
 from kd_jax.data import image_folder
+from kd_jax.errors import InputError
 from kd_jax.train.noise import NOISES
-from kd_jax.types import InputError, Table
+from kd_jax.types import Table
 
 OWN = "own"
 

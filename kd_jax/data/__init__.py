@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax import nearest
 from kd_jax.data import cache, image_folder, tfds
 from kd_jax.data.arrays import check, layout_notes, require
 from kd_jax.data.cache import ARRAYS, Held
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_path
 
 _DIGITS_SEED = 0
 _DIGITS_TEST = 500
@@ -119,7 +118,7 @@ def _load(
     except OSError as error:
         wrong = f"dataset {name!r} cannot be read"
         expected = "a file that is there and that this user may read"
-        raise InputError(wrong, expected, f"{error}{nearest.path(name)}") from error
+        raise InputError(wrong, expected, f"{error}{nearest_path(name)}") from error
 
 
 def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +214,7 @@ def _unknown(name: str, root: Path) -> InputError:
     """The error that names the nearest names there are."""
     if os.sep in name or os.path.isdir(name):
         there = os.path.isdir(os.path.expanduser(name))
-        given = "a folder without them" if there else f"no such folder{nearest.path(name)}"
+        given = "a folder without them" if there else f"no such folder{nearest_path(name)}"
         wrong = f"dataset {name!r} cannot be read"
         raise InputError(wrong, "an .npz, or a folder of train/ and val/ or test/", given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]

@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kd_jax import nearest
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, nearest_path
 from kd_jax.io import sums
 
 
@@ -59,7 +58,7 @@ def read(path: Path) -> bytes | None:
 def read_text(path: Path) -> str:
     content = read(path)
     if content is None:
-        given = "no such file" if path.parent.is_dir() else f"no such folder{nearest.path(path.parent)}"
+        given = "no such file" if path.parent.is_dir() else f"no such folder{nearest_path(path.parent)}"
         expected = f"a file {path.name} in it"
         if (path.parent / "checkpoints").is_dir():
             expected += "; the run is unfinished, the command in its config.json continues it"

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax import nearest
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.cnn import cnn
 from kd_jax.models.layers import dropout_units
 from kd_jax.models.mlp import MLP, mlp
@@ -25,7 +25,7 @@ from kd_jax.models.shufflenet import shufflenet
 from kd_jax.models.vgg import NAMED as VGGS
 from kd_jax.models.vgg import vgg
 from kd_jax.models.wrn import wrn
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
 
 MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet, "wrn": wrn, "vgg": vgg, "shufflenet": shufflenet}
 
@@ -71,9 +71,9 @@ def build(
 def _hint(spec: str) -> str:
     """The nearest network of a fixed size, or the same sizes of the nearest family; else that family."""
     family, *words = re.split("[-_ ]", spec)
-    free = [known for known in ("mlp", "cnn", "wrn") if nearest.name(family, [known])]
+    free = [known for known in ("mlp", "cnn", "wrn") if nearest_name(family, [known])]
     sized = ["-".join([known, *words]) for known in free if words]
-    return nearest.name(spec, (*RESNETS, *SHUFFLENETS, *VGGS, *sized)) or nearest.name(family, MODELS)
+    return nearest_name(spec, (*RESNETS, *SHUFFLENETS, *VGGS, *sized)) or nearest_name(family, MODELS)
 
 
 def network_of(model: nn.Module) -> nn.Module:

@@ -14,9 +14,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kd_jax.errors import InputError
 from kd_jax.models.conv import Conv
 from kd_jax.models.layers import batch_norm, dropout_units, max_pool_2x2
-from kd_jax.types import InputError
 
 _BLOCK = re.compile(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})*")
 

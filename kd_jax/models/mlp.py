@@ -6,8 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kd_jax.errors import InputError
 from kd_jax.models.layers import dropout_units
-from kd_jax.types import InputError
 
 _FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 

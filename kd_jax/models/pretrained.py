@@ -18,10 +18,11 @@ from typing import NamedTuple
 import flax.traverse_util
 import numpy as np
 
+from kd_jax.errors import InputError
 from kd_jax.models.resnet import ResNet
 from kd_jax.models.shufflenet import BLOCKS, ShuffleNet
 from kd_jax.models.vgg import VGG
-from kd_jax.types import InputError, Variables
+from kd_jax.types import Variables
 
 HUB_FILE = "model.safetensors"
 

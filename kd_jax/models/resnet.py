@@ -18,10 +18,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from kd_jax import nearest
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.layers import classifier, conv_norm, max_pool_3
 from kd_jax.models.wrn import PreActivation
-from kd_jax.types import InputError
 
 
 class Block(nn.Module):
@@ -103,4 +102,4 @@ def resnet(spec: str, words: list[str], num_classes: int, **options) -> nn.Modul
     if words == ["164"]:
         return PreActivation((64, 128, 256), (164 - 2) // 9, num_classes, bottleneck=True, **options)
     expected = f"resnet- and {', '.join(IMAGENET)} (or as in 18-cifar), {', '.join(CIFAR)} or 164"
-    raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))
+    raise InputError("malformed model", expected, spec + nearest_name(spec, NAMED))

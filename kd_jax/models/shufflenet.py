@@ -11,9 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from kd_jax import nearest
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.layers import classifier, conv_norm, max_pool_3
-from kd_jax.types import InputError
 
 INIT = nn.initializers.he_normal()
 BLOCKS = (4, 8, 4)
@@ -86,5 +85,5 @@ def shufflenet(spec: str, words: list[str], num_classes: int, **options) -> Shuf
     """The family's parser."""
     if "-".join(["shufflenet", *words]) not in NAMED:
         expected = "shufflenet-x0.5 or shufflenet-x1.0, then -cifar or nothing"
-        raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))
+        raise InputError("malformed model", expected, spec + nearest_name(spec, NAMED))
     return ShuffleNet(WIDTHS[words[0]], num_classes, len(words) == 1, **options)

@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd_jax import nearest
+from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.conv import Conv
 from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, dropout_units, max_pool_2x2
-from kd_jax.types import InputError
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"8": (1, 1, 1, 1, 1), "13": (2, 2, 2, 2, 2), "16": (2, 2, 3, 3, 3)}
@@ -93,6 +92,6 @@ def vgg(spec: str, words: list[str], num_classes: int, **options) -> VGG:
     depth, form = words[0] if words else "", words[1:]
     if "-".join(["vgg", *words]) not in NAMED:
         expected = "vgg-8, vgg-13 or vgg-16, then -bn if normalised, then -imagenet (13 and 16)"
-        raise InputError("malformed model", expected, spec + nearest.name(spec, NAMED))
+        raise InputError("malformed model", expected, spec + nearest_name(spec, NAMED))
     dense = (4096, 4096) if "imagenet" in form else ()
     return VGG(CONVOLUTIONS[depth], num_classes, "bn" in form, dense, **options)

@@ -12,9 +12,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from kd_jax.errors import InputError
 from kd_jax.models.conv import Conv
 from kd_jax.models.layers import HE_FAN_OUT, batch_norm, dropout_units
-from kd_jax.types import InputError
 
 
 class PreBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""Training: one run as pure functions (step.py), then many (sweep.py)."""
+"""Training: one run as pure functions (step.py), then many (sweep.py), with checkpoints (loop.py)."""
 
 from kd_jax.train.step import (
     INIT,

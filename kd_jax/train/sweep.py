@@ -1,11 +1,11 @@
-"""Settings x seeds -> the runs axis: how it is stacked, mapped, placed, and run in segments.
+"""Settings x seeds -> the runs axis: how it is stacked, mapped and placed.
 
 The runs axis, and nothing else, is split over all devices of all processes; the data are everywhere, one copy
 a device (one in all for the cores of a CPU, which are devices here). No run speaks to another, so what is
 computed does not depend on how many devices there are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from kd_jax.train import Config, fit, init_state, variables_of
-from kd_jax.types import Counts, HParams, Table, TrainState, Variables
+from kd_jax.train import Config, init_state
+from kd_jax.types import HParams, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
@@ -154,15 +154,6 @@ def _init_all(config, mesh, given, keys):
     return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=8)
-def _segment(config, length, vmap_size, mesh, table, validation, num_epochs, hparams, states):
-    def one(shared, run):
-        table, validation, num_epochs = shared
-        return fit(config, table, validation, run[0], run[1], num_epochs, length)
-
-    return over_runs(one, mesh, vmap_size)((table, validation, num_epochs), (hparams, states))
-
-
 def pad_runs(tree, multiple: int):
     """Repeats the last run until the leading axis is a multiple of `multiple`."""
 
@@ -179,67 +170,3 @@ def _rows(leaf, index):
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jax.random.key_data(leaf)[index], impl=jax.random.key_impl(leaf))
     return leaf[index]
-
-
-def run_segments(
-    config: Config,
-    table: Table,
-    validation: Table | None,
-    hparams: HParams,
-    states: TrainState,
-    num_epochs: int,
-    length: int,
-    vmap_size: int | None,
-    wait: Callable[[dict[str, Counts]], object] = jax.block_until_ready,
-) -> Iterator[tuple[TrainState, dict[str, Counts], int]]:
-    """Trains R runs in compiled segments of `length` epochs; the only host loop.
-
-    Args: hparams: leading axis R. states: leading axis R, or on the mesh with its padding, as `init_states`
-            gives them; then they are donated: use what is yielded instead.
-        table, validation: `put_on_mesh` them REPLICATED first where they are used again.
-        num_epochs: in all, from the first; states may already hold some of them.
-        wait: is given a segment's history while it is computed, and returns when it is there.
-    Yields: (states, history, epoch) after each segment: states on the mesh, with its padding; history's
-        leaves are numpy [R, epochs of this segment, ...]; epoch counts the finished ones. Read the states
-        before the next step of the iteration.
-    """
-    num_runs = hparams.alpha.shape[0]
-    mesh = runs_mesh(num_runs)
-    table, validation = put_on_mesh((table, validation), mesh, REPLICATED)
-    # Placed as the program's own output is, or the second segment would be traced and compiled anew.
-    hparams, states = put_on_mesh((pad_runs(hparams, mesh.size), pad_runs(states, mesh.size)), mesh, SHARDED)
-    epoch = int(states.epoch.addressable_data(0)[0])
-    while epoch < num_epochs:
-        now = min(length, num_epochs - epoch)
-        states, history = _segment(
-            config, length, vmap_size, mesh, table, validation, np.int32(now), hparams, states
-        )
-        wait(history)
-        epoch += now
-        cut = lambda x, now=now: x[:, :now]  # noqa: E731
-        yield states, jax.tree.map(cut, gather(history, num_runs)), epoch
-
-
-def fit_runs(
-    config: Config,
-    table: Table,
-    settings: Sequence[HParams],
-    seeds: Sequence[int],
-    num_epochs: int,
-    *,
-    base: int,
-    validation: Table | None = None,
-) -> tuple[Variables, dict[str, Counts]]:
-    """Trains settings x seeds from their first epoch to their last as one segment, without a checkpoint.
-
-    settings: H HParams as of `make_hparams`; student seed s learns from teacher seed s mod M of the table's.
-    base: of the runs' keys, as in `run_keys`: by convention 0 for teachers, 1 for their students, and so on.
-    Returns: (variables, history) as numpy, leading axis R = H x S, setting-major; history as of `fit`.
-    """
-    taught = table.teacher_logits or table.teacher_variables
-    num_teachers = len(jax.tree.leaves(taught)[0]) if taught else 1
-    states = init_states(config, run_keys(seeds, len(settings), base))
-    hparams, vmap_size = stack_runs(settings, seeds, num_teachers), default_vmap_size(jax.default_backend())
-    segments = run_segments(config, table, validation, hparams, states, num_epochs, num_epochs, vmap_size)
-    states, history, _ = next(segments)
-    return gather(variables_of(states), len(settings) * len(seeds)), history

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kd_jax import data
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 
 from kd_jax import data
 from kd_jax.data import cache, tfds
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 def same(one: data.Dataset, other: data.Dataset) -> bool:

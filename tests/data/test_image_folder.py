@@ -14,7 +14,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.data import cache, image_folder
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 def pixels(seed, shape=(6, 5, 3)):

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from kd_jax import data
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 from tests.data.test_image_folder import draw, pixels, png_of
 
 

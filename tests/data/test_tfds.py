@@ -16,7 +16,7 @@ import pytest
 
 from kd_jax import data
 from kd_jax.data import tfds
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 def png(image):

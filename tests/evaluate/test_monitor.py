@@ -15,7 +15,7 @@ from kd_jax.evaluate import bias_correction
 from kd_jax.evaluate.monitor import ridge_probe, track
 from kd_jax.io import tidy
 from kd_jax.models import build, forward, predict, predict_features, scale_pixels
-from kd_jax.train import Config, optim, sweep, variables_of
+from kd_jax.train import Config, loop, optim, sweep, variables_of
 from kd_jax.types import HParams, Table
 
 RANDOM = np.random.RandomState(0)
@@ -73,7 +73,7 @@ def test_history_tells_what_could_be_got_out_and_training_is_as_without():
     outcomes = []
     for own in (config, dataclasses.replace(config, monitor=track)):
         states = sweep.init_states(own, sweep.run_keys([0, 1], 1, 0))
-        ((states, history, _),) = sweep.run_segments(own, train, held_out, hparams(masks), states, 2, 2, 1)
+        ((states, history, _),) = loop.run_segments(own, train, held_out, hparams(masks), states, 2, 2, 1)
         outcomes.append((sweep.gather(states.params, 2), history, sweep.gather(variables_of(states), 2)))
     # Two programs, which may round otherwise.
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), outcomes[0][0], outcomes[1][0])

@@ -15,10 +15,10 @@ from experiments import compression as entry
 from experiments.cli import places
 from experiments.studies import compression
 from kd_jax import models, plots
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config, run_folder
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import ResultRow
-from kd_jax.types import InputError
 from tests.io.test_run_folder import LABELS, SOFT, make_config
 
 ROOT = Path(__file__).resolve().parents[2]

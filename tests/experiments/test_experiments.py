@@ -34,9 +34,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from experiments.cli import provenance
 from kd_jax import data, models, plots
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, examples
 from kd_jax.stats.rows import CORRECTIONS
-from kd_jax.types import InputError
 from tests.data import test_tfds
 
 ROOT = Path(__file__).parents[2]
@@ -1249,7 +1249,7 @@ def test_a_damaged_checkpoint_is_passed_over(launch, teacher, stopped):
     flipped = flip_a_byte(folder / "checkpoints" / "epoch_000002")
     outcome = launch("train_teacher", *words, draw=False)
     assert outcome.status == 0 and outcome.out.startswith("continuing after epoch 1\n")
-    assert outcome.err.startswith("epoch_000002 is passed over") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith("note: epoch_000002 is passed over") and outcome.err.count("\n") == 1
     assert str(flipped) in outcome.err
     same_outcome(folder, teacher.folder, "teachers")
 
@@ -1261,7 +1261,7 @@ def test_damaged_checkpoints_alone_are_not_resumed(launch, stopped):
     outcome = launch("train_teacher", *words)
     assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 2
     passed, refused = outcome.err.splitlines()
-    assert passed.startswith("epoch_000002 is passed over") and str(flipped[1]) in passed
+    assert passed.startswith("note: epoch_000002 is passed over") and str(flipped[1]) in passed
     assert refused.startswith("error: damaged checkpoint") and str(flipped[0]) in refused
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 

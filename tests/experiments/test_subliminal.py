@@ -16,7 +16,7 @@ from kd_jax.evaluate import evaluate
 from kd_jax.io import run_config
 from kd_jax.io.run_folder import read_history, read_results
 from kd_jax.models import build, forward, scale_pixels
-from kd_jax.train import Config, mask_logits, noise, optim, subliminal, sweep, train_step
+from kd_jax.train import Config, loop, mask_logits, noise, optim, subliminal, sweep, train_step
 from kd_jax.train.sampling import shot_mask
 from kd_jax.types import Batch, HParams, Table
 from tests.experiments.test_experiments import Launcher
@@ -186,7 +186,7 @@ def test_a_run_among_others_is_the_run_alone():
     def train(chosen):
         own = jax.tree.map(lambda leaf: leaf[np.array(chosen)], runs)
         start = sweep.init_states(config, keys(*chosen, base=1))
-        *_, (states, _, _) = sweep.run_segments(config, table, None, own, start, 2, 2, None)
+        *_, (states, _, _) = loop.run_segments(config, table, None, own, start, 2, 2, None)
         return sweep.gather(states.params, len(chosen))
 
     together = train([0, 1, 2])

@@ -18,8 +18,8 @@ from PIL import Image
 from experiments.reporting import content
 from experiments.settings import teachers
 from kd_jax import data
+from kd_jax.errors import InputError
 from kd_jax.io import examples
-from kd_jax.types import InputError
 from tests.faults.children import Children
 from tests.faults.killed import COMMANDS, RUN, Whole, differences
 from tests.faults.tried import Tried

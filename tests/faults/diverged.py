@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from kd_jax import data, losses, models, train
-from kd_jax.train import optim, sweep
+from kd_jax.train import loop, optim, sweep
 from kd_jax.types import Table
 from tests.faults.tried import Tried
 
@@ -33,7 +33,7 @@ def train_beside(model: str, optimizer: str, vmap_size: int | None, rates: tuple
     hparams = sweep.stack_runs(settings, range(SEEDS))
     states = sweep.init_states(config, sweep.run_keys(range(SEEDS), len(rates), 0))
     table, parts = Table(images, labels), []
-    segments = sweep.run_segments(config, table, None, hparams, states, EPOCHS, length, vmap_size)
+    segments = loop.run_segments(config, table, None, hparams, states, EPOCHS, length, vmap_size)
     for after, history, _ in segments:
         parts.append((after, history))
     after = parts[-1][0]

@@ -35,8 +35,8 @@ from experiments.settings import teachers
 from experiments.studies import compression
 from kd_jax import data, plots
 from kd_jax.data import cache
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_files
-from kd_jax.types import InputError
 from tests.faults import fuzz_flags, samples
 from tests.faults.mutations import csv_bytes, json_bytes, npz_bytes, spoil_bytes, spoil_json
 from tests.faults.tried import Tried

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 from tests.faults.mutations import ODD
 from tests.faults.tried import Tried
 

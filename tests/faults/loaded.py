@@ -25,8 +25,8 @@ import numpy as np
 
 from kd_jax import data
 from kd_jax.data import cache
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, confusions, examples
-from kd_jax.types import InputError
 from tests.faults import samples
 from tests.faults.tried import Tried
 

@@ -2,7 +2,7 @@
 
 import random
 
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 from tests.faults import damaged
 
 

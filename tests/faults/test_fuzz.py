@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from experiments.cli import main, parse
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 from tests.faults import fuzz, fuzz_flags
 
 RARE = ("read for figures", "arrays of a teacher")

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
 from kd_jax.train import optim
 from kd_jax.train.sweep import QUICK_COMPILE
-from kd_jax.types import InputError, TrainState
+from kd_jax.types import TrainState
 
 RANDOM = np.random.RandomState(0)
 METADATA = {

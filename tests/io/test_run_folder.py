@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
 from kd_jax.stats.rows import CORRECTIONS, BiasRow, Confusion, HistoryRow, ResultRow
-from kd_jax.types import InputError
 
 NAN = math.nan
 LABELS, SOFT = "labels omit=none", "T=20 alpha=1 omit=2"

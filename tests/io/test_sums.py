@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.reporting.sections import hidden_signals
+from kd_jax.errors import InputError
 from kd_jax.io import examples, run_config, run_folder, sums
 from kd_jax.stats.rows import BiasRow, HistoryRow, RepresentationRow
-from kd_jax.types import InputError
 from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config, write_tested
 
 SEALED = (

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.models.layers import max_pool_3
 from kd_jax.models.shufflenet import shuffle
 from kd_jax.models.vgg import average_to
 from kd_jax.train.sweep import QUICK_COMPILE
-from kd_jax.types import InputError
 
 
 def shapes_of(spec: str, num_classes: int, image_shape=(32, 32, 3)):

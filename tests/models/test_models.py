@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.models.layers import dropout_units
 from kd_jax.models.normalization import IMAGENET, channel_statistics
 from kd_jax.train.sweep import QUICK_COMPILE
-from kd_jax.types import InputError
 
 SHAPE, K, B = (4, 4, 2), 3, 6
 KEY = jax.random.key(0)

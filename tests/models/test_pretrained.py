@@ -19,9 +19,9 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax import models
+from kd_jax.errors import InputError
 from kd_jax.models import pretrained
 from kd_jax.train.sweep import QUICK_COMPILE
-from kd_jax.types import InputError
 
 
 @functools.cache

@@ -11,9 +11,9 @@ from experiments import report
 from experiments.cli import help
 from experiments.reporting.sections import learning_speed as sections
 from kd_jax import plots
+from kd_jax.errors import InputError
 from kd_jax.stats import learning_speed
 from kd_jax.stats.rows import HistoryRow
-from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import cells, rows_of, write_run
 
 FAST, SLOW = "T=4", "labels"

@@ -11,7 +11,7 @@ import pytest
 
 from kd_jax import losses, models
 from kd_jax.models import MODELS
-from kd_jax.train import augment, make_config, noise, optim, sweep
+from kd_jax.train import augment, loop, make_config, noise, optim, sweep
 from kd_jax.types import Table
 
 SHAPE = (8, 4, 4, 3)
@@ -109,7 +109,7 @@ def test_a_second_training_of_an_equal_configuration_compiles_nothing():
             config = make_config(
                 model, SHAPE, losses.labels_loss, 2, batch_size=4, augment=augment.RandomTranslate(1)
             )
-            sweep.fit_runs(config, table, settings, [seed], 2, base=0)
-            programs = sweep._segment._cache_size(), sweep._init_all._cache_size()
+            loop.fit_runs(config, table, settings, [seed], 2, base=0)
+            programs = loop._segment._cache_size(), sweep._init_all._cache_size()
             assert before in (None, programs)
             before = programs

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd_jax.train import sweep
+from kd_jax.train import loop, sweep
 from kd_jax.types import HParams, Table
 
 
@@ -44,11 +44,11 @@ def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
         handed.update(hparams=hparams, epochs=(num_epochs, length))
         yield state, {"train": "counts"}, num_epochs
 
-    monkeypatch.setattr(sweep, "run_segments", segments)
+    monkeypatch.setattr(loop, "run_segments", segments)
     monkeypatch.setattr(sweep, "init_states", lambda config, keys: handed.update(keys=keys))
     table = Table(np.zeros((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), (np.zeros((2, 5, 3), np.float32),))
     settings = [sweep.make_hparams(3, omitted=[1], alpha=0.5), sweep.make_hparams(3)]
-    variables, history = sweep.fit_runs("config", table, settings, range(3), 9, base=1)
+    variables, history = loop.fit_runs("config", table, settings, range(3), 9, base=1)
     assert handed["epochs"] == (9, 9) and history == {"train": "counts"}
     np.testing.assert_array_equal(handed["hparams"].teacher, [0, 1, 0] * 2)
     np.testing.assert_array_equal(handed["hparams"].class_mask[[0, 3]], [[True, False, True], [True] * 3])
@@ -90,7 +90,7 @@ def test_no_draw_of_the_library_has_a_default_key():
         for function, parameter in parameters
         if parameter.default is not parameter.empty
     }
-    assert {sweep.fit_runs, sweep.run_keys} <= {function for function, _ in parameters}
+    assert {loop.fit_runs, sweep.run_keys} <= {function for function, _ in parameters}
     assert with_default == {("forward", "dropout_key")}  # None there: evaluation mode, where nothing is drawn
 
 

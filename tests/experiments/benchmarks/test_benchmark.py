@@ -15,8 +15,9 @@ from experiments.benchmarks import dense, rivals
 from experiments.cli import machine
 from experiments.gallery import pages, performance
 from experiments.settings.dataset import require_memory
+from kd_jax.errors import InputError
 from kd_jax.train import sweep
-from kd_jax.types import InputError, Table
+from kd_jax.types import Table
 
 ROOT = Path(__file__).resolve().parents[3]
 

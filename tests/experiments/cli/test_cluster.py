@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from experiments.cli import cluster
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
-from kd_jax.types import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from experiments.cli import cluster, failures, main, running
+from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
-from kd_jax.types import InputError
 
 JaxError = jax.errors.JaxRuntimeError
 

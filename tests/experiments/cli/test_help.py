@@ -8,9 +8,9 @@ import pytest
 
 from experiments import info
 from experiments.cli import flags, help
-from kd_jax import data, models, nearest
+from kd_jax import data, models
 from kd_jax.data import tfds
-from kd_jax.types import InputError
+from kd_jax.errors import InputError, nearest_name, nearest_path
 from tests.experiments.test_experiments import Launcher
 
 ROOT = Path(__file__).parents[3]
@@ -145,15 +145,15 @@ def test_the_nearest_model(given, meant):
 
 
 def test_the_nearest_name_and_path(tmp_path, monkeypatch):
-    assert nearest.name("Cat", ["cat", "dog"]) == " (did you mean cat?)"
-    assert nearest.name("--x", ["cat", "dog"]) == ""
+    assert nearest_name("Cat", ["cat", "dog"]) == " (did you mean cat?)"
+    assert nearest_name("--x", ["cat", "dog"]) == ""
     (tmp_path / "pictures" / "train").mkdir(parents=True)
     (tmp_path / "pictures" / "train" / "numbers.npz").touch()
     monkeypatch.chdir(tmp_path)
-    assert nearest.path("picturs/tarin/number.npz") == " (did you mean pictures/train/numbers.npz?)"
-    assert nearest.path(tmp_path / "picture") == f" (did you mean {tmp_path / 'pictures'}?)"
+    assert nearest_path("picturs/tarin/number.npz") == " (did you mean pictures/train/numbers.npz?)"
+    assert nearest_path(tmp_path / "picture") == f" (did you mean {tmp_path / 'pictures'}?)"
     for nothing in ("else/tarin", "pictures/train/numbers.npz/x", "", "a\0b"):
-        assert nearest.path(nothing) == ""
+        assert nearest_path(nothing) == ""
     for given, meant in (
         ("./picturs", "pictures"),
         ("pictures/train/number.npz", "pictures/train/numbers.npz"),

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.cli.parse import parse_classes
 from experiments.settings import teachers
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 NAMES = ["cat", "3", "big dog", "a+b", "b,c", "none", "c", "cat+3", "2007", "7 up", "sea", "sea"]
 

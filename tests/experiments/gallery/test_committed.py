@@ -5,9 +5,9 @@ import json
 import pytest
 
 from experiments.gallery import committed, pages, rows
+from kd_jax.errors import InputError
 from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.stats.rows import BiasRow
-from kd_jax.types import InputError
 from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config
 
 OURS = rows.Ours("toy", SOFT, class_="all", metric="accuracy")

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from experiments.gallery import pages, recipes, rows, studies
+from kd_jax.errors import InputError
 from kd_jax.io import run_files
-from kd_jax.types import InputError
 from tests.io.test_run_folder import SOFT
 
 GUIDES = [pages.REPOSITORY / folder / "README.md" for folder in ("experiments", "kd_jax", "tests")]

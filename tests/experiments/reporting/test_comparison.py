@@ -7,8 +7,8 @@ from absl import flags
 
 from experiments import report
 from experiments.reporting import comparison
+from kd_jax.errors import InputError
 from kd_jax.io import run_config
-from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import SOFT, rows_of, toy_history, write_run
 
 SETTINGS = [{"name": SOFT, "omitted": [2]}]

@@ -16,9 +16,9 @@ from experiments.reporting import html
 from experiments.reporting.content import read, report_sections
 from experiments.reporting.sections import misclassified
 from kd_jax import plots
+from kd_jax.errors import InputError
 from kd_jax.io import examples, tidy
 from kd_jax.io.examples import Examples
-from kd_jax.types import InputError
 from tests.experiments.reporting.test_report import ALL, SOFT, rows_of, toy_history, toy_rows, write_run
 
 HOSTILE = "<script>alert(1)</script>"

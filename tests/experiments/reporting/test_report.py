@@ -16,10 +16,10 @@ from PIL import Image
 
 from experiments import report
 from kd_jax import plots
+from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.stats import summary
 from kd_jax.stats.rows import CORRECTIONS, Confusion, HistoryRow, ResultRow
-from kd_jax.types import InputError
 
 ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
 SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]

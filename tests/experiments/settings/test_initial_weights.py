@@ -7,8 +7,8 @@ import pytest
 from experiments.settings import students, teachers
 from experiments.settings.teachers import Teachers
 from kd_jax import losses, models, train
+from kd_jax.errors import InputError
 from kd_jax.train import sweep
-from kd_jax.types import InputError
 
 CONFIG = train.make_config(models.build("mlp-3", 2), (8, 2, 2, 1), losses.labels_loss, 1)
 

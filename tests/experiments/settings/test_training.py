@@ -4,7 +4,7 @@ import pytest
 
 from experiments.settings.training import require_hidden_layer
 from kd_jax import models
-from kd_jax.types import InputError
+from kd_jax.errors import InputError
 
 
 @pytest.mark.parametrize("what", ["--track", "runs/students"])
