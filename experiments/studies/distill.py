@@ -73,11 +73,11 @@ def run(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, A
     if not running.is_complete(options.out, "students"):
         datasets.require_memory(*plan.tables)
     if running.open_run_folder(options.out, plan.description, "students"):
-        running.finish(options.out, "is complete; the report is written again")
+        running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
     students.warn_of_common_gaps(plan.settings, plan.teacher)
     train_and_judge(options, plan)
-    running.finish(options.out)
+    running.finish(options.out, options.tensorboard)
 
 
 def make_plan(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, Any]) -> Plan:
@@ -130,8 +130,8 @@ def train_and_judge(options: RunConfig, plan: Plan) -> None:
         sweep.REPLICATED,
     )
     states, history = running.train_runs(
-        config, table, held_out, hparams, sweep.run_keys(seeds, num_settings, generation),
-        options.out, plan.description, partial(students.init_states, teacher, plan.settings, options.seeds),
+        options, config, table, held_out, hparams, sweep.run_keys(seeds, num_settings, generation),
+        plan.description, partial(students.init_states, teacher, plan.settings, options.seeds),
     )  # fmt: skip
     variables = variables_of(states)
     metadata = students_metadata(options.model, plan) | {

@@ -70,7 +70,7 @@ def run(
     """
     plan = make_plan(options, lists, learning_rate, repeat_noise, flags)
     if running.open_run_folder(options.out, plan.description):
-        running.finish(options.out, "is complete; the report is written again")
+        running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
     judged: list[Judged] = []
     histories: list[tuple[list[Setting], dict]] = []
@@ -84,7 +84,7 @@ def run(
     )
     rows = [row for each in judged for row in each.rows]
     run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
-    running.finish(options.out)
+    running.finish(options.out, options.tensorboard)
 
 
 def make_plan(
@@ -192,8 +192,8 @@ def train_teachers(options: RunConfig, plan: Plan, table: Table, setting: Settin
     structure, seeds = setting.structure, range(options.seeds)
     one = hparams_of(structure, setting, plan.learning_rate, 0)
     states, history = running.train_runs(
-        plan.configs[structure], table, None, stack([one] * len(seeds)).replace(weight_decay=None),
-        sweep.run_keys(seeds, 1, base=0), options.out, plan.description,
+        options, plan.configs[structure], table, None, stack([one] * len(seeds)).replace(weight_decay=None),
+        sweep.run_keys(seeds, 1, base=0), plan.description,
         folder=f"checkpoints/teachers_{plan.structures.index(structure)}",
     )  # fmt: skip
     return sweep.gather(variables_of(states), len(seeds)), history
@@ -226,8 +226,8 @@ def train_students(
         return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
 
     states, history = running.train_runs(
-        config, table, None, hparams.replace(weight_decay=None),
-        sweep.run_keys(seeds, len(settings), base=1), options.out, plan.description, start,
+        options, config, table, None, hparams.replace(weight_decay=None),
+        sweep.run_keys(seeds, len(settings), base=1), plan.description, start,
         f"checkpoints/students_{plan.structures.index(structure)}",
     )  # fmt: skip
     return variables_of(states), history

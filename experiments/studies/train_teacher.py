@@ -61,10 +61,10 @@ def run(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> None:
     if not running.is_complete(options.out, "teachers"):
         datasets.require_memory(*plan.tables)
     if running.open_run_folder(options.out, plan.description, "teachers"):
-        running.finish(options.out, "is complete; the report is written again")
+        running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
     train_and_judge(options, plan)
-    running.finish(options.out)
+    running.finish(options.out, options.tensorboard)
 
 
 def make_plan(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> Plan:
@@ -126,12 +126,12 @@ def train_and_judge(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
     seeds, (table, held_out, test) = range(options.seeds), plan.tables
     states, history = running.train_runs(
+        options,
         plan.config,
         table,
         held_out,
         sweep.stack_runs([plan.hparams], seeds),
         sweep.run_keys(seeds, 1, base=0),
-        options.out,
         plan.description,
         partial(sweep.init_states, given=plan.initial and plan.initial.variables),
     )
