@@ -103,7 +103,7 @@ def decode(
 ) -> tuple[list[np.ndarray], list[str], int]:
     """What a version folder holds: (arrays, class names, K), or InputError.
 
-    progress: told (images done, images in all).
+    progress: called with (images decoded, images in all).
     arrays: images u8[N,h,w,c] and labels i64[N] of the training split, then those of the test split.
     """
     try:
@@ -117,8 +117,8 @@ def decode(
         arrays: list[np.ndarray] = []
         for source in sources:
             before = sum(map(len, arrays[::2]))
-            told = lambda done, before=before: progress and progress(before + done, total)  # noqa: E731
-            arrays += _decode_split(name, source, image_key, label_key, told)
+            report = lambda done, before=before: progress and progress(before + done, total)  # noqa: E731
+            arrays += _decode_split(name, source, image_key, label_key, report)
         label = builder.info.features[label_key]
         return arrays, label.names, label.num_classes
     except InputError:
@@ -167,11 +167,11 @@ def _splits(name: str, splits: Any) -> tuple[str, str]:
 
 
 def _decode_split(
-    name: str, source: Any, image_key: str, label_key: str, told: Callable[[int], object]
+    name: str, source: Any, image_key: str, label_key: str, report: Callable[[int], object]
 ) -> tuple[np.ndarray, np.ndarray]:
     """u8[N,h,w,c] and i64[N] of a TFDS data source, in its own order; InputError where sizes differ.
 
-    told: called with the number that are done.
+    report: called with the number that are done.
     """
     num_examples = len(source)
     shape = source[0][image_key].shape
@@ -186,5 +186,5 @@ def _decode_split(
                 sizes = f"{list(shape)} and {list(example[image_key].shape)}"
                 raise InputError(f"dataset {name!r} has images of several sizes", "one shape [h,w,c]", sizes)
             images[index], labels[index] = example[image_key], example[label_key]
-        told(min(start + _DECODE_BLOCK, num_examples))
+        report(min(start + _DECODE_BLOCK, num_examples))
     return images, labels

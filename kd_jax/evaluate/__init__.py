@@ -1,1 +1,1 @@
-"""What trained networks come to: predictions, confusions, corrections of the bias, features."""
+"""Evaluation of trained networks: predictions, confusions, bias corrections, features."""

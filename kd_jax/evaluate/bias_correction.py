@@ -18,7 +18,7 @@ from kd_jax.train.sampling import epoch_order
 
 
 def margins(logits: jax.Array, omitted: jax.Array) -> jax.Array:
-    """The b at which each example turns to its best omitted class.  logits f32[N,K] -> f32[N]."""
+    """The bias at which each prediction flips to the best omitted class.  logits f32[N,K] -> f32[N]."""
     best = lambda classes: jnp.max(jnp.where(classes, logits, -jnp.inf), axis=-1)  # noqa: E731
     return best(~omitted) - best(omitted)
 

@@ -1,7 +1,6 @@
-"""What trained students come to: the bias that each rule chooses, how many of each class it gets right, and
-how good the probabilities are.
+"""Evaluation of trained students: the bias that each rule chooses, confusion matrices, calibration.
 
-All of it stays on the device until it is counted.
+Everything stays on the device until it is counted.
 """
 
 from functools import partial
@@ -23,9 +22,9 @@ MOST_EXAMPLES = 24
 
 
 class EvaluationData(flax.struct.PyTreeNode):
-    """What the rules may look at.
+    """The data that the rules of bias correction may use.
 
-    train: the transfer set; a run uses what its class mask keeps. validation: None where there is none.
+    train: the transfer set; a run uses the examples of its class mask. validation: None where there is none.
     teacher_variables: of each group of teachers, with leading axis M; or None.
     """
 
@@ -43,7 +42,7 @@ def query_teachers(
     hparams: HParams,
     images: jax.Array,
 ) -> jax.Array:
-    """What a run's teachers are together to its loss: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
+    """The target that a run's teachers give to its loss: logits at T = 1.  images: u8[N,h,w,c] -> f32[N,K].
 
     teacher_models, average_teachers, loss_fn: as in `train.Config`; teacher_variables: leading axis M in each
     group.
@@ -69,8 +68,8 @@ def choose_biases(
     key: jax.Array,
     logits: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """One student's bias f32[] by each rule that its evidence allows; "none" is 0. Of the labels of the
-    validation split, `prior_matched` uses the number of those of omitted classes alone.
+    """One student's bias f32[] by each rule that the data allow; "none" is 0. Of the labels of the
+    validation split, `prior_matched` uses only the number that are of omitted classes.
 
     key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
     """
@@ -103,7 +102,7 @@ def choose_biases(
             share = bias_correction.omitted_share(answers, omitted)
             return bias_correction.prior_matching_bias(predict(model, variables, images), omitted, share)
 
-        # Where nothing is omitted, two networks would be asked about thousands of images for nothing.
+        # Where no class is omitted, two networks would predict thousands of images without use.
         biases["teacher_matched"] = jax.lax.cond(jnp.any(omitted), matched, lambda: jnp.zeros(()))
     return biases
 
@@ -141,7 +140,7 @@ def evaluate_runs(
 def _evaluate_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs):
     evaluation_data, grid = shared
     taught = {}
-    if evaluation_data.teacher_variables is not None:  # of the M teachers once, not of each student's again
+    if evaluation_data.teacher_variables is not None:  # once for the M teachers, not again for each student
         taught = {
             split: [
                 predict_stacked(*group, table.images)
@@ -154,7 +153,7 @@ def _evaluate_all(model, teacher_models, average_teachers, loss_fn, mesh, shared
 
 
 def splits_of(evaluation_data: EvaluationData) -> dict[str, Table]:
-    """The splits that students are judged on."""
+    """The splits that students are evaluated on."""
     held_out = {} if evaluation_data.validation is None else {"validation": evaluation_data.validation}
     return held_out | {"test": evaluation_data.test}
 
@@ -185,8 +184,10 @@ def _evaluate_run(model, teacher_models, average_teachers, loss_fn, shared, run)
     def quality(split):
         teacher_logits = None
         if taught:
-            heard = [group if average_teachers else group[hparams.teacher][None] for group in taught[split]]
-            teacher_logits = losses.combine_teachers(heard, jnp.ones(()), loss_fn)
+            selected = [
+                group if average_teachers else group[hparams.teacher][None] for group in taught[split]
+            ]
+            teacher_logits = losses.combine_teachers(selected, jnp.ones(()), loss_fn)
         return metrics.quality(logits[split], splits[split].labels, teacher_logits)
 
     return {
@@ -205,10 +206,10 @@ def first_examples(
 ) -> dict[str, jax.Array]:
     """The first examples of omitted classes that are wrong as trained.
 
-    Args: before, after: i32[N], classes called as trained and under a correction; labels i32[N]; omitted
+    Args: before, after: i32[N], predictions as trained and under a correction; labels i32[N]; omitted
         bool[K].
     Returns: "index" i32[48]: places of the first 24 that the correction makes right, then of the first 24
-        that stay wrong; N where there are no more. "before", "after" i32[48]: what these are called.
+        that stay wrong; N where there are no more. "before", "after" i32[48]: their predictions.
     """
     wrong = omitted[labels] & (before != labels)
     groups = (wrong & (after == labels), wrong & (after != labels))

@@ -1,7 +1,7 @@
-"""What the omitted classes come to while a run is trained: counts on the validation split after an epoch.
+"""Accuracy on the omitted classes during training: counts on the validation split after an epoch.
 
-As trained they are in the evaluation's own counts. Here: under the bias that the known share of the omitted
-classes sets (`bias.prior_matching_bias`), and read off the last hidden layer by a linear probe.
+The counts as trained are those of the evaluation. Here: under the bias that the known share of the omitted
+classes gives (`bias_correction.prior_matching_bias`), and by a linear probe of the last hidden layer.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from kd_jax.types import Counts, HParams, Table, Variables
 
 
 def ridge_probe(features: jax.Array, labels: jax.Array, num_classes: int) -> jax.Array:
-    """Scores by which a linear probe calls the examples of odd index, fitted on those of even index: ridge
+    """Scores of a linear probe on the examples of odd index, fitted on those of even index: ridge
     regression of the one-hot labels on standardised features, penalty 1e-3 an example.
 
     Args: features f32[N,D], labels i32[N], N >= 2.  Returns: f32[N // 2, K].

@@ -219,14 +219,14 @@ def batch_losses(
 
 
 def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
-    """The batch with what the run hears of its teacher's answers.  key: the run's own."""
+    """The batch with the run's ablation applied to its teacher logits.  key: the run's own."""
     if hparams.teacher_ablation is None or batch.teacher_logits is None:
         return batch
     signal_key = jax.random.fold_in(jax.random.fold_in(key, ABLATION), step)
-    told = teacher_ablations.ablate(
+    ablated = teacher_ablations.ablate_teacher_logits(
         hparams.teacher_ablation, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
     )
-    return batch.replace(teacher_logits=told)
+    return batch.replace(teacher_logits=ablated)
 
 
 def mask_logits(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:

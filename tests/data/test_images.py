@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.errors import InputError
-from tests.data.test_image_folder import draw, pixels, png_of
+from tests.data.images_on_disk import draw, pixels, png_of
 
 
 @pytest.fixture

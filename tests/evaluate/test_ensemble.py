@@ -11,7 +11,7 @@ from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.losses import LOSSES, soft_loss
 from kd_jax.train import Config, init_state, make_batch, optim, select_teacher, sweep, train_epoch
 from kd_jax.types import HParams, Table
-from tests.train.test_step import STEP
+from tests.train.probes import STEP
 
 logits_loss = LOSSES["logits"]
 K, N, SHAPE = 4, 23, (3, 2, 1)

@@ -17,7 +17,7 @@ from kd_jax.io import checkpoint
 from kd_jax.train import Config, init_state, optim, train_step, variables_of
 from kd_jax.train.sweep import QUICK_COMPILE, init_states, run_keys
 from kd_jax.types import HParams, Table
-from tests.experiments.test_experiments import Launcher
+from tests.experiments.launcher import Launcher
 from tests.models import test_pretrained
 
 SHAPE, K, N = (8, 8, 3), 3, 12

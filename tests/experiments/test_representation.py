@@ -11,8 +11,8 @@ from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config
 from kd_jax.io.run_folder import read_history, read_representation
 from kd_jax.stats.rows import RANDOM
+from tests.experiments.launcher import Launcher
 from tests.experiments.settings.test_teachers import save
-from tests.experiments.test_experiments import Launcher
 
 SMALL = ["--dataset=digits", "--epochs=2", "--batch_size=64", "--seeds=2"]
 

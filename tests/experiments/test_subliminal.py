@@ -19,7 +19,7 @@ from kd_jax.models import build, forward, scale_pixels
 from kd_jax.train import Config, loop, mask_logits, noise, optim, subliminal, sweep, train_step
 from kd_jax.train.sampling import shot_mask
 from kd_jax.types import Batch, HParams, Table
-from tests.experiments.test_experiments import Launcher
+from tests.experiments.launcher import Launcher
 
 K, A, SHAPE = 4, 3, (5, 5, 1)
 MODEL = build("mlp-200-200", K + A, initial="fan_in", normalize=((0.5,), (0.5,)))

@@ -122,7 +122,7 @@ def row(what: str, outcome: str, each: list[str]) -> Tried:
 
 
 def campaign() -> list[Tried]:
-    from tests.experiments.test_experiments import Launcher
+    from tests.experiments.launcher import Launcher
 
     wrong: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as name:

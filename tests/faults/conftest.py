@@ -6,7 +6,7 @@ from unittest import mock
 
 import pytest
 
-from tests.experiments.test_experiments import Launcher
+from tests.experiments.launcher import Launcher
 from tests.faults import bad_input
 from tests.faults.children import Children
 from tests.faults.killed import Whole

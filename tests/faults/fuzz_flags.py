@@ -131,7 +131,7 @@ def command_lines(launch: Any, times: int, seed: int = 0) -> Tried:
 
 
 def campaign() -> list[Tried]:
-    from tests.experiments.test_experiments import Launcher
+    from tests.experiments.launcher import Launcher
 
     with tempfile.TemporaryDirectory() as name, Launcher(Path(name)) as launch:
         lines = command_lines(launch, 2000)

@@ -245,7 +245,7 @@ def refused(folder: Path) -> bool:
 
 
 def campaign() -> list[Tried]:
-    from tests.experiments.test_experiments import Launcher
+    from tests.experiments.launcher import Launcher
 
     with tempfile.TemporaryDirectory() as name:
         home = Path(name).resolve()

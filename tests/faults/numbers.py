@@ -101,7 +101,7 @@ def of_averages(draws: int) -> list[np.ndarray]:
 
 def of_signals(draws: int) -> list[np.ndarray]:
     """Probabilities after each ablation; one class missing, or all but one."""
-    random, ablate, found = np.random.default_rng(2), jit(teacher_ablations.ablate), []
+    random, ablate, found = np.random.default_rng(2), jit(teacher_ablations.ablate_teacher_logits), []
     for temperature in TEMPERATURES * draws:
         for mask in (np.arange(CLASSES) != 3, np.arange(CLASSES) == 3):
             teacher = draw(random)

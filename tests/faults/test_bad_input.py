@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.experiments.test_experiments import Outcome
+from tests.experiments.launcher import Outcome
 from tests.faults import bad_input
 
 

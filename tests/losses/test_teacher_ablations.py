@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS, ablate
+from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS, ablate_teacher_logits
 
 P = np.array([0.5, 0.05, 0.3, 0.1, 0.05])  # class 3 is missing
 
@@ -15,7 +15,9 @@ def ablated(name, logits, temperature=1.0, key=0, omitted=3):
     """Probabilities at that temperature."""
     mask = jnp.arange(logits.shape[-1], dtype=jnp.int32) != omitted
     number = jnp.int32(list(TEACHER_ABLATIONS).index(name))
-    found = jax.jit(ablate)(number, jax.random.key(key), jnp.asarray(logits, jnp.float32), mask, temperature)
+    found = jax.jit(ablate_teacher_logits)(
+        number, jax.random.key(key), jnp.asarray(logits, jnp.float32), mask, temperature
+    )
     return softmax(np.float64(found) / temperature, axis=-1)
 
 

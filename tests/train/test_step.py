@@ -1,14 +1,7 @@
-"""One run: what each step sees, in which mode, and what it does to the parameters, by derived numbers.
-
-The model `Probe` tells what it is given. The first of its K logits is
-    (sum of the image's pixel values) + w + (1000 in evaluation mode only),
-and it counts its training steps as batch statistics. Image i sums to i and has the label i, so every batch
-shows which examples, which teacher (whose w is 100 (m + 1)) and which mode it was made with.
-"""
+"""One run: what each step sees, in which mode, and what it does to the parameters, by derived numbers."""
 
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +10,10 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from kd_jax import losses
-from kd_jax.losses import teacher_ablations
-from kd_jax.models import build, forward, init_variables, predict, scale_pixels
+from kd_jax.models import forward, init_variables, scale_pixels
 from kd_jax.train import (
-    Config,
     augment,
     augment_and_scale,
-    evaluate,
-    fit,
     init_state,
     make_batch,
     optim,
@@ -33,63 +22,29 @@ from kd_jax.train import (
     train_step,
     variables_of,
 )
-from kd_jax.train.sweep import QUICK_COMPILE
-from kd_jax.types import HParams, Table
-
-N = K = 12
-B, U, M = 4, 3, 2
-EVALUATION = 1000.0
-quick = partial(jax.jit, compiler_options=QUICK_COMPILE)
-
-
-class Probe(nn.Module):
-    @nn.compact
-    def __call__(self, images, train: bool):
-        w = self.param("w", nn.initializers.zeros, ())
-        steps = self.variable("batch_stats", "steps", lambda: jnp.zeros(()))
-        if train:
-            steps.value += 1
-        first = 255 * jnp.sum(images, axis=(1, 2, 3)) + w + (0.0 if train else EVALUATION)
-        return jnp.zeros((images.shape[0], K)).at[:, 0].set(first), {}
-
-
-IMAGES = np.zeros((N, 3, 3, 1), np.uint8)
-IMAGES[:, 1, 1, 0] = np.arange(N)
-LABELS = np.arange(N, dtype=np.int32)
-# Cached logits say the same as a queried Probe would: example i of teacher m has i + 100 (m + 1) + 1000.
-CACHED = np.zeros((M, N, K), np.float32)
-CACHED[:, :, 0] = LABELS + 100 * np.arange(1, M + 1)[:, None] + EVALUATION
-PROBES = {
-    "params": {"w": 100 * jnp.arange(1.0, M + 1)},
-    "batch_stats": {"steps": jnp.full(M, 7.0)},
-}
-TABLE = Table(jnp.asarray(IMAGES), jnp.asarray(LABELS))
-STEP = optim.Optimizer(optax.identity, decoupled=False)  # the update is the gradient times the rate
-
-
-def hparams(rate=0.0, decay=0.0, temperature=1.0, alpha=0.0, mask=None, teacher=0) -> HParams:
-    numbers = (np.float32(x) for x in (rate, decay, temperature, alpha))
-    return HParams(*numbers, np.ones(K, bool) if mask is None else mask, np.int32(teacher))
-
-
-def stacked(*runs: HParams) -> HParams:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
-
-
-def config_of(loss_fn, **options) -> Config:
-    defaults = {"model": Probe(), "optimizer": STEP, "schedule": optim.Constant(0)}
-    shape = {"image_shape": (3, 3, 1), "num_classes": K, "batch_size": B, "num_updates": U}
-    return Config(loss_fn=loss_fn, **defaults | shape | options)
-
-
-def fit_all(config, table, validation, hparams, seeds, epochs):
-    """(states, history) of one run for each row of hparams, mapped."""
-
-    def one(hparams, seed):
-        state = init_state(config, jax.random.fold_in(jax.random.key(0), seed))
-        return fit(config, table, validation, hparams, state, jnp.int32(epochs), epochs)
-
-    return quick(jax.vmap(one))(hparams, jnp.asarray(seeds, jnp.uint32))
+from kd_jax.types import Table
+from tests.train.probes import (
+    CACHED,
+    EVALUATION,
+    FULL_IMAGES,
+    LABELS,
+    PLAIN,
+    PROBES,
+    TABLE,
+    B,
+    K,
+    M,
+    N,
+    Probe,
+    U,
+    config_of,
+    fit_all,
+    hparams,
+    mean_logit,
+    quick,
+    small_state,
+    stacked,
+)
 
 
 def misaligned(student, batch, hparams):
@@ -154,7 +109,6 @@ def sums_differ(student, batch, hparams):
     return (jnp.abs(student[:, 0] - seen) > 0.5).astype(jnp.float32)
 
 
-FULL_IMAGES = np.random.RandomState(0).randint(1, 256, size=(N, 3, 3, 1)).astype(np.uint8)
 IMAGE_SUMS = FULL_IMAGES.sum(axis=(1, 2, 3)).astype(np.float32)
 
 
@@ -247,10 +201,6 @@ def test_the_loss_of_a_mixture_is_that_against_the_mixed_target(source):
     np.testing.assert_allclose(counts.loss_sum, np.sum(alpha * soft + (1 - alpha) * hard), rtol=1e-4)
 
 
-def mean_logit(student, batch, hparams):
-    return student[:, 0]
-
-
 def test_an_update_by_hand():
     """loss = mean over the batch of the first logit: its gradient in w is 1, whatever the batch size.
 
@@ -318,125 +268,3 @@ def test_targets_of_each_kind():
     np.testing.assert_allclose(
         average[:, 0] - average[:, 1], np.array([1103, 1100, 1107]) + 3 * np.log(2), rtol=1e-6
     )
-
-
-# --- a real network -------------------------------------------------------------------------------------
-
-SMALL, PLAIN = build("mlp-6", K, dropout=0.5), build("mlp-6", K)
-
-
-def small_state(config):
-    return quick(partial(init_state, config))(jax.random.key(0))
-
-
-def labels_only(student, batch, hparams):
-    return -jnp.take_along_axis(jax.nn.log_softmax(student), batch.labels[:, None], axis=-1)[:, 0]
-
-
-@pytest.mark.parametrize("num_shots", [None, 0, 1])
-def test_what_is_left_of_a_masked_class_is_met(num_shots):
-    """Each class has one example: of two that are masked, an epoch of 12 meets it only where left is 1."""
-    mask = np.arange(K) >= 2
-    run = hparams(mask=mask).replace(num_shots=None if num_shots is None else np.int32(num_shots))
-    run = jax.tree.map(jnp.asarray, run)
-    config = config_of(labels_only, model=PLAIN)
-    _, counts = quick(partial(train_epoch, config))(TABLE, run, small_state(config))
-    assert np.all(np.asarray(counts.support)[2:] > 0) and counts.support.sum() == B * U
-    np.testing.assert_array_equal(np.asarray(counts.support)[:2], [1, 1] if num_shots else [0, 0])
-
-
-@pytest.mark.parametrize("name", teacher_ablations.TEACHER_ABLATIONS)
-def test_a_run_hears_what_its_signal_leaves(name):
-    """The loss of a step is that against the ablated answer, shuffled by the run's key and the step."""
-    logits = np.random.RandomState(1).normal(size=(1, N, K)).astype(np.float32)
-    table = TABLE.replace(teacher_logits=(jnp.asarray(logits),))
-    config = config_of(losses.soft_loss, model=PLAIN)
-    state, index = small_state(config), jnp.asarray([5, 0, 3, 2], jnp.int32)
-    number = list(teacher_ablations.TEACHER_ABLATIONS).index(name)
-    run = hparams(temperature=2.0, alpha=1.0, mask=np.arange(K) != 4).replace(
-        teacher_ablation=np.int32(number)
-    )
-    run = jax.tree.map(jnp.asarray, run)
-    step = quick(partial(train_step, config))
-    found = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1)]
-    for i in (0, 1):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 7), i)
-        told = teacher_ablations.ablate(
-            run.teacher_ablation, key, table.teacher_logits[0][0, index], run.class_mask, run.temperature
-        )
-        student = predict(PLAIN, variables_of(state), table.images[index])
-        expected = jnp.sum(losses.kl_at_temperature(student, told, run.temperature))
-        assert found[i] == pytest.approx(float(expected), rel=1e-5)
-    assert (found[0] == found[1]) == (name != "shuffled")
-
-
-def test_dropout_is_drawn_anew_at_each_step_and_is_the_steps_own():
-    config = config_of(labels_only, model=SMALL)
-    step = quick(partial(train_step, config))
-    state, run = small_state(config), jax.tree.map(jnp.asarray, hparams())
-    index = jnp.arange(B, dtype=jnp.int32)
-    table = TABLE.replace(images=TABLE.images * jnp.uint8(20))
-    sums = [float(step(table, run, state, index, jnp.int32(i))[1].loss_sum) for i in (0, 1, 0)]
-    assert sums[0] == sums[2] != sums[1]
-    exact = -np.asarray(log_softmax(np.asarray(predict(SMALL, variables_of(state), table.images)), axis=-1))
-    assert (
-        abs(sums[0] - exact[np.arange(B), np.arange(B)].sum()) > 1e-3
-    )  # in evaluation mode it would be this
-
-
-def test_max_norm_holds_after_the_update():
-    """Hidden columns end at a norm of at most 0.1, larger ones at exactly that; the classifier is free."""
-    config = config_of(labels_only, model=SMALL, max_norm=0.1)
-    state = small_state(config)
-    step = quick(partial(train_step, config))
-    index, run = jnp.arange(B, dtype=jnp.int32), jax.tree.map(jnp.asarray, hparams(rate=0.1))
-    params = step(TABLE, run, state, index, jnp.int32(0))[0].params
-    np.testing.assert_allclose(np.linalg.norm(params["hidden_0"]["kernel"], axis=0), 0.1, rtol=1e-5)
-    assert np.linalg.norm(params["logits"]["kernel"], axis=0).max() > 0.2
-
-
-def test_a_teacher_with_dropout_answers_as_in_prediction():
-    """Queried during distillation, over two epochs: the targets are `predict`'s, and its variables stay."""
-    teachers = quick(jax.vmap(partial(init_variables, SMALL, image_shape=(3, 3, 1))))(
-        jax.random.split(jax.random.key(1), M)
-    )
-    images = jnp.asarray(FULL_IMAGES)
-    answers = jnp.stack(
-        [predict(SMALL, jax.tree.map(lambda x, m=m: x[m], teachers), images) for m in range(M)]
-    )
-    before = jax.tree.map(lambda leaf: np.asarray(leaf).tobytes(), teachers)
-
-    def differs(student, batch, hparams):
-        off = jnp.abs(batch.teacher_logits - answers[hparams.teacher, batch.labels])
-        return (jnp.max(off, axis=-1) > 1e-4).astype(jnp.float32) + 0.0 * student[:, 0]
-
-    config = config_of(differs, model=SMALL, teacher_models=(SMALL,))
-    table = Table(images, jnp.asarray(LABELS), teacher_variables=(teachers,))
-    _, history = fit_all(config, table, None, stacked(hparams(0.1), hparams(0.1, teacher=1)), [0, 1], 2)
-    np.testing.assert_array_equal(history["train"].loss_sum, np.zeros((2, 2)))
-    assert np.abs(answers[0] - answers[1]).max() > 0.1
-    jax.tree.map(
-        lambda leaf, bits: np.testing.assert_equal(np.asarray(leaf).tobytes(), bits), teachers, before
-    )
-
-
-def test_history_beyond_the_epochs_run_stays_empty():
-    """`length` bounds the history; the epoch count is traced, so one program serves any count up to it."""
-    config, runs = config_of(mean_logit), hparams(0.01)
-    state = init_state(config, jax.random.key(0))
-    program = quick(
-        lambda epochs: fit(config, TABLE, TABLE, jax.tree.map(jnp.asarray, runs), state, epochs, 4)
-    )
-    for epochs in (0, 2, 4):
-        after, history = program(jnp.int32(epochs))
-        assert int(after.epoch) == epochs
-        for counts in history.values():
-            np.testing.assert_array_equal(np.sum(counts.support, axis=-1), [N] * epochs + [0] * (4 - epochs))
-
-
-def test_evaluation_changes_nothing():
-    """Twice the same counts; the step counter of the batch statistics has not moved."""
-    variables = {"params": {"w": jnp.zeros(())}, "batch_stats": {"steps": jnp.zeros(())}}
-    one, two = (evaluate(Probe(), variables, TABLE.images, TABLE.labels) for _ in range(2))
-    jax.tree.map(np.testing.assert_array_equal, one, two)
-    assert float(variables["batch_stats"]["steps"]) == 0

@@ -74,6 +74,7 @@ def same(folder: Path, other: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {path.name for path in other.iterdir()}
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(words, tmp_path):
     """Six runs on 2 x 2 devices, padded to eight; the same bits, said once."""
     words = [*words, "--epochs=2"]

@@ -11,7 +11,7 @@ from experiments.cli import flags, help
 from kd_jax import data, models
 from kd_jax.data import tfds
 from kd_jax.errors import InputError, nearest_name, nearest_path
-from tests.experiments.test_experiments import Launcher
+from tests.experiments.launcher import Launcher
 
 ROOT = Path(__file__).parents[3]
 ENTRY_POINTS = sorted(

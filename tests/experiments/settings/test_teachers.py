@@ -16,16 +16,8 @@ from experiments.settings.dataset import split_hash
 from kd_jax import data, models
 from kd_jax.io import checkpoint
 from kd_jax.train import sweep
-from tests.experiments.test_experiments import (
-    Launcher,
-    Run,
-    arrays_of,
-    config_of,
-    done,
-    logits_of,
-    results_of,
-    splits_of,
-)
+from tests.experiments.launcher import Launcher
+from tests.experiments.runs import Run, arrays_of, config_of, done, logits_of, results_of, splits_of
 
 TRAINING = ["--epochs=2", "--batch_size=64", "--checkpoint_every=2"]
 STUDENTS = [*TRAINING, "--model=mlp-8", "--learning_rates=1e-2", "--seeds=2", "--temperatures=4"]

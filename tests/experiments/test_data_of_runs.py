@@ -1,0 +1,115 @@
+"""Data of the user: changed, damaged, in folders, in places with odd names."""
+
+import itertools
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.data import test_tfds
+from tests.experiments.runs import config_of, done, snapshot
+
+
+def test_a_changed_data_set_is_another_run(launch, home, toy, tmp_path):
+    """Also where the flags that differ would be allowed to."""
+    shutil.copy(home / "toy.npz", tmp_path / "own.npz")
+    words = [f"--dataset={tmp_path}/own.npz", *toy.words[1:], f"--out={tmp_path}/run"]
+    assert launch("train_teacher", *words).status == 0
+    with np.load(home / "toy.npz") as held:
+        np.savez(tmp_path / "own.npz", **(dict(held) | {"test_images": 255 - held["test_images"]}))
+    before = snapshot(tmp_path)
+    for more in ([], ["--vmap_size=1"]):
+        outcome = launch("train_teacher", *words, *more)
+        assert outcome.status == 2 and "holds another run" in outcome.err and "other data" in outcome.err
+    assert snapshot(tmp_path) == before
+
+
+def test_another_teacher_of_the_same_name_is_another_run(launch, home, toy, distil, tmp_path):
+    shutil.copytree(toy.folder, tmp_path / "teacher")
+    run = distil(f"--teacher={tmp_path}/teacher", out=str(tmp_path / "run"))
+    done(run)
+    shutil.rmtree(tmp_path / "teacher")
+    assert launch("train_teacher", *toy.words, "--epochs=1", f"--out={tmp_path}/teacher").status == 0
+    before = snapshot(tmp_path)
+    outcome = launch("distill", *run.words, f"--out={run.folder}")
+    assert outcome.status == 2 and "another teacher" in outcome.err and snapshot(tmp_path) == before
+
+
+def test_the_user_is_told_of_a_damaged_cache(launch, tmp_path):
+    for split, number in itertools.product(("train", "val"), range(4)):
+        place = tmp_path / "images" / split / str(number % 2)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(4, k=number, dtype=np.uint8) * 255).save(place / f"{number}.png")
+    words = [f"--dataset={tmp_path / 'images'}", "--model=mlp-8", "--omit=2", f"--out={tmp_path / 'run'}"]
+    before = set(Path(os.environ["KD_JAX_CACHE"]).glob("*"))
+    refused = launch("train_teacher", *words)  # for its --omit, once the images are there
+    (cached,) = set(Path(os.environ["KD_JAX_CACHE"]).glob("*")) - before
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-30])
+    told = launch("train_teacher", *words)
+    assert re.fullmatch("error: --omit .*\n", refused.err) and told.err.endswith(refused.err)
+    note = f"note: the cached arrays in {cached} are damaged and are made anew: "
+    assert told.err.startswith(note) and told.err.count("\n") == 2
+    assert cached.read_bytes() == whole and launch("train_teacher", *words) == refused
+
+
+def test_a_mask_that_keeps_only_classes_without_examples(launch, home, toy, tmp_path):
+    """TFDS declares ten classes here, of which the training split has two."""
+    images = np.random.RandomState(0).randint(0, 256, (12, 6, 5, 3), np.uint8)
+    test_tfds.prepare(tmp_path, splits={name: (images, [0, 1] * 6) for name in ("train", "test")})
+    words = ["--dataset=cifar100", f"--data_dir={tmp_path}", "--model=mlp-8", "--epochs=1"]
+    before = snapshot(tmp_path)
+    for name, more in (
+        ("distill", ["--loss=labels", "--omit=none,0+1"]),
+        ("distill", ["--loss=labels", "--seen=7+8"]),
+        ("train_teacher", ["--omit=0+1"]),
+    ):
+        outcome = launch(name, *words, *more, f"--out={tmp_path / 'run'}")
+        assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1, outcome
+        assert "nothing left after masking: expected a class that has training examples" in outcome.err
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_of_images(launch, home, tmp_path):
+    """From files to students: what cannot be read is told each time, classes go by their names."""
+    order = np.random.RandomState(0)
+    for split, number in (("train", 12), ("val", 4)):
+        for label, name in enumerate(("big dog", "cat", "cow")):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for index in range(number):
+                image = order.randint(0, 90, (6, 5, 3)).astype(np.uint8)
+                image[label] = 255
+                Image.fromarray(image).save(tmp_path / "set" / split / name / f"{index}.png")
+    bad = tmp_path / "set" / "train" / "cow" / "bad.jpg"
+    bad.touch()
+    words = [f"--dataset={tmp_path / 'set'}", "--model=mlp-8", "--epochs=2", "--batch_size=8"]
+    teach = [*words, "--omit=cow", f"--out={tmp_path / 'teacher'}"]
+    outcome = launch("train_teacher", *teach)
+    assert outcome.status == 2 and outcome.out == "" and outcome.err.count("\n") == 1
+    assert "1 of 49 images" in outcome.err and "train/cow/bad.jpg (Unidentified" in outcome.err
+    note = f"note: 1 file that cannot be read is left out of {tmp_path / 'set'}\n"
+    for _ in range(2):  # decoded, and from the cache
+        outcome = launch("train_teacher", *teach, "--skip_unreadable", draw=False)
+        assert outcome.status == 0 and outcome.err == note, outcome
+    bad.unlink()
+    words += ["--omit=none,cat,big dog+cow", f"--teacher={tmp_path / 'teacher'}", f"--out={tmp_path / 'run'}"]
+    outcome = launch("distill", *words, draw=False)
+    assert outcome.status == 0 and "never saw class 2 either" in outcome.err, outcome
+    config = config_of(tmp_path / "run")
+    assert [setting["omitted"] for setting in config["settings"]] == [[], [1], [0, 2]]
+    assert config["data"]["class_names"] == ["big dog", "cat", "cow"]
+    assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, False)
+    words[-1] = f"--out={tmp_path / 'small'}"
+    outcome = launch("distill", *words, "--image_size=4", draw=False)
+    assert outcome.status == 2 and "teacher of images of another size: expected 6x5x3" in outcome.err
+
+
+def test_folders_with_odd_names(launch, home, distil, toy):
+    for name in ("größe 数字", "a/b/c"):
+        (run := distil("--epochs=1", out=str(home / name))) and done(run)
+        assert (home / name / "report.md").is_file()
+    asked = launch("distill", "--out=~/runs", ask="str(shared.require_folder('out', 'runs/a'))").value
+    assert asked == os.path.expanduser("~/runs")
