@@ -20,7 +20,7 @@ def generation(teachers: Teachers | None) -> int:
     """How many distillations lie between a student of these teachers and the labels, its own included. It is
     the base of the students' keys: none starts from the initial weights of a teacher in its chain, which
     would have the same seed and perhaps the same structure."""
-    return 1 + (teachers.description.get("generation", 0) if teachers else 0)
+    return 1 + (teachers.info.generation if teachers else 0)
 
 
 def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
@@ -29,7 +29,7 @@ def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
 
     Errors: InputError for a chain with a teacher of which it is not recorded how it began.
     """
-    about, numbers = teachers.description, list(seeds)
+    about, numbers = teachers.info.to_json(), list(seeds)
     while True:
         numbers = [number % about["num_teachers"] for number in numbers]
         # Older versions wrote no "student_init", and began such students of such students with other weights.
@@ -45,15 +45,15 @@ def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
 
 def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
     """Refuses --student_init=teacher where a student cannot start from the initial weights of its teacher."""
-    about = teachers.description
-    if teachers.average or "members" in about or about["flags"].get("pretrained"):
+    info = teachers.info
+    if teachers.average or info.members or (info.flags or {}).get("pretrained"):
         expected = "one --teacher that drew its initial weights, paired or first"
-        raise InputError("--student_init=teacher has no one teacher's draws to take", expected, about["path"])
+        raise InputError("--student_init=teacher has no one teacher's draws to take", expected, info.path)
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
     theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
     if own != theirs:
-        raise InputError("--student_init=teacher needs its network", f"--model={about['model']}", spec)
+        raise InputError("--student_init=teacher needs its network", f"--model={info.model}", spec)
     initial_keys(teachers, [0])  # refuses what it cannot follow
 
 
@@ -80,7 +80,7 @@ def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
 
 def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -> None:
     """A class that neither student nor teacher saw cannot come back."""
-    mask = teacher.description["class_mask"] if teacher else []
+    mask = teacher.info.class_mask if teacher else ()
     omitted = sorted({k for setting in settings for k in setting.omitted if mask and not mask[k]})
     if omitted:
         noun = "class" if len(omitted) == 1 else "classes"

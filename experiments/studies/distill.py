@@ -162,7 +162,7 @@ def describe_runs(
 ) -> dict[str, Any]:
     """The part of config.json that only students have."""
     return {
-        "teacher": teacher and teacher.description,
+        "teacher": teacher and teacher.info.to_json(),
         "settings": [setting.described() for setting in settings],
         "runs": [
             {
@@ -193,6 +193,6 @@ def rows_of_teachers(plan: Plan) -> tuple[list[ResultRow], list[Confusion]]:
     if teacher is None:
         return [], []
     # Its accuracy on what it was trained on would be no validation.
-    unseen = None if teacher.description["saw_validation"] else validation
+    unseen = None if teacher.info.saw_validation else validation
     ensembles = students.ensembles(teacher, sorted({seed for _, seed in plan.runs}))
     return running.teacher_rows(teacher.models, teacher.variables, ensembles, unseen, test)

@@ -97,7 +97,7 @@ def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
         teacher = teachers.load(
             about["path"], about.get("setting"), about["teacher_seeds"], dataset, validation
         )
-        if teacher.description["sha256"] != about["sha256"]:
+        if teacher.info.sha256 != about["sha256"]:
             raise InputError(f"{about['path']} is another teacher now", about["sha256"][:12], "another")
     students = list(students_of(config, dataset, model, stacked, metadata, of))
     return Study(folder, config, dataset, model, students, teacher, validation)
