@@ -102,12 +102,17 @@ def run(block: str, **names) -> dict:
     return names
 
 
-def test_the_experiment_in_python(capsys, quickly_compiled):
-    """Two epochs and two seeds, for the lines to run; the figures of the page come from all of them."""
-    short = LIBRARY.replace("num_epochs=100", "num_epochs=2").replace("=range(10)", "=range(2)")
+def shortened(library: str) -> str:
+    """Two epochs, two seeds and smaller networks."""
+    short = library.replace("num_epochs=100", "num_epochs=2").replace("=range(10)", "=range(2)")
     short = short.replace("mlp-256-256", "mlp-32").replace("mlp-64-64", "mlp-16")
     assert short.count("num_epochs=2") == 4 and short.count("=range(2)") == 1
-    names = run(short)
+    return short
+
+
+def test_the_experiment_in_python(capsys, quickly_compiled):
+    """Two epochs and two seeds, for the lines to run; the figures of the page come from all of them."""
+    names = run(shortened(LIBRARY))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["as trained", "prior_matched"]
     shares = [float(line.split()[-5]) for line in lines]

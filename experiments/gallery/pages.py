@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.gallery import performance, recipes, reliability
 from experiments.gallery.rows import FIXED, Ours, Table
 from experiments.gallery.studies import TABLES
-from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width
+from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width, table
 from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
 from kd_jax.stats import summary
@@ -63,13 +63,13 @@ def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:
     return text
 
 
-def render(table: Table, results: Path) -> str:
+def render(shown: Table, results: Path) -> str:
     """The table in Markdown."""
-    lines = [f"| | {' | '.join(table.columns)} |", "---".join("|" * (len(table.columns) + 2))]
-    for row in table.rows:
-        cells = [cell if isinstance(cell, str) else show(cell, results) for cell in row.cells]
-        lines.append(f"| {row.label} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [row.label, *(cell if isinstance(cell, str) else show(cell, results) for cell in row.cells)]
+        for row in shown.rows
+    ]
+    return "\n".join(table(["", *shown.columns], rows))
 
 
 def show(ours: Ours, results: Path) -> str:

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from experiments.reporting.markdown import table
+
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """The committed benchmarks, the CPU's first."""
@@ -22,9 +24,8 @@ def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
     return {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
 
 
-def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _table(columns: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(table(columns, rows))
 
 
 def _range(values: dict[str, float], digits: int) -> str:
@@ -57,7 +58,7 @@ def speed(benchmarks: list[dict]) -> str:
                 best, loader = row["times_best_loop"], row["times_loader_loop"]
                 cells += [_range(best, 2), row["best_loop"]["how"], f"{loader['median']:.0f}"]
             rows.append(cells + [""] * (len(columns) - len(cells)))
-        blocks.append(f"{_caption(content)}\n\n{markdown(columns, rows)}")
+        blocks.append(f"{_caption(content)}\n\n{_table(columns, rows)}")
     return "\n\n".join(blocks)
 
 
@@ -75,7 +76,7 @@ def pictures(benchmarks: list[dict]) -> str:
             cells += [f"{row['flops_per_second']['median'] / 1e9:,.0f}", _range(row["share_of_peak"], 2)]
             own = row["rivals"]
             rows.append(cells + [_range(own[name]["times"], 2) if name in own else "" for name in rivals])
-        blocks.append(f"{_caption(content)}\n\n{markdown([*columns, *rivals.values()], rows)}")
+        blocks.append(f"{_caption(content)}\n\n{_table([*columns, *rivals.values()], rows)}")
     return "\n\n".join(blocks)
 
 
@@ -94,7 +95,7 @@ def convolutions(benchmarks: list[dict]) -> str:
             [layer, way, *(own.get(mapping, "") for mapping in mappings)]
             for (layer, way), own in cells.items()
         ]
-        blocks.append(markdown(["GFLOP/s (of the matrix peak)", "way", *mappings], rows))
+        blocks.append(_table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows))
     return "\n\n".join(blocks)
 
 
@@ -106,7 +107,7 @@ def noise(benchmarks: list[dict]) -> str:
         columns = ["", "examples/s", *(f"× PyTorch, {name}" for name in row["rivals"])]
         cells = [f"{row['model']}, {row['runs']} students", f"{row['examples_per_second']['median']:,.0f}"]
         cells += [_range(rival["times"], 2) for rival in row["rivals"].values()]
-        blocks.append(f"{_caption(content)}\n\n{markdown(columns, [cells])}")
+        blocks.append(f"{_caption(content)}\n\n{_table(columns, [cells])}")
     return "\n\n".join(blocks)
 
 
@@ -128,7 +129,7 @@ def growth(benchmarks: list[dict]) -> str:
             rows.append(
                 [runs, peak, state, f"{row['compile_seconds']:.1f} s", f"{row['examples_per_second']:,.0f}"]
             )
-        blocks.append(markdown(columns, rows))
+        blocks.append(_table(columns, rows))
     return "\n\n".join(blocks)
 
 
@@ -145,7 +146,7 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
             "examples/s with `--vmap_size`",
             *("0 (all)" if way == "all" else str(way) for way in ways),
         ]
-        blocks.append(markdown(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
+        blocks.append(_table(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
     return "\n\n".join(blocks)
 
 
@@ -168,7 +169,7 @@ def costs(benchmarks: list[dict]) -> str:
         for row in content["starts"]:
             times = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
             rows.append([f"`{row['program']}` of the quickstart, from the command to its first epoch", times])
-        blocks.append(markdown(columns, rows))
+        blocks.append(_table(columns, rows))
     return "\n\n".join(blocks)
 
 

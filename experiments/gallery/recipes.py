@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.gallery.performance import markdown
 from experiments.gallery.rows import Ours
 from experiments.gallery.studies import TABLES
-from experiments.reporting.markdown import plain, show, tabulate
+from experiments.reporting.markdown import plain, show, table, tabulate
 from kd_jax.io import run_config
 from kd_jax.stats import summary
 
@@ -121,7 +120,7 @@ def overview(recipes: Sequence[Recipe], result_of: dict[str, str]) -> str:
         ]
         if members:
             rows.append([f"[{title}]({page})" if page else title, *cells])
-    return markdown(["study", "recipes with results", "recipes without results yet"], rows)
+    return "\n".join(table(["study", "recipes with results", "recipes without results yet"], rows))
 
 
 def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path) -> str:
@@ -135,12 +134,12 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
         ]
         for r in recipes
     ]
-    table = markdown(["recipe", "question", "files"], rows)
-    lines = ["```sh", *commands, "```", "", *needed(recipes), table, ""]
+    lines = ["```sh", *commands, "```", "", *needed(recipes)]
+    lines += [*table(["recipe", "question", "files"], rows), ""]
     shown = {
         cell.run
-        for table in TABLES.values()
-        for row in table.rows
+        for of_page in TABLES.values()
+        for row in of_page.rows
         for cell in row.cells
         if isinstance(cell, Ours)
     }

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from experiments.gallery.performance import markdown
+from experiments.reporting import markdown
 
 FILE = "campaign.json"
 
@@ -20,7 +20,7 @@ def table(folder: Path) -> str:
     minutes = sum(part["seconds"] for part in parts) / 60
     where = f"{machine['cores']} CPU cores, Python {machine['python']}, jax {machine['jax']}"
     where += f"; {minutes:.0f} min:"
-    shown = markdown(["what was done", "times", "held", "what happened"], rows)
+    shown = markdown.table(["what was done", "times", "held", "what happened"], rows)
     failures = [f"- {failure}" for part in parts for row in part["rows"] for failure in row["failures"]]
     lines = ["", "What was left out, or did not hold, and why:", "", *failures] if failures else []
-    return "\n".join([where, "", shown, *lines])
+    return "\n".join([where, "", *shown, *lines])

@@ -7,7 +7,6 @@ as their teachers, is for their flags to say, which are listed where they differ
 
 import itertools
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +14,13 @@ from typing import Any, NamedTuple
 from experiments.cli import flags, places, provenance
 from experiments.reporting import html, sentences
 from experiments.reporting.content import Content, grid, read
-from experiments.reporting.markdown import Grid, Section, aligned, difference_cells, lines_of, plain
+from experiments.reporting.markdown import Grid, Section, difference_cells, lines_of, plain
+from experiments.reporting.text import grouped, wrapped
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import intervals, summary
 
 FILE = "comparison.json"
-WIDTH = 110  # columns of the terminal
 EXPLAINED = (
     "Test accuracy in percentage points, over the seeds that both runs have; n counts them, or the teachers "
     "of distilled students where these are fewer. Of one shared seed there is no interval, nor where the "
@@ -119,20 +118,19 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
     """Of two settings, each as ((run, setting), content, values by seed): as trained, and under the second's
     correction that needs the fewest labels; of all classes, and of the omitted ones where both miss the same.
     """
-    (a, first, of_first), (b, second, of_second) = one, other
+    (a, first, _), (b, second, _) = one, other
     omitted = [_omitted_of(first, a[1]), _omitted_of(second, b[1])]
     corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
     classes = ["all", "omitted"] if omitted[0] == omitted[1] != [] else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
         key = ("test", correction, class_, "accuracy")
-        of_a, of_b = of_first.get((a[1], *key), {}), of_second.get((b[1], *key), {})
-        seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+        with_teacher = summary.depends_on_teacher(correction, "accuracy")
+        of_a, of_b = (
+            (side[1], values.get((side[1], *key), {}), summary.teachers_of(content.run.config, with_teacher))
+            for side, content, values in (one, other)
+        )
+        difference, seeds = summary.paired(of_b, of_a)
         if seeds:
-            with_teacher = summary.depends_on_teacher(correction, "accuracy")
-            teachers = [summary.teachers_of(c.run.config, with_teacher) for c in (first, second)]
-            shared = [(teachers[0].get((a[1], s)), teachers[1].get((b[1], s))) for s in seeds]
-            first_values, second_values = ([of_side[seed] for seed in seeds] for of_side in (of_a, of_b))
-            difference = intervals.paired_difference(second_values, first_values, shared)
             yield Pair(a, b, correction, class_, difference)
 
 
@@ -161,19 +159,18 @@ def _sections(runs: Runs, pairs: Sequence[Pair]) -> list[Section]:
 
 def _terminal(answers: Sequence[tuple[str, str]], runs: Runs, pairs: Sequence[Pair]) -> str:
     """The answers and both tables, that of the settings with a line a run, for it must fit."""
-    lines = []
-    for name, answer in answers:
-        lines += [name, *textwrap.wrap(answer, WIDTH), ""]
-    differences = [*aligned(_differences_table(runs, pairs)), "", *textwrap.wrap(EXPLAINED, WIDTH)]
-    lines += [*(differences if pairs else [UNPAIRED]), ""]
+    lines = [line for name, answer in answers for line in (*wrapped(name), *wrapped(answer), "")]
+    table = _differences_table(runs, pairs)
+    of_pair = Grid(["", *table.head[2:]], [[f"{a}: {b}", *cells] for a, b, *cells in table.rows])
+    lines += [*([*grouped(of_pair), "", *wrapped(EXPLAINED)] if pairs else [UNPAIRED]), ""]
     rows = [
         [*key, str(number), *of_run[name]]
         for key, of_run in _by_setting(runs).items()
         for number, name in enumerate(runs, 1)
         if name in of_run
     ]
-    table = aligned(Grid(["setting", "correction", "run", "all", "omitted", "n"], rows))
-    return "\n".join([*lines, *table, "", SIDE_BY_SIDE, ""])
+    settings = Grid(["setting", "correction", "run", "all", "omitted", "n"], rows)
+    return "\n".join([*lines, *grouped(settings), "", *wrapped(SIDE_BY_SIDE), ""])
 
 
 def _differences_table(runs: Runs, pairs: Sequence[Pair]) -> Grid:

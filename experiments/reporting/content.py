@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.cli.progress import duration
 from experiments.reporting.markdown import NO_SPREAD, NO_SPREAD_NOTE, Grid, Section, difference_cells, show
 from experiments.reporting.sections import calibration, ensembles, hidden_signals, learning_speed
 from kd_jax.io import run_folder
@@ -30,8 +31,12 @@ class Content(NamedTuple):
 def read(folder: Path) -> Content:
     """Errors: InputError for a folder that is no whole run folder, or a damaged file."""
     run = run_folder.read_run(folder)
-    sums, settings = summary.summarise(run.results, run.config), run.config["settings"]
-    values = summary.lookup(sums)
+    return content_of(run, summary.summarise(run.results, run.config))
+
+
+def content_of(run: run_folder.Run, sums: dict[str, Any]) -> Content:
+    """sums: the content of summary.json."""
+    settings, values = run.config["settings"], summary.lookup(sums)
     best = summary.best_setting(settings, values)
     named = {setting["name"] for setting in settings}
     if TEACHER not in named and summary.corrections_of(TEACHER, values):
@@ -137,17 +142,9 @@ def run_facts(config: dict[str, Any]) -> list[tuple[str, str]]:
     found.append(("versions", ", ".join(f"{k} {v}" for k, v in config["versions"].items())))
     if (spent := config.get("time")) and spent["training_seconds"]:
         rate = spent["examples"] / spent["training_seconds"]
-        whole, training = (_duration(spent[name]) for name in ("run_seconds", "training_seconds"))
+        whole, training = (duration(spent[name]) for name in ("run_seconds", "training_seconds"))
         found.append(("time", f"{whole}, of which training {training}: {rate:,.0f} examples a second"))
     return found + [("continued", _in_short(entry)) for entry in config.get("continued", [])]
-
-
-def _duration(seconds: float) -> str:
-    """As 4.2 s, 3 min 20 s or 2 h 05 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _in_short(value: Any) -> str:

@@ -16,7 +16,8 @@ from experiments.reporting.content import Content, class_parts, grid, run_facts,
 from experiments.reporting.markdown import Grid, Section, show
 from experiments.reporting.sections import misclassified
 from kd_jax.io import examples
-from kd_jax.stats import curves, learning_speed, summary
+from kd_jax.stats import corrections, curves, learning_speed, summary
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.intervals import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,6 +40,8 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
         title=folder.resolve().name,
         question=sentences.question(config),
         answer=sentences.answer(content),
+        answer_table=sentences.answer_table(content),
+        answer_note=sentences.answer_note(content),
         test=f"{config['data']['name']}, {config['data']['test']} examples",
         table=class_table(content),
         notes=sentences.table_notes(content),
@@ -106,7 +109,8 @@ def class_table(content: Content) -> dict[str, Any]:
 def _row(correction: str, errors: str, *cells: str) -> dict[str, Any]:
     *accuracies, n = cells
     split = [(*cell.rstrip(" *").partition(" ± ")[::2], cell.endswith("*")) for cell in accuracies]
-    return {"correction": correction, "errors": errors, "cells": split, "n": n}
+    bound = not corrections.is_result(correction)
+    return {"correction": correction, "bound": bound, "errors": errors, "cells": split, "n": n}
 
 
 def learning_curves(content: Content) -> list[dict[str, Any]]:
@@ -190,16 +194,17 @@ def _chosen(content: Content, setting: str) -> list[dict[str, Any]]:
     for row in content.run.results:
         if (row.setting, row.split, row.class_, row.metric) == (setting, "test", "omitted", "bias"):
             by_seed.setdefault(row.correction, []).append(row.value)
-    corrections = [c for c in summary.corrections_of(setting, content.values) if c != "none"]
+    chosen = [c for c in summary.corrections_of(setting, content.values) if c != "none"]
     return [
         {
             "correction": correction,
+            "dash": " ".join(map(str, CORRECTIONS[correction].dashes)) or "none",
             "mean": content.values[setting, "test", correction, "omitted", "bias"].mean,
             "low": min(by_seed[correction]),
             "high": max(by_seed[correction]),
             "seeds": len(by_seed[correction]),
         }
-        for correction in corrections
+        for correction in chosen
         if not any(map(math.isnan, by_seed.get(correction, [math.nan])))
     ]
 
@@ -235,7 +240,7 @@ def _heat_maps(content: Content, group: list[dict[str, Any]]) -> list[dict[str, 
         low, width = min(means, default=0.0), max(means, default=0.0) - min(means, default=0.0)
         maps.append(
             {
-                "title": f"{part} classes, {correction if correction != 'none' else 'as trained'}{of}",
+                "title": f"{part} classes, {corrections.title(correction)}{of}",
                 "alphas": [f"{alpha:g}" for alpha in alphas],
                 "rows": [
                     (f"{t:g}", [_shaded(cells.get((t, alpha)), low, width) for alpha in alphas])
@@ -264,7 +269,7 @@ def confusion(content: Content) -> dict[str, Any] | None:
     shown = list(dict.fromkeys(["none", correction]))
     shares = [curves.confusion(rows, data["num_classes"], name, c) for c in shown]
     names, omitted = data["class_names"], next(s["omitted"] for s in config["settings"] if s["name"] == name)
-    heads = ["as trained" if c == "none" else f"bias corrected, {c}" for c in shown]
+    heads = [corrections.title(correction) for correction in shown]
     labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
     found = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
     if data["num_classes"] <= MOST_NAMED:

@@ -83,19 +83,13 @@ def lines_of(section: Section) -> list[str]:
 
 
 def tabulate(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table, and an empty one."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(plain(cell) for cell in cells) + " |"
-
-    return [line(head), "|" + " --- |" * len(head), *(line(row) for row in rows), ""]
+    """The lines of a table whose cells are plain text, and an empty one."""
+    return [*table([plain(cell) for cell in head], [[plain(cell) for cell in row] for row in rows]), ""]
 
 
-def aligned(grid: Grid) -> list[str]:
-    """The lines of a table for the terminal, each column as wide as its widest cell."""
-    rows = [grid.head, *grid.rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are Markdown."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def plain(text: str) -> str:

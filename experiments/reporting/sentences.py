@@ -2,22 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.reporting.content import Content
-from experiments.reporting.markdown import NO_SPREAD, ends
-from kd_jax.stats import summary
+from experiments.reporting.content import Content, grid
+from experiments.reporting.markdown import Grid
+from kd_jax.stats import corrections, summary
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import TEACHER
-
-HOW = {
-    "none": "as trained",
-    "test_tuned": "bias tuned on the TEST set, which shows what is possible and is no result",
-    "validation_tuned": "bias tuned on the labels of the validation split",
-    "prior_matched": "bias set from unlabelled validation images and the known shares of the classes in them",
-    "teacher_matched": "bias set from the teacher on the transfer set, without an example of what is omitted",
-}
 
 
 def question(config: dict[str, Any]) -> str:
@@ -31,86 +24,120 @@ def question(config: dict[str, Any]) -> str:
 
 
 def answer(content: Content) -> str:
-    (name, correction), values, config = content.head, content.values, content.run.config
+    """One sentence of at most 30 words; what it leaves out is in `answer_table`."""
+    (name, correction), config = content.head, content.run.config
     if len(content.sums["diverged"]) == len(config["runs"]):
         return f"There is no answer: all {len(config['runs'])} runs diverged."
-    omitted = next(setting["omitted"] for setting in content.settings if setting["name"] == name)
-
-    def share(setting: str, correction: str, class_: str) -> str:
-        return _in_words(values.get((setting, "test", correction, class_, "accuracy")))
-
-    if not omitted:
-        sentence = f"{_chosen(content)} gets {share(name, 'none', 'all')} of the test examples right"
-        if name != TEACHER and content.settings[0]["name"] == TEACHER:
-            sentence += f", {_its_teacher(config)} {share(TEACHER, 'none', 'all')}"
-            if together := values.get((TEACHER, "test", "none", "all", "ensemble_accuracy")):
-                sentence += f", together {_in_words(together)}"
-        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "all"))
-        return f"{sentence[0].upper()}{sentence[1:]}; {summary.units_of(config)}."
-    classes = [config["data"]["class_names"][index] for index in omitted]
-    unseen = f"class {classes[0]}" if len(classes) == 1 else f"the classes {', '.join(classes)}"
-    left = next(setting.get("shots", 0) for setting in content.settings if setting["name"] == name)
-    seen = f"Having seen {left} of" if left else "Having never seen"
-    sentence = (
-        f"{seen} {unseen}, {_chosen(content)} gets {share(name, 'none', 'omitted')} "
-        "of those test examples right as trained"
+    setting = next(setting for setting in content.settings if setting["name"] == name)
+    who = "the teacher" if name == TEACHER else "the student"
+    part = "omitted" if setting["omitted"] else "all"
+    share = _share(content, name, "none", part)
+    if not setting["omitted"]:
+        return f"{who.capitalize()} gets {share} of the test examples right{_others(content)}."
+    shots = setting.get("shots", 0)
+    seen = f"Having seen {shots} example{'s' if shots != 1 else ''} of" if shots else "Having never seen"
+    whose = "its" if len(setting["omitted"]) == 1 else "their"
+    text = (
+        f"{seen} {_classes(content, setting['omitted'])}, {who} gets {share} of {whose} test examples right"
     )
     if correction == "none":
-        sentence += _without_teacher(content, name, lambda plain: share(plain, "none", "omitted"))
-    else:
-        ways = summary.label_free(name, values) or [correction]
-        corrected = [f"{share(name, way, 'omitted')} with its {HOW[way]} ({way})" for way in ways]
-        sentence += f", {' and '.join(corrected)}"
-        sentence += _without_teacher(
-            content,
-            name,
-            lambda plain: " and ".join(share(plain, way, "omitted") for way in ("none", *ways)),
-        )
-    return f"{sentence}; {summary.units_of(config)}."
+        return f"{text} as trained."
+    corrected = _share(content, name, correction, part)
+    return f"{text} as trained and {corrected} after bias correction {correction}."
 
 
-def _without_teacher(content: Content, name: str, share: Callable[[str], str]) -> str:
-    """What the first plain student that misses the same classes comes to, beside one that had a teacher."""
-    settings = {setting["name"]: setting for setting in content.run.config["settings"]}
-    if settings.get(name, {}).get("alpha", 0) == 0:
-        return ""
-    plain = [
-        other
-        for other, setting in settings.items()
-        if setting.get("alpha") == 0
-        and all(setting.get(key) == settings[name].get(key) for key in ("omitted", "shots"))
+def _classes(content: Content, omitted: Sequence[int]) -> str:
+    """The classes by their names, or only their number."""
+    names = " and ".join(content.run.config["data"]["class_names"][index] for index in omitted)
+    if len(names.split()) > 3:
+        return "one class" if len(omitted) == 1 else f"{len(omitted)} classes"
+    return f"class {names}" if len(omitted) == 1 else f"the classes {names}"
+
+
+def _others(content: Content) -> str:
+    """What the teacher, and a student without one, get of all test examples."""
+    name, config = content.head[0], content.run.config
+    text = ""
+    if name != TEACHER and content.settings[0]["name"] == TEACHER:
+        of_teacher = _share(content, TEACHER, "none", "all")
+        together = content.values.get((TEACHER, "test", "none", "all", "ensemble_accuracy"))
+        text += f", its teachers {of_teacher} each" if _is_ensemble(config) else f", its teacher {of_teacher}"
+        text += f" and {_percent(together)} together" if together else ""
+    if plain := plain_setting(content):
+        text += f", a student without a teacher {_share(content, plain, 'none', 'all')}"
+    return text
+
+
+def answer_table(content: Content) -> Grid:
+    """The figures behind the answer: its setting, the teacher, and a plain student that omits the same
+    classes, as trained and under the corrections that need no label."""
+    name, correction = content.head
+    omitted = next(setting["omitted"] for setting in content.settings if setting["name"] == name)
+    parts = ["all", "omitted"] if omitted else ["all"]
+    corrections = ("none", *(summary.label_free(name, content.values) or [correction]))
+    shown = (TEACHER, plain_setting(content), name)
+    rows = [
+        [row[0], row[1], *row[3:]]
+        for row in grid(content, parts, half=None)
+        if row[0] in shown and row[1] in corrections
     ]
-    return f"; a student without a teacher gets {share(plain[0])}" if plain else ""
+    return Grid(["setting", "correction", *(f"{part} classes" for part in parts), "n"], rows)
 
 
-def _its_teacher(config: dict[str, Any]) -> str:
-    """Whose accuracy the teacher's rows hold: each teacher's own, not that of an ensemble."""
+def answer_note(content: Content) -> str:
+    """What the small table shows, how its setting was chosen, and what was lost."""
+    config = content.run.config
+    data = config["data"]
+    what = "± half of the 95 % interval " if len({run["seed"] for run in config["runs"]}) > 1 else ""
+    text = f"Test accuracy in % ({data['name']}, {data['test']} examples), mean {what}over "
+    text += f"{summary.units_of(config)}."
+    return " ".join(
+        filter(None, [text, _how_chosen(content), about_diverged(content), about_validation(config)])
+    )
+
+
+def plain_setting(content: Content) -> str:
+    """The first setting without a teacher that omits the same classes as the answer's, which had one; else
+    nothing."""
+    settings = {setting["name"]: setting for setting in content.run.config["settings"]}
+    own = settings.get(content.head[0], {})
+    if own.get("alpha", 0) == 0:
+        return ""
+    same = [
+        name
+        for name, setting in settings.items()
+        if setting.get("alpha") == 0 and all(setting.get(key) == own.get(key) for key in ("omitted", "shots"))
+    ]
+    return same[0] if same else ""
+
+
+def _is_ensemble(config: dict[str, Any]) -> bool:
+    """Whether the teacher's rows hold each teacher's own accuracy, not that of what a student hears."""
     teacher = config["teacher"] or {}
     together = teacher.get("teacher_seeds") == "ensemble" and teacher.get("num_teachers", 1) > 1
-    together = together or "members" in teacher
-    return "its teachers, one by one," if together else "its teacher"
+    return together or "members" in teacher
 
 
-def _chosen(content: Content) -> str:
-    """The setting that the answer speaks of, and how it was chosen."""
+def _how_chosen(content: Content) -> str:
+    """A sentence where the answer's setting is one of several."""
     name = content.head[0]
     if name == TEACHER:
-        return "the teacher"
+        return ""
     candidates = summary.candidates(content.run.config["settings"])
     chosen = next(setting for setting in candidates if setting["name"] == name)
     if len(candidates) == 1 or math.isnan(summary.validation_accuracy(chosen, content.values)):
-        return f"the student ({name})"
+        return ""
     where = "the seen classes of the validation split" if chosen["omitted"] else "the validation split"
-    return f"the student ({name}, best on {where})"
+    return f"{name} is the best of {len(candidates)} settings on {where}."
 
 
-def _in_words(interval: Interval | None) -> str:
-    if interval is None or math.isnan(interval.mean):
-        return "an unknown share"
-    mean, low, high = (min(max(value, 0.0), 1.0) for value in interval[:3])
-    if not math.isnan(interval.low):
-        return f"{100 * mean:.2f} % (95 % interval {ends(low, high)})"
-    return f"{100 * mean:.2f} %{f' ({NO_SPREAD})' if interval.n > 1 else ''}"
+def _share(content: Content, setting: str, correction: str, part: str) -> str:
+    return _percent(content.values.get((setting, "test", correction, part, "accuracy")))
+
+
+def _percent(interval: Interval | None) -> str:
+    known = interval is not None and not math.isnan(interval.mean)
+    return f"{100 * interval.mean:.2f} %" if known else "an unknown share"  # type: ignore[union-attr]
 
 
 def about_intervals(content: Content) -> str:
@@ -145,9 +172,10 @@ def _of_plain(config: dict[str, Any]) -> str:
     """A sentence where some students learn nothing from the teachers that others share, else nothing."""
     if all(summary.learns_from_teacher(setting, config) for setting in config["settings"]):
         return ""
+    made_with = ", ".join([*corrections.of_teacher(), "agreement", "KL"])
     return (
         " Students that learn nothing from a teacher are independent, and n counts their seeds, except where "
-        "the teacher is part of the value: teacher_matched, agreement, KL, differences to distilled students."
+        f"the teacher is part of the value: {made_with}, differences to distilled students."
     )
 
 
@@ -185,4 +213,4 @@ def used_corrections(content: Content) -> list[tuple[str, str]]:
     """(correction, how it is done) of those that some setting was tested under."""
     names = [setting["name"] for setting in content.settings]
     used = {correction for name in names for correction in summary.corrections_of(name, content.values)}
-    return [(correction, how) for correction, how in HOW.items() if correction in used]
+    return [(name, correction.label) for name, correction in CORRECTIONS.items() if name in used]

@@ -25,7 +25,7 @@ def load(options: RunConfig) -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     if dataset.num_skipped:
         files = "file that cannot be read is" if dataset.num_skipped == 1 else "files that cannot be read are"
         main.log_note(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")
-    train, validation = data.split_validation(dataset.train_labels, options.validation_fraction)
+    train, validation = data.split_training(dataset, options.validation_fraction)
     return dataset, train, validation
 
 

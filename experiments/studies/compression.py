@@ -209,8 +209,9 @@ def write(out: Path, content: dict[str, Any], text: str) -> None:
         )
         milliseconds = [row["latency_ms"][str(size)]["median"] for size in (1, content["batch_size"])]
         points.append((label, _interval(row["results"]["accuracy"]), row["bytes"] / 1e6, *milliseconds))
-    drawn = plots.render(plots.compression(points, content["batch_size"]))
-    files = {"json": run_files.to_json(content), "md": text.encode()} | drawn
+    figure = plots.compression(points, content["batch_size"])
+    files = {"json": run_files.to_json(content), "md": text.encode()}
+    files |= {kind: plots.render(figure, kind) for kind in ("png", "svg")}
     for kind, file in files.items():
         run_files.write(out / f"compression.{kind}", file)
     print(f"Wrote {out / 'compression.md'}, .json, .png and .svg")

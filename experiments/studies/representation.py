@@ -63,8 +63,7 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
             last[student.setting] = (student, features)
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
-    for kind, drawn in picture(study, last, splits["test"][1]).items():
-        run_files.write((study.folder / hidden_signals.FIGURE).with_suffix(f".{kind}"), drawn)
+    run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
     print(report.build(study.folder))
 
 
@@ -85,7 +84,7 @@ def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
     if dataset.fingerprint != config["data"]["fingerprint"]:
         expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
         raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
-    _, validation = data.split_validation(dataset.train_labels, config["flags"]["validation_fraction"])
+    _, validation = data.split_training(dataset, config["flags"]["validation_fraction"])
     if len(validation) == 0:
         expected = "a run with a validation split, on which probes are fitted"
         raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
@@ -207,10 +206,8 @@ def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict
     return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
 
 
-def picture(
-    study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray
-) -> dict[str, bytes]:
-    """PCA and t-SNE of the first seed's networks, side by side: of each kind of file."""
+def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray) -> bytes:
+    """PCA and t-SNE of the first seed's networks, side by side, as a PNG."""
     from kd_jax import plots
 
     places = []

@@ -1,6 +1,6 @@
 """Datasets by name: names -> uint8 arrays on the host.
 
-A name is an entry of DATASETS, a path ending in .npz, an image folder (folders.py), or a TFDS
+A name is an entry of DATASETS, a path ending in .npz (npz.py), an image folder (image_folder.py), or a TFDS
 image-classification set that has been prepared on this machine (tfds.py). Folders and TFDS sets are decoded
 once, then come from a cache (cache.py).
 
@@ -12,6 +12,8 @@ to run.
 import contextlib
 import dataclasses
 import difflib
+import gzip
+import importlib.util
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.data import cache, image_folder, tfds
-from kd_jax.data.arrays import check, layout_notes, require
-from kd_jax.data.cache import ARRAYS, Held
+from kd_jax.data import cache, image_folder, npz, tfds
+from kd_jax.data.arrays import check, require
+from kd_jax.data.cache import Held
 from kd_jax.errors import InputError, nearest_path
 
 _DIGITS_SEED = 0
@@ -39,7 +41,10 @@ class Dataset:
     train_images, test_images: u8[N,h,w,c], one h, w, c for both; c from 1 to 4.
     train_labels, test_labels: i32[N], each in 0..K-1.
     num_classes: K >= 2.  class_names: K words.
-    fingerprint: sha256 (hex) of the four arrays with their shapes, whatever their source.
+    fingerprint: sha256 (hex) of the four arrays with their shapes, whatever their source, and of
+        num_validation where there are some.
+    num_validation: the last so many training examples are the validation split that comes with the data; 0:
+        none does, and `split_training` draws one.
     num_skipped: files of an image folder that could not be read and are left out.
     notes: what the user should know of how the images were taken; `load` logs each as a warning.
     """
@@ -53,6 +58,7 @@ class Dataset:
     class_names: tuple[str, ...]
     fingerprint: str
     num_skipped: int = 0
+    num_validation: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -121,6 +127,15 @@ def _load(
         raise InputError(wrong, expected, f"{error}{nearest_path(name)}") from error
 
 
+def split_training(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of training examples, of validation examples), each i64, sorted, together 0..N-1: the
+    validation split that comes with the dataset, else that of `split_validation`, whose errors it has."""
+    if not dataset.num_validation:
+        return split_validation(dataset.train_labels, fraction)
+    index = np.arange(len(dataset.train_labels))
+    return index[: -dataset.num_validation], index[-dataset.num_validation :]
+
+
 def split_validation(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A stratified split of examples into training and validation, a function of its arguments alone.
 
@@ -152,13 +167,25 @@ def _choose(labels: np.ndarray, take: Mapping[int, int], seed: int) -> np.ndarra
     return chosen
 
 
-def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
-    """scikit-learn's 1,797 handwritten digits, 8x8, their 17 grey levels spread over 0..255."""
+def _digits_table() -> np.ndarray:
+    """i64[1797,65]: 64 grey levels and the label. The file is read without scikit-learn, whose import takes
+    longer than all else; a version that keeps it elsewhere is asked for its arrays."""
+    package = importlib.util.find_spec("sklearn")
+    path = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz" if package else Path()
+    if path.is_file():
+        with gzip.open(path, "rt") as file:
+            return np.loadtxt(file, np.int64, delimiter=",")
     from sklearn.datasets import load_digits
 
-    source = load_digits()
-    images = np.rint(source.images * (255 / 16)).astype(np.uint8)
-    labels = source.target
+    images, labels = load_digits(return_X_y=True)
+    return np.column_stack([images, labels]).astype(np.int64)
+
+
+def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits, 8x8, their 17 grey levels spread over 0..255."""
+    table = _digits_table()
+    images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = table[:, -1]
     quotas = np.bincount(labels) * (_DIGITS_TEST / len(labels))
     take = np.floor(quotas).astype(int)
     # Largest remainders, so that the classes' shares add up to the test set's size.
@@ -168,11 +195,9 @@ def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 
 
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
-    """A file of the user's own: the four ARRAYS and, if it likes, class_names."""
-    path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
-    held = cache.read_npz(path, ARRAYS, ("class_names",))
-    notes = layout_notes(held["train_images"].shape)
-    return _assemble(name, [held[key] for key in ARRAYS], held.get("class_names"), notes=notes)
+    """A file of the user's own, in one of the layouts of npz.py."""
+    content = npz.read(name)
+    return _assemble(name, content.arrays, content.class_names, None, content.notes, content.num_validation)
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
@@ -204,8 +229,9 @@ def _load_folder(
     held = cache.read(path, source)
     if held is not None and (skip_unreadable or held.num_skipped == 0):
         return _freeze(name, held)
-    arrays, num_skipped, notes = image_folder.decode(listing, image_size, skip_unreadable, progress)
-    dataset = _assemble(name, arrays, listing.class_names, notes=notes, num_skipped=num_skipped)
+    decoded = image_folder.decode(listing, image_size, skip_unreadable, progress)
+    arrays, num_validation, num_skipped, notes = decoded
+    dataset = _assemble(name, arrays, listing.class_names, None, notes, num_validation, num_skipped)
     cache.write(path, source, dataset)
     return dataset
 
@@ -239,23 +265,30 @@ def _assemble(
     class_names: Any = None,
     num_classes: int | None = None,
     notes: Sequence[str] = (),
+    num_validation: int = 0,
     num_skipped: int = 0,
 ) -> Dataset:
-    """A Dataset of the four ARRAYS as they were found, or InputError; arguments as of `check`."""
+    """A Dataset of four arrays as they were found, or InputError; arguments as of `check` and `Dataset`."""
     ready, names, notes = check(name, arrays, class_names, num_classes, notes)
-    return _freeze(name, Held(list(ready), names, cache.fingerprint(ready), num_skipped, notes))
+    stamp = cache.fingerprint(ready, num_validation)
+    return _freeze(name, Held(list(ready), names, stamp, num_validation, num_skipped, notes))
 
 
 def _freeze(name: str, held: Held) -> Dataset:
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
     for array in held.arrays:
         array.setflags(write=False)
+    train_images, train_labels, test_images, test_labels = held.arrays
     return Dataset(
         name,
-        **dict(zip(ARRAYS, held.arrays, strict=True)),
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
         num_classes=len(held.class_names),
         class_names=held.class_names,
         fingerprint=held.fingerprint,
+        num_validation=held.num_validation,
         num_skipped=held.num_skipped,
         notes=held.notes,
     )

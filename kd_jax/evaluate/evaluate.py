@@ -3,8 +3,9 @@
 Everything stays on the device until it is counted.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from kd_jax import losses
 from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.models import predict, predict_stacked
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.train import MIXTURES
 from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import HParams, LossFn, Table, Variables
@@ -57,6 +59,41 @@ def query_teachers(
     return losses.combine_teachers(each, jnp.ones(()), loss_fn)
 
 
+class CorrectionInputs(NamedTuple):
+    """What the rule of a correction may look at, of one student; see stats/corrections.py.
+
+    logits, labels: f32[N,K] and i32[N] of the splits "test" and, where there is one, "validation"; omitted:
+    bool[K]; share_of_teacher: () -> (f32[N,K], f32[]), the student's logits on averaged pairs of transfer
+    images and the share of these that its teacher assigns to omitted classes.
+    """
+
+    logits: dict[str, jax.Array]
+    labels: dict[str, jax.Array]
+    omitted: jax.Array
+    share_of_teacher: Callable[[], tuple[jax.Array, jax.Array]]
+
+    def no_bias(self) -> jax.Array:
+        return jnp.zeros(())
+
+    def min_error_bias(self, split: str) -> jax.Array:
+        return bias_correction.min_error_bias(self.logits[split], self.labels[split], self.omitted)
+
+    def prior_matching_bias(self, split: str) -> jax.Array:
+        """By the share of the omitted classes within the split: where a class is rare, that of the training
+        set may round to no example, though the split holds one. Only how many there are is used, not which.
+        """
+        share = jnp.mean(self.omitted[self.labels[split]].astype(jnp.float32))
+        return bias_correction.prior_matching_bias(self.logits[split], self.omitted, share)
+
+    def teacher_matching_bias(self) -> jax.Array:
+        def matched():
+            logits, share = self.share_of_teacher()
+            return bias_correction.prior_matching_bias(logits, self.omitted, share)
+
+        # Where nothing is omitted, two networks would be asked about thousands of images for nothing.
+        return jax.lax.cond(jnp.any(self.omitted), matched, lambda: jnp.zeros(()))
+
+
 def choose_biases(
     model: Any,
     teacher_models: tuple[Any, ...],
@@ -68,43 +105,29 @@ def choose_biases(
     key: jax.Array,
     logits: dict[str, jax.Array],
 ) -> dict[str, jax.Array]:
-    """One student's bias f32[] by each rule that the data allow; "none" is 0. Of the labels of the
-    validation split, `prior_matched` uses only the number that are of omitted classes.
+    """One student's bias f32[] by each rule of CORRECTIONS that the data allow; "none" is 0.
 
     key: the run's own, not consumed. logits: of the splits "test" and, where there is one, "validation".
     """
-    omitted = ~hparams.class_mask
-    biases = {
-        "none": jnp.zeros(()),
-        "test_tuned": bias_correction.min_error_bias(logits["test"], evaluation_data.test.labels, omitted),
-    }
-    if evaluation_data.validation is not None:
-        held_out = logits["validation"]
-        biases["validation_tuned"] = bias_correction.min_error_bias(
-            held_out, evaluation_data.validation.labels, omitted
+    omitted, teacher_variables = ~hparams.class_mask, evaluation_data.teacher_variables
+
+    def share_of_teacher():
+        mask = hparams.class_mask[evaluation_data.train.labels]
+        mixed_key = jax.random.fold_in(key, MIXTURES)
+        images = bias_correction.average_image_pairs(
+            mixed_key, evaluation_data.train.images, mask, NUM_MIXTURES
         )
-        # The share within this split: where a class is rare, that of the whole training set may round to no
-        # example, though the split holds at least one. Only how many there are is used, not which.
-        share = jnp.mean(omitted[evaluation_data.validation.labels].astype(jnp.float32))
-        biases["prior_matched"] = bias_correction.prior_matching_bias(held_out, omitted, share)
-    teacher_variables = evaluation_data.teacher_variables
-    if teacher_variables is not None:
+        answers = query_teachers(
+            teacher_models, average_teachers, loss_fn, teacher_variables or (), hparams, images
+        )
+        return predict(model, variables, images), bias_correction.omitted_share(answers, omitted)
 
-        def matched():
-            mask = hparams.class_mask[evaluation_data.train.labels]
-            mixed_key = jax.random.fold_in(key, MIXTURES)
-            images = bias_correction.average_image_pairs(
-                mixed_key, evaluation_data.train.images, mask, NUM_MIXTURES
-            )
-            answers = query_teachers(
-                teacher_models, average_teachers, loss_fn, teacher_variables, hparams, images
-            )
-            share = bias_correction.omitted_share(answers, omitted)
-            return bias_correction.prior_matching_bias(predict(model, variables, images), omitted, share)
-
-        # Where no class is omitted, two networks would predict thousands of images without use.
-        biases["teacher_matched"] = jax.lax.cond(jnp.any(omitted), matched, lambda: jnp.zeros(()))
-    return biases
+    labels = {split: table.labels for split, table in splits_of(evaluation_data).items()}
+    inputs = CorrectionInputs(logits, labels, omitted, share_of_teacher)
+    lacking = {"teacher"} if teacher_variables is None else set()
+    if evaluation_data.validation is None:
+        lacking |= {"validation_images", "validation_labels"}
+    return {name: rule.choose(inputs) for name, rule in CORRECTIONS.items() if rule.needs not in lacking}
 
 
 def evaluate_runs(

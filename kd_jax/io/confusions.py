@@ -1,7 +1,7 @@
 """Confusion matrices of a run, written and read (host side).
 
-The file, confusions.npz, is documented in results.py. As rows of a csv they would grow with the square of the
-number of classes.
+The file, confusions.npz, is documented in run_folder.py. As rows of a csv they would grow with the square of
+the number of classes.
 """
 
 import io

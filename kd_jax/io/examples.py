@@ -1,6 +1,6 @@
 """Test images of omitted classes that a student gets wrong as trained, written and read (host side).
 
-The file, examples.npz, is documented in results.py; it is read without executing anything.
+The file, examples.npz, is documented in run_folder.py; it is read without executing anything.
 """
 
 import io

@@ -97,20 +97,17 @@ the loss of a run may be inf, every other number is finite.
 Numbers are written with repr, so they read back as the same float64.
 """
 
-import csv
-import io
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from kd_jax.errors import InputError
-from kd_jax.io import confusions, run_config, run_files, sums
+from kd_jax.io import confusions, run_config, run_files, sums, tidy_csv
+from kd_jax.io.tidy_csv import finite, number, one_of, or_empty, whole
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import (
-    CORRECTIONS,
     DIVERGED,
-    FRACTIONS,
     HISTORY_METRICS,
     MEASURES,
     METRICS,
@@ -143,24 +140,24 @@ class Run(NamedTuple):
 
 def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
     """history.csv, whole or not at all, as all that is written here."""
-    run_files.write(Path(folder) / "history.csv", _to_csv(HistoryRow, rows))
+    run_files.write(Path(folder) / "history.csv", tidy_csv.render(HistoryRow, rows))
 
 
 def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
     """results.csv."""
-    run_files.write(Path(folder) / "results.csv", _to_csv(ResultRow, rows))
+    run_files.write(Path(folder) / "results.csv", tidy_csv.render(ResultRow, rows))
 
 
 def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
     """bias_curve.csv."""
-    run_files.write(Path(folder) / "bias_curve.csv", _to_csv(BiasRow, rows))
+    run_files.write(Path(folder) / "bias_curve.csv", tidy_csv.render(BiasRow, rows))
 
 
 def write_representation(folder: Path, rows: Iterable[RepresentationRow]) -> None:
     """representation.csv; where the run has sums, with its own."""
     folder, name = Path(folder), "representation.csv"
     unseal(folder, [name])  # first: killed in between, the file has no sum rather than another's
-    run_files.write(folder / name, _to_csv(RepresentationRow, rows))
+    run_files.write(folder / name, tidy_csv.render(RepresentationRow, rows))
     if (folder / sums.NAME).exists():
         seal(folder, [name])
 
@@ -180,31 +177,7 @@ def unseal(folder: Path, names: Iterable[str] = (*MEASURED, "representation.csv"
         (folder / sums.NAME).unlink()
 
 
-def _columns(row_type: type) -> list[str]:
-    return [field.rstrip("_") for field in row_type._fields]  # type: ignore[attr-defined]
-
-
-def _cell(value: Any) -> Any:
-    """Numbers of NumPy and JAX too become Python's, whose repr is the shortest that reads back the same."""
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
-    return value
-
-
-def _to_csv(row_type: type, rows: Iterable[tuple[Any, ...]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_columns(row_type))
-    writer.writerows([v if type(v) is str else _cell(v) for v in row] for row in rows)
-    return buffer.getvalue().encode()
-
-
 # Reading
-
-Parser = Callable[[str], Any]
-"""Of a cell; raises ValueError with what it expected."""
 
 
 def read_run(folder: Path) -> Run:
@@ -228,11 +201,11 @@ def read_run(folder: Path) -> Run:
 def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
     """Errors: InputError that names the line."""
     parsers = _parsers(config) | {
-        "split": _one_of(("train", "validation")),
-        "metric": _one_of(HISTORY_METRICS),
-        "value": _or_empty(_number),
+        "split": one_of(("train", "validation")),
+        "metric": one_of(HISTORY_METRICS),
+        "value": or_empty(number),
     }
-    return _read_csv(Path(folder) / "history.csv", HistoryRow, parsers)
+    return tidy_csv.read(Path(folder) / "history.csv", HistoryRow, parsers)
 
 
 def _require_epochs(path: Path, rows: list[HistoryRow], config: dict[str, Any], lost: set) -> None:
@@ -264,11 +237,11 @@ def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
     path = Path(folder) / "results.csv"
     classes = _class_indices(config)
     parsers = _parsers(config) | {
-        "setting": _one_of([*run_config.setting_names(config), TEACHER]),
-        "class": _one_of(["all", "omitted", "seen", *classes]),
-        "metric": _one_of(METRICS),
+        "setting": one_of([*run_config.setting_names(config), TEACHER]),
+        "class": one_of(["all", "omitted", "seen", *classes]),
+        "metric": one_of(METRICS),
     }
-    rows: list[ResultRow] = _read_csv(path, ResultRow, parsers)
+    rows: list[ResultRow] = tidy_csv.read(path, ResultRow, parsers)
     present = {(row.setting, row.seed) for row in rows}
     for run in config["runs"]:
         if (run["setting"], run["seed"]) not in present:
@@ -296,138 +269,32 @@ def read_confusions(folder: Path, config: dict[str, Any], results: Iterable[Resu
 def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
     """Errors: InputError that names the line."""
     parsers = _parsers(config) | {
-        "setting": _one_of([RANDOM, *run_config.setting_names(config)]),
+        "setting": one_of([RANDOM, *run_config.setting_names(config)]),
         "layer": str,
-        "measure": _one_of(MEASURES),
-        "class": _one_of(("omitted", "seen")),
+        "measure": one_of(MEASURES),
+        "class": one_of(("omitted", "seen")),
     }
-    return _read_csv(Path(folder) / "representation.csv", RepresentationRow, parsers)
+    return tidy_csv.read(Path(folder) / "representation.csv", RepresentationRow, parsers)
 
 
 def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
     """Errors: InputError that names the line."""
-    parsers = _parsers(config) | {"class": _one_of(["all", "omitted", "seen", *_class_indices(config)])}
-    return _read_csv(Path(folder) / "bias_curve.csv", BiasRow, parsers)
+    parsers = _parsers(config) | {"class": one_of(["all", "omitted", "seen", *_class_indices(config)])}
+    return tidy_csv.read(Path(folder) / "bias_curve.csv", BiasRow, parsers)
 
 
 def _class_indices(config: dict[str, Any]) -> list[str]:
     return [str(index) for index in range(config["data"]["num_classes"])]
 
 
-def _read_csv(path: Path, row_type: Any, parsers: dict[str, Parser]) -> list[Any]:
-    """parsers: by column. Rows that differ in nothing but
-    their last column (the value) are one measurement given twice."""
-    text = run_files.read_text(path)
-    columns, name = _columns(row_type), str(path)
-    if not text.endswith("\n"):
-        raise InputError(f"{path} is cut off", "a line end at its end", repr(text[-20:]))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: dict[Any, Any] = {}
-    parsed = [_Cells(parsers[column]) for column in columns]
-    in_range: set[Any] = set()
-    try:
-        header = next(reader, [])
-        if header != columns:
-            raise InputError(f"{path}, line 1", ",".join(columns), ",".join(header))
-        for cells in reader:
-            where = f"{name}, line {reader.line_num}"
-            if len(cells) != len(columns):
-                raise InputError(where, f"{len(columns)} columns", len(cells))
-            try:
-                row = row_type._make([known[cell] for known, cell in zip(parsed, cells, strict=True)])
-            except ValueError:
-                _refuse_cell(where, zip(columns, cells, strict=True), parsers)
-            measured = getattr(row, "metric", columns[-1]), row[-1]
-            if measured not in in_range:
-                if expected := _out_of_range(*measured):
-                    raise InputError(f"{where}, column {columns[-1]}", expected, repr(cells[-1]))
-                in_range.add(measured)
-            if row[:-1] in rows:
-                raise InputError(where, f"each {', '.join(columns[:-1])} once", f"{row[:-1]} again")
-            rows[row[:-1]] = row
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}", "comma-separated values", error) from None
-    return list(rows.values())
-
-
-def _out_of_range(metric: str, value: float) -> str:
-    """What was expected of a measured value that cannot be; else nothing."""
-    fraction = "accuracy" in metric or metric in FRACTIONS
-    if fraction and not (math.isnan(value) or 0 <= value <= 1 + 1e-6):  # sums are rounded
-        return "a fraction from 0 to 1"
-    count = metric.endswith(("errors", "support", DIVERGED))
-    return "a count" if count and not (value >= 0 and value == int(value)) else ""
-
-
-class _Cells(dict[str, Any]):
-    """The values of a column by their text, each parsed once: of a million rows most say the same."""
-
-    def __init__(self, parser: Parser):
-        self.parser = parser
-
-    def __missing__(self, text: str) -> Any:
-        value = self[text] = self.parser(text)
-        return value
-
-
-def _refuse_cell(where: str, cells: Iterable[tuple[str, str]], parsers: dict[str, Parser]) -> NoReturn:
-    """Of the first cell that is malformed.  cells: (column, text)."""
-    for column, cell in cells:
-        try:
-            parsers[column](cell)
-        except ValueError as error:
-            raise InputError(f"{where}, column {column}", str(error), repr(cell)) from None
-    raise AssertionError("not reached")
-
-
-def _parsers(config: dict[str, Any]) -> dict[str, Parser]:
+def _parsers(config: dict[str, Any]) -> dict[str, tidy_csv.Parser]:
     """What most columns hold; a file's reader adds or replaces the others."""
     return {
-        **dict.fromkeys(("run", "seed", "epoch"), _whole),
-        "setting": _one_of(run_config.setting_names(config)),
-        "split": _one_of(("validation", "test")),
-        "correction": _one_of(CORRECTIONS),
-        "bias": _finite,
-        "accuracy": _or_empty(_finite),
-        "value": _or_empty(_finite),
+        **dict.fromkeys(("run", "seed", "epoch"), whole),
+        "setting": one_of(run_config.setting_names(config)),
+        "split": one_of(("validation", "test")),
+        "correction": one_of(CORRECTIONS),
+        "bias": finite,
+        "accuracy": or_empty(finite),
+        "value": or_empty(finite),
     }
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # of thousands, int() raises
-        raise ValueError("a whole number, 0 or more")
-    return int(text)
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if math.isnan(value) or "_" in text or text != text.strip():
-        raise ValueError("a number")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = _number(text)
-    if math.isinf(value):
-        raise ValueError("a finite number")
-    return value
-
-
-def _or_empty(parser: Callable[[str], float]) -> Callable[[str], float]:
-    return lambda text: parser(text) if text else math.nan
-
-
-def _one_of(names: Iterable[str]) -> Callable[[str], str]:
-    names = list(names)
-    known = frozenset(names)
-    shown = " | ".join(names if len(names) <= 12 else [*names[:11], "..."])
-
-    def parse(text: str) -> str:
-        if text not in known:
-            raise ValueError(shown)
-        return text
-
-    return parse

@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 
 from kd_jax.plots.curves import MOST_PANELS
 from kd_jax.plots.style import DARK, PAGE, band, finish, look_of, not_shown, panels, sample, style
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.curves import by_bias, in_percent
 from kd_jax.stats.rows import BiasRow
 from kd_jax.stats.summary import Values
-
-_LINES = {"test_tuned": ":", "validation_tuned": "-.", "prior_matched": "--", "teacher_matched": "-"}
 
 
 def bias_curve(
@@ -55,13 +54,13 @@ def _mark_chosen(axes: Axes, values: Values, setting: str) -> str:
     from the curve than the curve is wide would squash it, and is returned in words instead."""
     low, high = axes.dataLim.intervalx
     beyond = []
-    for correction, line in _LINES.items():
+    for correction, entry in CORRECTIONS.items():
         chosen = values.get((setting, "test", correction, "omitted", "bias"))
-        if chosen is None:
+        if chosen is None or correction == "none":
             continue
         if max(low - chosen.mean, chosen.mean - high) > high - low:
             beyond.append(f"{correction} {chosen.mean:.1f}")
         else:
-            label = f"bias chosen, {correction}"
+            label, line = f"bias chosen, {correction}", (0, entry.dashes) if entry.dashes else "-"
             axes.axvline(chosen.mean, color=DARK, linestyle=line, linewidth=1.0, label=label)
     return f"chosen beyond this axis: {', '.join(beyond)}" if beyond else ""

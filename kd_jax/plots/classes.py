@@ -23,6 +23,7 @@ from kd_jax.plots.style import (
     sample,
     style,
 )
+from kd_jax.stats.corrections import title
 from kd_jax.stats.curves import confusion
 from kd_jax.stats.rows import Confusion
 from kd_jax.stats.summary import Values, describe_omitted
@@ -70,10 +71,18 @@ def _bars(
         keys = [(setting["name"], "test", correction, class_, "accuracy") for class_ in classes]
         rows = percent(values.get(key) for key in keys)
         at = np.arange(len(classes)) + (place - (len(shown) - 1) / 2) * 0.4
-        label = "as trained" if correction == "none" else f"bias corrected, {correction}"
         error = {"elinewidth": 0.8, "capsize": 1.5, "capthick": 0.8, "ecolor": DARK}
         look = _BARS[place]
-        axes.bar(at, rows[:, 0], 0.4, label=label, yerr=errors(rows), error_kw=error, linewidth=0, **look)
+        axes.bar(
+            at,
+            rows[:, 0],
+            0.4,
+            label=title(correction),
+            yerr=errors(rows),
+            error_kw=error,
+            linewidth=0,
+            **look,
+        )
     omitted = {*map(str, setting["omitted"]), "omitted"} if setting["omitted"] else set()
     for index in [index for index, class_ in enumerate(classes) if class_ in omitted]:
         axes.axvspan(
@@ -113,7 +122,7 @@ def confusion_matrix(
         for axes, correction in zip(grid[0], corrections, strict=True):
             shares = confusion(rows, count, setting, correction)
             image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-            axes.set(title="as trained" if correction == "none" else f"bias corrected, {correction}")
+            axes.set(title=title(correction))
             axes.set_xlabel("called")
             turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
             axes.set_xticks(named, [names[i] for i in named], **turned)

@@ -7,7 +7,6 @@ import numpy as np
 FORMAT = 2
 TEACHER = "teacher"  # the setting of what teachers come to
 DIVERGED = "diverged"
-CORRECTIONS = ("none", "test_tuned", "validation_tuned", "prior_matched", "teacher_matched")
 METRICS = (
     "accuracy", "errors", "support", "bias", "precision", "f1", "macro_recall", "macro_precision", "macro_f1",
     "ensemble_accuracy", "ensemble_errors", "top5_accuracy", "nll", "ece", "agreement", "kl_to_teacher",

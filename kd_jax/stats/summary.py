@@ -8,11 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kd_jax.stats import intervals
-from kd_jax.stats.rows import CORRECTIONS, DIVERGED, FORMAT, TEACHER, ResultRow
-
-LABEL_FREE_FIRST = ("teacher_matched", "prior_matched", "validation_tuned")
-"""Never test_tuned: what is tuned on the test labels is no result, so it heads nothing."""
+from kd_jax.stats import corrections, intervals
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.rows import DIVERGED, FORMAT, TEACHER, ResultRow
 
 OF_TEACHER = ("agreement", "kl_to_teacher", "cka")
 """Metrics and measures that compare a student with its teacher."""
@@ -85,7 +83,7 @@ def teachers_of_seeds(config: dict[str, Any]) -> list[int | None]:
 
 def depends_on_teacher(correction: str, metric: str) -> bool:
     """Whether a value depends on the teacher beyond what the student learnt from it."""
-    return correction == "teacher_matched" or metric in OF_TEACHER
+    return correction in corrections.of_teacher() or metric in OF_TEACHER
 
 
 def interval_of(
@@ -179,16 +177,13 @@ def corrections_of(setting: str, values: Values) -> list[str]:
 
 
 def preferred_correction(setting: str, values: Values) -> str:
-    """Of the setting's corrections the one that needs the fewest labels, and none of the test split; "none"
-    where it has no such."""
-    found = corrections_of(setting, values)
-    return next((c for c in LABEL_FREE_FIRST if c in found), "none")
+    """Of the setting's corrections the `corrections.preferred` one."""
+    return corrections.preferred(corrections_of(setting, values))
 
 
 def label_free(setting: str, values: Values) -> list[str]:
     """The setting's corrections that need no label, those that need the least else first."""
-    found = corrections_of(setting, values)
-    return [c for c in LABEL_FREE_FIRST if c in found and c != "validation_tuned"]
+    return corrections.label_free(corrections_of(setting, values))
 
 
 def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -267,6 +262,19 @@ def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dic
             yield a, b
 
 
+Side = tuple[str, dict[int, float], dict[tuple[str, int], int | None]]
+"""(setting, its values by seed, `teachers_of` its run)"""
+
+
+def paired(a: Side, b: Side) -> tuple[intervals.Difference, list[int]]:
+    """The difference a - b over the seeds at which both are defined, and these seeds."""
+    (name_a, of_a, teachers_a), (name_b, of_b, teachers_b) = a, b
+    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+    shared = [(teachers_a.get((name_a, seed)), teachers_b.get((name_b, seed))) for seed in seeds]
+    first, second = ([of_side[seed] for seed in seeds] for of_side in (of_a, of_b))
+    return intervals.paired_difference(first, second, shared), seeds
+
+
 def _pair(
     a: dict[str, Any],
     b: dict[str, Any],
@@ -282,12 +290,8 @@ def _pair(
         return
     of_a = groups.get((a["name"], "test", correction, class_, metric), {})
     of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})
-    seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
+    difference, seeds = paired((a["name"], of_a, teachers), (b["name"], of_b, teachers))
     if len(seeds) < 2:
         return
-    shared = [(teachers.get((a["name"], seed)), teachers.get((b["name"], seed))) for seed in seeds]
-    difference = intervals.paired_difference(
-        [of_a[seed] for seed in seeds], [of_b[seed] for seed in seeds], shared
-    )
     names = {"a": a["name"], "b": b["name"], "split": "test", "correction": correction}
     yield names | {"class": class_, "metric": metric} | _defined(difference)

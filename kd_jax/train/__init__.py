@@ -1,16 +1,15 @@
 """Training: one run as pure functions (step.py), then many (sweep.py), with checkpoints (loop.py)."""
 
+from kd_jax.train.config import Config, make_config
 from kd_jax.train.step import (
     INIT,
     MIXTURES,
     PERTURB,
-    Config,
     augment_and_scale,
     evaluate,
     fit,
     init_state,
     make_batch,
-    make_config,
     mask_logits,
     select_teacher,
     train_epoch,

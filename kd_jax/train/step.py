@@ -1,12 +1,8 @@
 """One run as pure functions: train_step -> train_epoch (scan over U) -> fit (loop over E).
 
-Each is `(carry, input) -> (carry, output)` on arrays; what is static is gathered in a frozen `Config`.
-Nothing here knows that runs are mapped.
+Each is `(carry, input) -> (carry, output)` on arrays; what is static is gathered in a frozen `Config`
+(config.py). Nothing here knows that runs are mapped.
 """
-
-import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +10,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax import losses
 from kd_jax.losses import teacher_ablations
-from kd_jax.models import forward, forward_head, init_variables, network_of, predict, scale_pixels
+from kd_jax.models import forward, forward_head, init_variables, predict, scale_pixels
 from kd_jax.train.augment import mix, mixup_lambdas, mixup_partner
+from kd_jax.train.config import Config
 from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
-from kd_jax.train.noise import Noise
-from kd_jax.train.optim import OPTIMIZERS, Cosine, Optimizer, UnitSchedule, apply_gradients, clip_columns
+from kd_jax.train.optim import apply_gradients, clip_columns
 from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
-from kd_jax.types import Augment, Batch, Counts, HParams, LossFn, Table, TrainState, Variables
+from kd_jax.types import Batch, Counts, HParams, Table, TrainState, Variables
 
 INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, SHOTS, ABLATION, PERTURB, MIXTURES = (
     0,
@@ -35,80 +31,6 @@ INIT, ORDER, DROPOUT, AUGMENT, MIXUP, NOISE, SHOTS, ABLATION, PERTURB, MIXTURES 
     100,
 )
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Whatever changes a shape or the graph; hashable, so the compiler sees it as static. Equal by value if
-    its fields are: two equal ones share one trace and one compiled program.
-
-    model: the module that is trained. image_shape: (h, w, c). num_classes: K.
-    num_updates: U, updates an epoch, each on batch_size examples.
-    max_norm: of each hidden unit's incoming weights, or None.
-    augment: (key, images u8[B,h,w,c]) -> images u8[B,h,w,c], or None.
-    mixup: concentration of the Beta distribution of the shares (Zhang et al. 2018), > 0, or None.
-    teacher_models: of each group of teachers, queried on the augmented images; where there is none, the
-        table's cached logits are used.
-    average_teachers: all teachers make the target, instead of the one of each group that `hparams.teacher`
-        names. What several teachers are together depends on loss_fn (`losses.ENSEMBLE_TARGETS`).
-    freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
-    noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
-    repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
-    monitor: (model, variables, validation, hparams, num_classes) -> more entries of the history after each
-        epoch, as evaluate/monitor.py measures them; needs a validation split.
-    labelled: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
-    """
-
-    model: Any
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    loss_fn: LossFn
-    optimizer: Optimizer
-    schedule: UnitSchedule
-    batch_size: int
-    num_updates: int
-    max_norm: float | None = None
-    augment: Augment | None = None
-    mixup: float | None = None
-    teacher_models: tuple[Any, ...] = ()
-    average_teachers: bool = False
-    freeze_backbone: bool = False
-    noise: Noise | None = None
-    repeat_noise: bool = False
-    has_labels: bool = True
-    monitor: Callable[..., dict[str, Counts]] | None = None
-
-
-def make_config(
-    model: Any,
-    images_shape: tuple[int, ...],
-    loss_fn: LossFn,
-    num_epochs: int,
-    *,
-    batch_size: int = 128,
-    optimizer: Optimizer = OPTIMIZERS["adam"],
-    schedule: Callable[[int], UnitSchedule] = Cosine,
-    **options: Any,
-) -> Config:
-    """The static part of a training of `num_epochs` epochs, each of so many updates that every example is
-    met once.
-
-    images_shape: (N, h, w, c) of what is trained on.  schedule: number of updates in all -> unit schedule.
-    options: more fields of Config.
-    """
-    num_examples, *image_shape = images_shape
-    num_updates = -(-num_examples // batch_size)
-    return Config(
-        model=model,
-        image_shape=tuple(image_shape),  # type: ignore[arg-type]
-        num_classes=network_of(model).num_classes,
-        loss_fn=loss_fn,
-        optimizer=optimizer,
-        schedule=schedule(num_updates * num_epochs),
-        batch_size=batch_size,
-        num_updates=num_updates,
-        **options,
-    )
 
 
 def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:

@@ -1,6 +1,7 @@
 """Datasets against independent references: scikit-learn's own arrays, MNIST's published counts; and every
 bad input against the one line that names it."""
 
+import importlib.util
 import io
 import os
 import pickle
@@ -19,7 +20,7 @@ from kd_jax.errors import InputError
 
 
 def same(one: data.Dataset, other: data.Dataset) -> bool:
-    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in data.ARRAYS)
+    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in cache.ARRAYS)
 
 
 # --- digits ---------------------------------------------------------------------------------------------
@@ -42,6 +43,13 @@ def test_digits_are_scikit_learns(digits):
     assert np.array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
 
 
+def test_digits_come_from_scikit_learns_function_where_its_file_is_elsewhere(monkeypatch):
+    import sklearn.datasets  # noqa: F401  # before its place is unknown
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert data.load("digits").fingerprint == DIGITS_FINGERPRINT
+
+
 def test_digits_split(digits):
     assert digits.train_images.shape == (1297, 8, 8, 1) and digits.test_images.shape == (500, 8, 8, 1)
     assert digits.train_labels.dtype == digits.test_labels.dtype == np.int32
@@ -53,7 +61,7 @@ def test_digits_split(digits):
 
 
 def test_arrays_are_read_only(digits):
-    for key in data.ARRAYS:
+    for key in cache.ARRAYS:
         with pytest.raises(ValueError, match="read-only"):
             getattr(digits, key)[0] = 0
 
@@ -142,8 +150,8 @@ def test_npz_in_colour_and_by_an_odd_name(write):
 
 
 def test_fingerprint_is_of_the_arrays_alone(write, digits, tmp_path):
-    np.savez(tmp_path / "digits.npz", **{key: getattr(digits, key) for key in data.ARRAYS})
-    columns = {key: np.asfortranarray(getattr(digits, key)) for key in data.ARRAYS}
+    np.savez(tmp_path / "digits.npz", **{key: getattr(digits, key) for key in cache.ARRAYS})
+    columns = {key: np.asfortranarray(getattr(digits, key)) for key in cache.ARRAYS}
     big_endian: dict[str, Any] = columns | {
         key: columns[key].astype(">i8") for key in ("train_labels", "test_labels")
     }
@@ -180,7 +188,7 @@ BAD_ARRAYS = {
     "shapes differ": ({"test_images": np.zeros((6, 4, 4), np.uint8)}, "training and test images differ"),
     "channels differ": ({"test_images": np.zeros((6, 4, 5, 3), np.uint8)}, "training and test images differ"),
     "too few labels": ({"train_labels": np.arange(11) % 3}, r"expected \[12\]; given \[11\]"),
-    "one-hot labels": ({"train_labels": np.eye(12, dtype=int)}, "train_labels do not fit"),
+    "two classes an example": ({"train_labels": np.eye(12, dtype=int) + 1}, "multi-label"),
     "a scalar label": ({"train_labels": np.int64(1)}, "train_labels do not fit"),
     "float labels": ({"train_labels": np.arange(12) % 3.0}, "train_labels are of the wrong type"),
     "boolean labels": ({"train_labels": np.arange(12) > 5}, "train_labels are of the wrong type"),
@@ -231,7 +239,7 @@ def plant(path, **members: bytes):
     return path
 
 
-@pytest.mark.parametrize("key", [*data.ARRAYS, "class_names"])
+@pytest.mark.parametrize("key", [*cache.ARRAYS, "class_names"])
 def test_pickles_are_refused(tmp_path, key):
     trap, sprung = Trap(tmp_path / "sprung"), tmp_path / "sprung"
     pickle.loads(pickle.dumps(trap))

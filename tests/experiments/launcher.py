@@ -87,7 +87,7 @@ def serve() -> None:
                 rename(source, target)
 
             os.replace = replace  # type: ignore[assignment]
-            plots.render = render if request["draw"] else lambda figure: {"png": b"", "svg": b""}
+            plots.render = render if request["draw"] else lambda figure, kind="png": b""
             print(json.dumps(_captured(request)), file=replies, flush=True)
             # As if never imported: both entry points have a flag --omit.
             for module in [module for module in sys.modules if module.split(".")[0] == "experiments"]:

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from kd_jax import data
 from kd_jax.io import checkpoint
-from kd_jax.stats.rows import CORRECTIONS
+from kd_jax.stats.corrections import CORRECTIONS
 from tests.experiments.runs import (
     SEEDS,
     TRAINING,
@@ -60,10 +60,13 @@ def test_students_see_what_they_may_see_and_no_more(launch, home, toy, tmp_path)
         ]
         others = [position for position, name in enumerate(CORRECTIONS) if name != "test_tuned"]
         assert [biases[0][position] for position in others] == [biases[1][position] for position in others]
-        assert biases[0][CORRECTIONS.index("test_tuned")] != biases[1][CORRECTIONS.index("test_tuned")]
+        assert (
+            biases[0][list(CORRECTIONS).index("test_tuned")]
+            != biases[1][list(CORRECTIONS).index("test_tuned")]
+        )
         # The prior is that of the classes, not the same for each: half of the six are of class 1.
         logits = logits_of(arrays, 2 + seed, original[validation])
-        logits[:, 1] += biases[0][CORRECTIONS.index("prior_matched")]
+        logits[:, 1] += biases[0][list(CORRECTIONS).index("prior_matched")]
         assert len(validation) == 6 and np.sum(logits.argmax(axis=1) == 1) == 3
 
 

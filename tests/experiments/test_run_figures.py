@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support, top_k_accuracy_score
 
 from kd_jax.io import examples
-from kd_jax.stats.rows import CORRECTIONS
+from kd_jax.stats.corrections import CORRECTIONS
 from tests.experiments.runs import (
     CLASSES,
     SEEDS,

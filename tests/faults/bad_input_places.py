@@ -162,7 +162,7 @@ def _arrays(bad: Path, whole: Path) -> dict[str, Path]:
         "few_names": {"class_names": np.array(["a", "b"])},
         "shifted": {"class_names": np.array(["1", "2", "3"])},
         "black": {"train_images": images * 0},
-        "channels_first": {key: np.stack(3 * [good[key]], 1) for key in ("train_images", "test_images")},
+        "channels_first": {key: np.stack(2 * [good[key]], 1) for key in ("train_images", "test_images")},
         "volumes": {key: np.stack(7 * [good[key]], -1) for key in ("train_images", "test_images")},
     }  # fmt: skip
     found = {name: bad / f"{name}.npz" for name in changes}

@@ -142,7 +142,7 @@ def render(folder: Path) -> None:
 
 def render_figures(folder: Path) -> None:
     """The whole report with its figures, but for their files."""
-    with mock.patch.object(plots, "render", lambda figure: {"png": b"", "svg": b""}):
+    with mock.patch.object(plots, "render", lambda figure, kind="png": b""):
         report._render(folder)
 
 

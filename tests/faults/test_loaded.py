@@ -81,7 +81,7 @@ def write_run(folder, evil):
 @pytest.fixture
 def runs(tmp_path, monkeypatch):
     """A run of plain words, and the same of hostile ones, in a folder of a hostile name."""
-    monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+    monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
     evil = EVIL.replace("/", "\u2215")  # which no folder's name can hold
     return write_run(tmp_path / "plain" / "run", ""), write_run(tmp_path / "evil" / f"run{evil}", EVIL)
 

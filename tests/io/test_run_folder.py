@@ -11,7 +11,8 @@ import pytest
 
 from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, run_folder, tidy
-from kd_jax.stats.rows import CORRECTIONS, BiasRow, Confusion, HistoryRow, ResultRow
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow, ResultRow
 
 NAN = math.nan
 LABELS, SOFT = "labels omit=none", "T=20 alpha=1 omit=2"

@@ -139,13 +139,7 @@ def test_the_section_by_hand(folder, monkeypatch):
     reach(monkeypatch, 50.0)
     text = section_of(folder)
     assert "The level is 50 %. " in text and "validation split" in text
-    heads = [
-        "seeds that reached it",
-        "epochs",
-        "updates",
-        "mean over the epochs, %",
-        "after the last epoch, %",
-    ]
+    heads = ["reached by", "epochs", "updates", "epoch mean, %", "last epoch, %"]
     assert cells(text, "setting") == [*heads, "n"]
     # Epochs 2.0 +- 2.48; two updates an epoch. Areas of 50, 46.67, 50 %: sd 1.925; finals of 80, 60, 70 %.
     assert cells(text, FAST) == ["3 of 3", "2.0 ± 2.5", "4 ± 5", "48.89 ± 4.78", "70.00 ± 24.8", "3"]

@@ -157,5 +157,5 @@ def test_the_report_of_subliminal_learning_has_this_figure_alone(tmp_path):
     ]
     folder = write_run(tmp_path / "toy", settings, rows, seeds=2, experiment="subliminal", teacher=None)
     report.build(folder)
-    assert {path.name for path in (folder / "figures").iterdir()} == {"axis.png", "axis.svg"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {"axis.png"}
     assert "](figures/axis.png)" in (folder / "report.md").read_text()

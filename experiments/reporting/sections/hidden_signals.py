@@ -6,7 +6,8 @@ from typing import Any
 
 from experiments.reporting.markdown import Grid, Section, show, tabulate
 from kd_jax.io import run_config, run_files, run_folder
-from kd_jax.stats import curves, summary
+from kd_jax.stats import corrections, curves, summary
+from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import RANDOM, RepresentationRow
 
@@ -43,7 +44,6 @@ WHEN = (
     "half of the validation images with their labels, judged on the other half)."
 )
 VARIED = ("shots", "teacher_ablation", "student_init")  # what a setting says of the channel
-LABEL_FREE = ("teacher_matched", "prior_matched")
 TRACKED = (
     ("accuracy_omitted", "classified"),
     ("accuracy_omitted_corrected", "corrected"),
@@ -94,14 +94,14 @@ def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]
     varied = any(setting.get(name) for setting in settings for name in VARIED)
     if not varied and len({tuple(setting["omitted"]) for setting in settings}) < 3:
         return []
-    rows = []
+    rows, free = [], corrections.label_free(CORRECTIONS)
     for setting in settings:
         name = setting["name"]
-        found = [values.get((name, "test", c, "omitted", "accuracy")) for c in ("none", *LABEL_FREE)]
-        cost = values.get((name, "test", LABEL_FREE[-1], "all", "accuracy"))
+        found = [values.get((name, "test", c, "omitted", "accuracy")) for c in ("none", *free)]
+        cost = values.get((name, "test", free[-1], "all", "accuracy"))
         cells = [show(interval, half=" ± ") for interval in (*found, cost)]
         rows.append([name, *cells, str(found[0].n if found[0] else 0)])
-    heads = ["setting", "as trained", *LABEL_FREE, f"all classes, {LABEL_FREE[-1]}", "n"]
+    heads = ["setting", "as trained", *free, f"all classes, {free[-1]}", "n"]
     return [CHANNEL, Grid(heads, rows)]
 
 

@@ -15,8 +15,8 @@ MEASURED = {
 }
 EXPLAINED = (
     "Epochs and updates are those after which the level is first reached, in whole epochs, the unit in which "
-    "accuracy is measured. The mean over the epochs is the area under the learning curve divided by their "
-    "number."
+    "accuracy is measured. The epoch mean is the mean accuracy over all epochs: the area under the learning "
+    "curve divided by the number of epochs."
 )
 SOME = (
     "* Not all seeds reached the level: the mean is of those that did, so too small, and without an "
@@ -48,7 +48,7 @@ def section(history: Sequence[HistoryRow], config: dict[str, Any], reach: float 
         times = [show(speed.epochs, *scale, half=half) + star * (speed.reached > 0) for scale in scales]
         means = [show(interval, half=" ± ") for interval in (speed.area, speed.final)]
         rows.append([setting, f"{speed.reached} of {speed.seeds}", *times, *means, str(speed.area.n)])
-    heads = ["setting", "seeds that reached it", "epochs", *(["updates"] if updates else [])]
-    heads += ["mean over the epochs, %", "after the last epoch, %", "n"]
+    heads = ["setting", "reached by", "epochs", *(["updates"] if updates else [])]
+    heads += ["epoch mean, %", "last epoch, %", "n"]
     note = [SOME] if any("*" in row[2] for row in rows) else []
     return [Section("Learning speed", [f"{MEASURED[split]} {given}. {EXPLAINED}", Grid(heads, rows), *note])]

@@ -5,7 +5,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from kd_jax.io import examples
 from kd_jax.io.examples import Examples
 from kd_jax.stats import summary
 from kd_jax.stats.rows import DIVERGED, ResultRow
-from kd_jax.types import Table
+
+if TYPE_CHECKING:  # else a report would import jax
+    from kd_jax.types import Table
 
 LARGEST = 96  # pixels a side: larger images are reduced, for the page holds them all
 
@@ -23,7 +25,7 @@ def save(
     description: dict[str, Any],
     rows: Sequence[ResultRow],
     found: dict[str, dict[str, np.ndarray]],
-    test: Table,
+    test: "Table",
 ) -> None:
     """examples.npz of the setting and the correction that the report's answer speaks of, where that setting
     misses classes.

@@ -151,8 +151,6 @@ function learning(panels) {
   legend(document.getElementById("learning-legend"), [...lines.values()], charts);
 }
 
-const DASHES = { test_tuned: "1 3", validation_tuned: "6 3 1 3", prior_matched: "5 4", teacher_matched: "none" };
-
 function bias(settings) {
   const [slider, value, table, jumps, note] = ["slider", "value", "classes", "jumps", "note"].map((name) => document.getElementById(`bias-${name}`));
   let one = settings[0];
@@ -160,7 +158,7 @@ function bias(settings) {
   const inside = (chosen) => chosen.mean >= one.biases[0] && chosen.mean <= one.biases[one.biases.length - 1];
   const spec = () => ({
     lines: one.lines, x: "bias (nats)", range: [0, 100], label: "test accuracy (%) by bias",
-    marks: one.chosen.map((chosen) => ({ at: chosen.mean, dash: DASHES[chosen.correction] })),
+    marks: one.chosen.map((chosen) => ({ at: chosen.mean, dash: chosen.dash })),
   });
   const lines = chart(document.getElementById("bias-chart"), spec());
 
@@ -198,7 +196,7 @@ function bias(settings) {
       button.addEventListener("click", () => go(nearest(target)));
     };
     jump("0: as trained", 0);
-    one.chosen.filter(inside).forEach((chosen) => jump(`${chosen.correction} ${number(chosen.mean, 2)}`, chosen.mean, DASHES[chosen.correction]));
+    one.chosen.filter(inside).forEach((chosen) => jump(`${chosen.correction} ${number(chosen.mean, 2)}`, chosen.mean, chosen.dash));
     const apart = one.chosen.filter((chosen) => chosen.high > chosen.low);
     const beyond = one.chosen.filter((chosen) => !inside(chosen));
     const ranges = apart.map((chosen) => `${chosen.correction} ${number(chosen.low, 2)} to ${number(chosen.high, 2)}`).join(", ");

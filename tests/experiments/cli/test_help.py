@@ -53,8 +53,9 @@ def test_each_flag_is_listed_in_one_group_or_refused(launch, texts):
                 "schedule": "=constant",
                 "normalize": "=data",
                 "precision": "=bfloat16",
+                "figure_formats": "=svg",
             }
-            words |= dict.fromkeys(("flip", "skip_unreadable", "tensorboard"), "")
+            words |= dict.fromkeys(("flip", "full", "skip_unreadable", "tensorboard"), "")
             outcome = launch(name, *(f"--{flag}{words.get(flag, '=1')}" for flag in others))
             assert outcome.status == 2 and outcome.out == "", outcome
             assert outcome.err.startswith("error: a flag that means nothing here: ")

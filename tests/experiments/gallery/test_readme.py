@@ -115,8 +115,8 @@ def test_a_table_has_a_head_for_every_cell(tmp_path):
     write_summary(tmp_path / "toy", mean=0.9, low=0.885, high=0.915, n=5)
     table = rows.Table(("paper", "ours"), (rows.Row("a student", ("89", OURS)),))
     assert pages.render(table, tmp_path).splitlines() == [
-        "| | paper | ours |",
-        "|---|---|---|",
+        "|  | paper | ours |",
+        "| --- | --- | --- |",
         "| a student | 89 | 90.00 ± 1.50 (5) |",
     ]
     assert all(len(row.cells) == len(t.columns) for t in studies.TABLES.values() for row in t.rows)

@@ -53,7 +53,10 @@ def test_the_differences_by_hand(a, b, tmp_path):
     # Of all 30, a third of it; corrected 0, 1 and 2 of ten.
     assert rows[1][3:6] == ["all", "+6.67", "-1.61 to +14.95"]
     assert rows[4][2:6] == ["teacher_matched", "omitted", "+10.00", "-14.84 to +34.84"] and len(rows) == 5
-    assert f"2 - 1       {SOFT}  none             omitted  +20.00  -4.84 to +44.84" in text
+    lines = text.splitlines()
+    at = lines.index(f"2 - 1: {SOFT}")
+    assert lines[at + 2] == " none             omitted  +20.00   -4.84 to +44.84  0.074  3"
+    assert max(map(len, lines[:-1])) <= 80
     entry = json.loads(files[out / "comparison.json"])["paired"][1]
     assert (entry["a"], entry["b"]) == ({"run": "a", "setting": SOFT}, {"run": "b", "setting": SOFT})
     assert entry["difference"] == pytest.approx(0.2) and entry["n"] == 3

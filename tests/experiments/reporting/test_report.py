@@ -2,24 +2,31 @@
 
 import io
 import itertools
+import json
 import math
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from absl import flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import BarContainer
 from PIL import Image
 
 from experiments import report
+from experiments.reporting import sentences, text
+from experiments.reporting.content import content_of
 from kd_jax import plots
 from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.stats import summary
-from kd_jax.stats.rows import CORRECTIONS, Confusion, HistoryRow, ResultRow
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.rows import Confusion, HistoryRow, ResultRow
 
 ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
 SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]
@@ -132,7 +139,7 @@ def drawn():
 def undrawn(request, monkeypatch):
     """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+        monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
 
 
 @pytest.fixture
@@ -152,6 +159,7 @@ def test_the_tables_by_hand(folder):
     # Without correction, 2, 4 and 6 of ten 2s: mean 40 %, sd 20 %; the t quantile at 0.975 with 2 degrees of
     # freedom is 4.302653, so the half width is 4.302653 * 20 / sqrt(3) = 49.7. Of all 30: 22, 24, 26 right,
     # mean 80 %, sd 2 / 30: half width 16.6. Errors 8, 6, 4.
+    text = text.split("## Accuracy of each class")[1]
     assert cells(text, "setting", "correction", "errors") == ["all classes", "0", "1", "2", "n"]
     # Three seeds with all of ten right: of 30 all, down to 0.025^(1/30) = 88.4 %; with 9 of ten: 27 of 30,
     # 73.5 to 97.9 %, whose larger side is shown; with 29 of 30: 87 of 90, 90.57 to 99.31 %.
@@ -177,11 +185,11 @@ def test_the_report_says_what_it_must(drawn, folder):
     text = (folder / "report.md").read_text()
     assert text.startswith("# toy\n\nCan a student classify what it never saw")
     answer = text.split("**")[1]
-    assert "class 2" in answer and f"the student ({SOFT}) gets" in answer
-    assert "40.00 % (95 % interval 0.00 to 89.68)" in answer  # an accuracy is at least 0
-    assert "90.00 % (95 % interval 73.47 to 97.89)" in answer and answer.endswith(
-        "(teacher_matched); 3 seeds."
+    assert answer == (
+        "Having never seen class 2, the student gets 40.00 % of its test examples right as trained and "
+        "90.00 % after bias correction teacher_matched."
     )
+    assert cells(text, SOFT, "teacher_matched", "93.33 ±8.28") == ["90.00 ±16.5", "3"]
     for words in (
         "./launch.sh distill --omit=none,2\n", "jax 0.10.2, numpy 2.4.6", "1 x cpu", "fingerprint ab12",
         "sha256 cd34", "3 seeds", "one teacher", "its luck is not covered", "60 train, 30 validation,",
@@ -191,8 +199,18 @@ def test_the_report_says_what_it_must(drawn, folder):
     for name in ("class_bars", "learning_curves", "bias_curve", "confusion_matrix"):
         assert f"](figures/{name}.png)" in text
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert ElementTree.parse(folder / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
-    assert len(list((folder / "figures").iterdir())) == 8
+    assert len(list((folder / "figures").iterdir())) == 4
+
+
+@pytest.mark.parametrize(("formats", "linked"), [("png", "png"), ("svg", "svg"), ("png,svg", "png")])
+def test_the_formats_of_figures_are_those_of_the_flag(folder, monkeypatch, formats, linked):
+    monkeypatch.setattr(flags.FLAGS["figure_formats"], "value", formats)
+    report.build(folder)
+    names = ("class_bars", "learning_curves", "bias_curve", "confusion_matrix")
+    files = {f"{name}.{kind}" for name in names for kind in formats.split(",")}
+    assert {path.name for path in (folder / "figures").iterdir()} == files
+    links = re.findall(r"\]\(figures/(.*?)\)", (folder / "report.md").read_text())
+    assert sorted(links) == sorted(f"{name}.{linked}" for name in names)
 
 
 def test_the_other_measures_by_hand(folder):
@@ -225,19 +243,67 @@ def test_the_other_measures_by_hand(folder):
     ]  # fmt: skip
 
 
-def test_the_terminal_table_by_hand(folder):
+def full_report(monkeypatch, folder):
+    """The lines that `report --full` prints."""
+    monkeypatch.setattr(flags.FLAGS["full"], "value", True)
+    return report.build(folder).splitlines()
+
+
+def test_the_terminal_shows_the_answer_and_a_small_table(folder):
     lines = report.build(folder).splitlines()
-    assert f"{SOFT}  (n = 3)" in lines
-    assert "The interval of each class is in report.md." in " ".join(lines)
-    (head,) = [line for line in lines if "all classes" in line]
-    assert head == "                  errors  all classes    omitted *    0     1     2"
-    after = lines[lines.index(f"{SOFT}  (n = 3)") + 1 :]
-    assert after[:3] == [
-        " none                6.0  80.00 ±16.6  40.00 ±49.7  100   100  40.0*",
-        " test_tuned!         1.0  96.67 ±6.10  90.00 ±16.5  100   100  90.0*",
-        " teacher_matched     2.0  93.33 ±8.28  90.00 ±16.5 90.0   100  90.0*",
+    assert lines == [
+        "Having never seen class 2, the student gets 40.00 % of its test examples right",
+        "as trained and 90.00 % after bias correction teacher_matched.",
+        "",
+        " correction       all classes  omitted classes  n",
+        "teacher",
+        " none                   96.67                -  1",
+        SOFT,
+        " none             80.00 ±16.6      40.00 ±49.7  3",
+        " teacher_matched  93.33 ±8.28      90.00 ±16.5  3",
+        "",
+        "Test accuracy in % (toy, 30 examples), mean ± half of the 95 % interval over 3",
+        "seeds. All settings and classes: report.md, or report --full.",
+        "",
+        f"Report: {folder / 'report.html'}",
     ]
-    assert lines[-1] == f"Report: {folder / 'report.html'}"
+
+
+def test_the_full_tables_of_the_terminal_by_hand(folder, monkeypatch):
+    lines = full_report(monkeypatch, folder)
+    assert "The interval of each class is in report.md." in lines
+    at = lines.index(f"{SOFT}  (n = 3)")
+    assert lines[at + 1 : at + 4] == [
+        " none                6.0  80.00 ±16.6  40.00 ±49.7  100.00 ±5.96",
+        " test_tuned          1.0  96.67 ±6.10  90.00 ±16.5  100.00 ±5.96",
+        " teacher_matched     2.0  93.33 ±8.28  90.00 ±16.5   95.00 ±12.4",
+    ]
+    at = len(lines) - 1 - lines[::-1].index(SOFT)
+    assert lines[at + 1 : at + 4] == [
+        " none             100   100  40.0*",
+        " test_tuned       100   100  90.0*",
+        " teacher_matched 90.0   100  90.0*",
+    ]
+
+
+def committed_contents():
+    """Of each committed result folder what its answer is made from."""
+    for path in sorted((Path(__file__).parents[3] / "experiments" / "results").glob("*/summary.json")):
+        run = run_folder.Run(run_config.read(path.parent), [], [], [], [])
+        yield pytest.param(
+            content_of(run, {"diverged": []} | json.loads(path.read_text())), id=path.parent.name
+        )
+
+
+@pytest.mark.parametrize("content", list(committed_contents()))
+def test_the_answer_of_each_committed_result_is_one_short_sentence(content):
+    answer = sentences.answer(content)
+    assert len(answer.split()) <= 30 and answer.endswith(".") and ". " not in answer
+    assert "unknown" not in answer
+    lines = text.terminal(content, full=True).splitlines()
+    assert max(map(len, lines)) <= text.WIDTH == 80
+    table = sentences.answer_table(content)
+    assert 1 <= len(table.rows) <= 7 and len({len(row) for row in (table.head, *table.rows)}) == 1
 
 
 def test_a_question_of_ones_own_heads_the_report(tmp_path):
@@ -249,19 +315,17 @@ def test_a_question_of_ones_own_heads_the_report(tmp_path):
 def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     rows = [row for row in toy_rows() if row.correction != "teacher_matched"]
     folder = write_run(tmp_path, SETTINGS, rows, toy_history(), toy_curve())
-    answer, table = report.build(folder).split("\n\n")[:2]
-    assert "test_tuned" not in answer and "as trained; 3 seeds." in answer and "test_tuned!" in table
+    shown = report.build(folder)
+    assert "test_tuned" not in shown and " right\nas trained." in shown
     run = run_folder.read_run(folder)
     sums = summary.summarise(run.results, run.config)
     content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
     of_content, of_tuned = report._figures(content), report._figures(tuned)
-    for kind in ("png", "svg"):
-        file = folder / "figures" / f"confusion_matrix.{kind}"
-        assert of_content["confusion_matrix"][kind] == file.read_bytes()
-    assert of_content["confusion_matrix"] != of_tuned["confusion_matrix"]
+    name = "confusion_matrix.png"
+    assert of_content[name] == (folder / "figures" / name).read_bytes() != of_tuned[name]
     uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
-    assert uncorrected["png"] == (folder / "figures" / "class_bars.png").read_bytes()
+    assert uncorrected == (folder / "figures" / "class_bars.png").read_bytes()
 
 
 def test_a_teacher_that_saw_the_validation_images(folder):
@@ -289,15 +353,13 @@ def test_where_a_run_was_continued(folder):
     ]
 
 
-@pytest.mark.parametrize(
-    "teachers, words", [(1, "its teacher 96.67"), (3, "its teachers, one by one, 96.67")]
-)
+@pytest.mark.parametrize("teachers, words", [(1, "its teacher 96.67 %."), (3, "its teachers 96.67 % each.")])
 def test_whose_accuracy_stands_beside_that_of_an_ensembles_student(tmp_path, teachers, words):
     teacher = {"path": "runs/teacher", "num_teachers": teachers, "teacher_seeds": "ensemble"}
     rows = [row for row in toy_rows() if row.setting != SOFT]
     folder = write_run(tmp_path, SETTINGS[:1], rows, teacher=teacher)
-    text = " ".join(report.build(folder).split())
-    assert f", {words} %" in text
+    shown = " ".join(report.build(folder).split())
+    assert f", {words}" in shown
 
 
 def test_a_setting_may_lack_a_value(drawn, tmp_path):
@@ -335,8 +397,9 @@ def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_th
         rows += rows_of(setting, 0, "none", [10, test, test], (2,), splits=("test",))
         held_out = rows_of(setting, 0, "none", [10, seen, omitted], (2,), splits=("validation",))
         rows += [row for row in held_out if row.split == "validation"]
-    text = report.build(write_run(tmp_path, settings, rows, seeds=1))
-    assert "(good on validation, best on the seen classes of the validation split)" in " ".join(text.split())
+    shown = " ".join(report.build(write_run(tmp_path, settings, rows, seeds=1)).split())
+    how = "is the best of 3 settings on the seen classes of the validation split."
+    assert f"good on validation {how}" in shown
 
 
 def many_settings(count, classes):
@@ -350,24 +413,22 @@ def many_settings(count, classes):
     return settings, rows
 
 
-@pytest.mark.parametrize("count, full", [(11, True), (12, False)])
-def test_the_terminal_table_fits(tmp_path, count, full):
-    settings, rows = many_settings(count, 10)
+@pytest.mark.parametrize("count, classes", [(11, 10), (12, 10), (4, 11)])
+def test_the_terminal_tables_fit(tmp_path, monkeypatch, count, classes):
+    settings, rows = many_settings(count, classes)
     settings[0]["name"] = long = "a setting of a long name: " + "x" * 90
     rows = [row._replace(setting=long) if row.setting.startswith("T=0 ") else row for row in rows]
-    text = report.build(write_run(tmp_path, settings, rows, seeds=2, classes=10))
-    assert max(map(len, text.splitlines()[:-1])) <= 110
-    table = [line for line in text.splitlines() if "validation_tuned" in line]
-    assert len(table) == count
+    lines = full_report(monkeypatch, write_run(tmp_path, settings, rows, seeds=2, classes=classes))
+    assert max(map(len, lines[:-1])) <= 80
+    table = [line.split() for line in lines if line.startswith(" validation_tuned")]
+    few = classes == 10
+    assert len(table) == count * (1 + few)
     # 9 and 10 of ten, or 90 and 100 of 100: mean 95, sd 7.07, t quantile 12.706 with 1 degree of freedom:
     # half width 12.706 * 7.07 / sqrt(2) = 63.5.
-    means = ["5.0", "95.00", "±63.5", "95.00", "±63.5"]
-    if full:
-        classes = ["95.0*" if k == 1 else "95.0" for k in range(10)]
-        assert table[1].split() == ["validation_tuned", *means, *classes]
-    else:
-        name = settings[1]["name"].split()
-        assert table[1].split() == [*name, "validation_tuned", *means, "95.00", "±63.5", "2"]
+    errors = f"{0.5 * classes:.1f}"
+    assert table[1] == ["validation_tuned", errors, *["95.00", "±63.5"] * 3]
+    if few:
+        assert table[count + 1][1:] == ["95.0*" if k == 1 else "95.0" for k in range(10)]
 
 
 def test_a_data_set_of_many_classes(tmp_path):
@@ -378,37 +439,39 @@ def test_a_data_set_of_many_classes(tmp_path):
     assert heads == ["all classes", "seen", "omitted", "n"]
 
 
-def test_a_run_of_teachers(tmp_path):
+def test_a_run_of_teachers(tmp_path, monkeypatch):
     settings = [{"name": "teacher", "omitted": [1]}]
     rows = [row for seed in range(3) for row in rows_of("teacher", seed, "none", [10, 7 + seed, 10], (1,))]
     history = [HistoryRow(s, "teacher", s, 1, "train", "accuracy", 0.5) for s in range(3)]
     runs = [{"run": s, "setting": "teacher", "seed": s, "teacher_seed": None} for s in range(3)]
     changes = {"experiment": "train_teacher", "teacher": None, "runs": runs}
     folder = write_run(tmp_path, settings, rows, history, **changes)
-    text = report.build(folder)
-    assert text.count("(n = 3)") == 1 and " 80.0*" in text
-    assert text.startswith("Having never seen class 1, the teacher gets 80.00 %")
+    lines = full_report(monkeypatch, folder)
+    assert lines.count("teacher  (n = 3)") == 1 and any(" 80.0*" in line for line in lines)
+    assert lines[0].startswith("Having never seen class 1, the teacher gets 80.00 %")
     report_text = (folder / "report.md").read_text()
     assert "How accurate is the teacher?" in report_text and "luck" not in report_text
 
 
-def test_one_seed_without_validation_history_or_teacher(tmp_path):
+def test_one_seed_without_validation_history_or_teacher(tmp_path, monkeypatch):
     rows = rows_of(ALL, 0, "none", [10, 9, 10], splits=("test",))
     folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=1, teacher=None)
-    text = report.build(folder)
-    assert text.startswith(f"The student ({ALL}) gets 96.67 % of the test examples right; 1 seed.")
-    assert "One seed, so no interval." in text and "±" not in text and "interval of each class" not in text
+    lines = full_report(monkeypatch, folder)
+    assert lines[0] == "The student gets 96.67 % of the test examples right."
+    assert any(line.startswith("One seed, so no interval.") for line in lines) and "±" not in "".join(lines)
     assert {path.stem for path in (folder / "figures").iterdir()} == {"class_bars", "confusion_matrix"}
 
 
 @pytest.mark.parametrize(
     "seeds, words", [(2, "cover the luck of the teacher"), (3, "n are those of the teachers")]
 )
-def test_several_teachers(tmp_path, seeds, words):
+def test_several_teachers(tmp_path, monkeypatch, seeds, words):
     rows = [row for seed in range(seeds) for row in rows_of(ALL, seed, "none", [10, 9, 6 + seed])]
     runs = [{"run": s, "setting": ALL, "seed": s, "teacher_seed": s % 2} for s in range(seeds)]
-    text = " ".join(report.build(write_run(tmp_path, SETTINGS[:1], rows, seeds=seeds, runs=runs)).split())
-    assert words in text and "of 2 teachers" in text and f"{ALL} (n = 2{' teachers' * (seeds > 2)})" in text
+    folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=seeds, runs=runs)
+    shown = " ".join(" ".join(full_report(monkeypatch, folder)).split())
+    assert words in shown and "of 2 teachers" in shown
+    assert f"{ALL} (n = 2{' teachers' * (seeds > 2)})" in shown
 
 
 def test_names_cannot_break_the_page(tmp_path):
@@ -526,9 +589,9 @@ def test_class_bars_where_nothing_is_missing(run, values):
 
 
 def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
-    files = plots.render(figure)
-    assert files == plots.render(plots.class_bars(values, run.config, {SOFT: "teacher_matched"}))
+    figure = partial(plots.class_bars, values, run.config, {SOFT: "teacher_matched"})
+    files = {kind: plots.render(figure(), kind) for kind in ("png", "svg")}
+    assert all(file == plots.render(figure(), kind) for kind, file in files.items())
     with Image.open(io.BytesIO(files["png"])) as image:
         assert image.size[0] == 7.2 * 300 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
     text = " ".join(ElementTree.fromstring(files["svg"]).itertext())

@@ -1,0 +1,143 @@
+"""An .npz file in the layouts that people have -> the arrays of a dataset.
+
+| layout | training and test split | validation split, optional |
+|---|---|---|
+| this library, MedMNIST | train_images, train_labels, test_images, test_labels | val_images, val_labels |
+| Keras | x_train, y_train, x_test, y_test | x_val, y_val |
+
+Labels are integers [N] or [N,1], or one-hot [N,K]. Images are [N,h,w] or [N,h,w,c], or [N,c,h,w] where no
+other reading is possible. Their values are bytes, or real numbers in [0, 1] or [0, 255]. Each conversion is a
+note.
+
+Source of MedMNIST's layout: Yang et al. 2023, "MedMNIST v2". Its volumes and multi-label sets are refused.
+"""
+
+import itertools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from kd_jax.data import arrays
+from kd_jax.data.cache import ARRAYS, read_npz
+
+LAYOUTS = (
+    (*ARRAYS, "val_images", "val_labels"),
+    ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"),
+)
+"""Names of the images and labels of the training, the test and the validation split."""
+
+_DARK = 64  # real numbers above 1, of which none is above this, are on neither of the two scales
+_BLOCK = 4096
+
+
+class Content(NamedTuple):
+    """What a file holds.
+
+    arrays: images and labels of the training and of the test split, as `arrays.check` takes them.
+    class_names: as found, or None.
+    num_validation: the last so many training examples are the validation split; 0: the file has none.
+    notes: the conversions.
+    """
+
+    arrays: list[np.ndarray]
+    class_names: np.ndarray | None
+    num_validation: int
+    notes: list[str]
+
+
+def read(name: str) -> Content:
+    """The content of the file `name`; ~ is the user's home.
+
+    Errors: InputError for arrays that are missing, damaged or of another kind; OSError where no file is.
+    """
+    path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
+    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names"])
+    layout = next((names for names in LAYOUTS if held.keys() >= {*names[:4]}), ())
+    if not layout:
+        read_npz(path, ARRAYS)  # raises, and names what is missing
+    there = [key for key in layout[4:] if key in held]
+    lone = len(there) == 1
+    arrays.require(not lone, f"{path} lacks an array", f"both of {', '.join(layout[4:])}", ", ".join(there))
+    keys = layout[: 4 + len(there)]
+    images, notes = as_bytes(name, {key: held[key] for key in keys[::2]})
+    labels = [class_numbers(f"{name}: {key}", held[key]) for key in keys[1::2]]
+    notes += dict.fromkeys(note for _, note in labels if note)
+    found = [array for pair in zip(images, (label for label, _ in labels), strict=True) for array in pair]
+    if not there:
+        return Content(found, held.get("class_names"), 0, notes)
+    notes.append(f"{there[0]} are the validation split")
+    return Content([*_joined(name, there, found), *found[2:4]], held.get("class_names"), len(found[5]), notes)
+
+
+def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndarray]:
+    """Images and labels of the training split, followed by those of the validation split, or InputError."""
+    images, labels, _, _, held_out, held_out_labels = found
+    shapes = [str(list(split.shape[1:])) for split in (images, held_out)]
+    alike = shapes[0] == shapes[1]
+    arrays.require(alike, f"{name}: {keys[0]} differ in shape from those of training", shapes[0], shapes[1])
+    fitting = held_out_labels.shape == held_out.shape[:1]
+    arrays.require(
+        fitting, f"{name}: {keys[1]} do not fit the images", f"[{len(held_out)}]", [*held_out_labels.shape]
+    )
+    strangers = np.setdiff1d(held_out_labels, labels)
+    given = f"class {strangers[:1].tolist()}"
+    arrays.require(not len(strangers), f"{name}: {keys[1]} name no class of training", "its classes", given)
+    return [np.concatenate([images, held_out]), np.concatenate([labels, held_out_labels])]
+
+
+def class_numbers(what: str, labels: np.ndarray) -> tuple[np.ndarray, str]:
+    """(labels [N], a note or nothing) of labels [N], [N,1] or one-hot [N,K]; others are left to `check`.
+
+    Errors: InputError where an example has several classes.
+    """
+    if labels.ndim != 2 or labels.dtype.kind not in "iufb":
+        return labels, ""
+    if labels.shape[1] == 1:
+        return labels[:, 0], ""
+    one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
+    expected = "one class an example: integers [N] or [N,1], or one-hot [N,K]"
+    arrays.require(one_hot, f"{what} are multi-label", expected, f"{labels.dtype} {list(labels.shape)}")
+    return labels.argmax(axis=1), "one-hot labels: the class is the column that holds 1"
+
+
+def as_bytes(name: str, images: Mapping[str, np.ndarray]) -> tuple[list[np.ndarray], list[str]]:
+    """(images of each split, u8 and channels last, notes); others are left to `check`.
+
+    images: by their arrays' names, all of one file: one scale and one order of the axes holds for all.
+    Errors: InputError where the values are on no known scale.
+    """
+    splits = list(images.values())
+    notes: list[str] = []
+    if all(_is_channels_first(split.shape) for split in splits):
+        notes.append(f"images {list(splits[0].shape)} have their channels first and are transposed")
+        splits = [split.transpose(0, 2, 3, 1) for split in splits]
+    notes += arrays.layout_notes(splits[0].shape)
+    dtypes = {split.dtype for split in splits}
+    convertible = len(dtypes) == 1 and splits[0].dtype != np.uint8 and splits[0].dtype.kind in "iufb"
+    if not convertible or not all(split.size and split.ndim in (3, 4) for split in splits):
+        return splits, notes
+    low, high = float(min(split.min() for split in splits)), float(max(split.max() for split in splits))
+    given = f"{splits[0].dtype} from {low:g} to {high:g}"
+    expected = "values in [0, 1] or in [0, 255]; --normalize normalises them"
+    known = low >= 0 and high <= 255 and not 1 < high < _DARK  # which nan is not
+    arrays.require(known, f"{name}: images are on no known scale", expected, given)
+    scale, meaning = (255, "shares of 255") if high <= 1 else (1, "bytes")
+    return [_scaled(split, scale) for split in splits], [*notes, f"images, {given}, are taken as {meaning}"]
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether no other reading is possible: 1, 3 or 4 channels, and more rows and columns than channels."""
+    most = arrays.MOST_CHANNELS
+    return len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] > most and shape[3] > most
+
+
+def _scaled(images: np.ndarray, scale: int) -> np.ndarray:
+    """round(scale * images) as bytes, a block at a time: the whole as f64 would take 8 times the memory."""
+    scaled = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        scaled[block] = np.rint(images[block].astype(np.float64) * scale)
+    return scaled

@@ -1,0 +1,147 @@
+"""The layouts of .npz files against the same data in the plain layout; what is no such layout is refused."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from kd_jax import data
+from kd_jax.errors import InputError
+
+DRAW = np.random.RandomState(0)
+IMAGES = {
+    split: DRAW.randint(0, 256, (n, 6, 5), np.uint8) for split, n in (("train", 12), ("test", 6), ("val", 3))
+}
+LABELS = {split: np.arange(len(images)) % 3 for split, images in IMAGES.items()}
+PLAIN = {f"{s}_images": IMAGES[s] for s in ("train", "test")} | {
+    f"{s}_labels": LABELS[s] for s in ("train", "test")
+}
+MEDMNIST = {f"{s}_images": IMAGES[s] for s in IMAGES} | {
+    f"{s}_labels": LABELS[s][:, None].astype(np.uint8) for s in LABELS
+}
+
+
+@pytest.fixture
+def load(tmp_path, caplog):
+    """load(arrays) -> (the dataset that they make, the notes on it)."""
+
+    def call(arrays):
+        np.savez(tmp_path / "set.npz", **arrays)
+        caplog.clear()
+        dataset = data.load(tmp_path / "set.npz")
+        logged = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+        assert [f"{tmp_path / 'set.npz'}: {note}" for note in dataset.notes] == logged
+        return dataset, dataset.notes
+
+    return call
+
+
+def refused(load, arrays, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load(arrays)
+    assert "\n" not in str(caught.value)
+
+
+def same(one, other):
+    keys = ("train_images", "train_labels", "test_images", "test_labels")
+    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in keys)
+
+
+def test_keras(load):
+    expected, notes = load(PLAIN)
+    assert notes == ()
+    names = {
+        "train_images": "x_train",
+        "train_labels": "y_train",
+        "test_images": "x_test",
+        "test_labels": "y_test",
+    }
+    found, notes = load({names[key]: array for key, array in PLAIN.items()})
+    assert same(found, expected) and found.fingerprint == expected.fingerprint and notes == ()
+
+
+def test_medmnist(load):
+    """Labels [N,1], and the official validation split, which stands behind the training examples."""
+    found, notes = load(MEDMNIST)
+    assert notes == ("val_images are the validation split",) and found.num_validation == 3
+    train, validation = data.split_training(found, 0.1)
+    for split, index in (("train", train), ("val", validation)):
+        np.testing.assert_array_equal(found.train_images[index, ..., 0], IMAGES[split])
+        np.testing.assert_array_equal(found.train_labels[index], LABELS[split])
+    joined = PLAIN | {"train_images": found.train_images, "train_labels": found.train_labels}
+    same_images, _ = load(joined)
+    assert same(same_images, found) and same_images.fingerprint != found.fingerprint  # another split
+    expected = data.split_validation(found.train_labels, 0.1)
+    assert all(map(np.array_equal, data.split_training(same_images, 0.1), expected))
+
+
+SCALES = {
+    "shares": (lambda x: x / 255, "float64 from 0 to 1, are taken as shares of 255"),
+    "shares in single precision": (
+        lambda x: (x / 255).astype(np.float32),
+        "float32 from 0 to 1, are taken as",
+    ),
+    "real bytes": (lambda x: x.astype(np.float32), "float32 from 0 to 255, are taken as bytes"),
+    "wide integers": (lambda x: x.astype(np.int64), "int64 from 0 to 255, are taken as bytes"),
+    "channels first": (lambda x: np.stack([x, x, x], 1), "have their channels first and are transposed"),
+    "both": (lambda x: np.stack([x, x, x], 1) / 255, "are taken as shares of 255"),
+}
+
+
+@pytest.mark.parametrize("change, note", SCALES.values(), ids=SCALES)
+def test_the_same_images_otherwise(load, change, note):
+    for split in ("train", "test"):
+        IMAGES[split][0, 0, :2] = 0, 255
+    found, notes = load(PLAIN | {key: change(PLAIN[key]) for key in ("train_images", "test_images")})
+    assert note in notes[-1]
+    for split in ("train", "test"):
+        for channel in np.moveaxis(getattr(found, f"{split}_images"), -1, 0):
+            np.testing.assert_array_equal(channel, IMAGES[split])
+
+
+def test_one_hot_labels(load):
+    expected, _ = load(PLAIN)
+    for dtype in (np.int64, np.float32, bool):
+        one_hot = {f"{s}_labels": np.eye(3, dtype=dtype)[LABELS[s]] for s in ("train", "test")}
+        found, notes = load(PLAIN | one_hot)
+        assert same(found, expected) and notes == ("one-hot labels: the class is the column that holds 1",)
+
+
+several = np.zeros((12, 3), int)
+several[:, :2] = 1
+REFUSED = {
+    "several classes an example": (PLAIN | {"train_labels": several}, "train_labels are multi-label"),
+    "no class": (PLAIN | {"test_labels": np.zeros((6, 3), int)}, "test_labels are multi-label"),
+    "volumes": (PLAIN | {"train_images": np.zeros((12, 6, 6, 6), np.uint8)}, "volumes are not images"),
+    "coloured volumes": (PLAIN | {"train_images": np.zeros((12, 6, 6, 6, 3), np.uint8)}, "wrong shape"),
+    "normalised": (
+        PLAIN | {f"{s}_images": IMAGES[s] / 64.0 - 2 for s in ("train", "test")},
+        r"images are on no known scale: .*given float64 from -2 to 1.98",
+    ),
+    "0 to 16": (PLAIN | {f"{s}_images": IMAGES[s] / 16.0 for s in ("train", "test")}, "no known scale"),
+    "not a number": (
+        PLAIN | {f"{s}_images": np.full((len(IMAGES[s]), 6, 5), np.nan) for s in ("train", "test")},
+        "no known scale",
+    ),
+    "two types": (PLAIN | {"test_images": IMAGES["test"] / 255}, "test_images are of the wrong type"),
+    "complex": (
+        PLAIN | {f"{s}_images": IMAGES[s].astype(complex) for s in ("train", "test")},
+        "train_images are of the wrong type",
+    ),
+    "half of Keras": ({"x_train": IMAGES["train"], "y_train": LABELS["train"]}, "lacks train_images"),
+    "validation images alone": (PLAIN | {"val_images": IMAGES["val"]}, "lacks an array: .*given val_images"),
+    "validation of another size": (
+        MEDMNIST | {"val_images": np.zeros((3, 5, 5), np.uint8)},
+        "differ in shape",
+    ),
+    "validation of another number": (MEDMNIST | {"val_labels": np.arange(2)}, "val_labels do not fit"),
+    "validation of a new class": (
+        MEDMNIST | {"val_labels": np.array([0, 1, 7])},
+        r"no class of training.*\[7\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("arrays, message", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(load, arrays, message):
+    refused(load, arrays, message)
