@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import dense, rivals
-from experiments.cli import common
+from experiments.cli import machine
 from kd_jax import models
 from kd_jax.models import conv, cost
 from kd_jax.train import sweep
@@ -82,7 +82,7 @@ def candidates(model: str) -> Iterator[dict[str, Rate]]:
     if not dense.has_torch() or jax.default_backend() != "cpu":
         yield {}
         return
-    cores, work = common.num_cores(), make_work(model)
+    cores, work = machine.num_cores(), make_work(model)
     with several_processes(model, cores) as together:
         found = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
         found["processes"] = together

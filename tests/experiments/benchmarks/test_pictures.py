@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib.util
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark
-from experiments.benchmarks import dense, pictures, torch_networks
+from experiments.benchmarks import dense, parts, pictures, torch_networks
 from experiments.gallery import pages, performance
 from kd_jax import models
 from kd_jax.models import conv, cost
@@ -92,7 +90,9 @@ def small(monkeypatch):
     monkeypatch.setattr(dense, "NUM_TRAIN", 64)
     monkeypatch.setattr(dense, "BATCH_SIZE", 8)
     monkeypatch.setattr(dense, "matrix_peak", lambda precision: 1e9)
-    monkeypatch.setattr(benchmark, "FLAGS", SimpleNamespace(precision="float32", repeats=2))
+
+
+OPTIONS = parts.Options(workloads=(), runs=(), repeats=2, precision="float32")
 
 
 def content(**parts):
@@ -101,7 +101,7 @@ def content(**parts):
 
 def test_training_is_measured_printed_and_put_into_the_readme(small, capsys):
     with jax.numpy_dtype_promotion("standard"):  # optax's cosine promotes
-        rows = benchmark.MEASURE["pictures"]()
+        rows = parts.MEASURE["pictures"](OPTIONS)
     one, two = rows
     assert (one["runs"], two["runs"]) == (1, 2)
     assert set(one["rivals"]) == {"eager"} and set(two["rivals"]) == {"eager", "processes"}
@@ -126,7 +126,7 @@ def test_training_is_measured_printed_and_put_into_the_readme(small, capsys):
 
 
 def test_layers_are_measured_printed_and_put_into_the_readme(small, capsys):
-    rows = benchmark.MEASURE["convolutions"]()
+    rows = parts.MEASURE["convolutions"](OPTIONS)
     assert [(row["layer"], row["way"]) for row in rows] == [
         (layer.name, way) for layer in pictures.LAYERS for way in ("library", "products")
     ]
