@@ -1,8 +1,9 @@
 """Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
-ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. What is measured, and
-how, is in experiments/benchmarks/dense.py and pictures.py. The rivals need `./launch.sh setup bench`.
+ratio is of one turn. With --out, a file in that folder holds all of it: gpu.json, or cpu_avx2.json by the
+instruction set. What is measured, and how, is in experiments/benchmarks/dense.py and pictures.py. The rivals
+need `./launch.sh setup bench`.
 """
 
 import json
@@ -132,7 +133,7 @@ def convolutions() -> list[dict]:
     rows = []
     for layer in pictures.LAYERS:
         for num_runs, vmap_size in pictures.ways_of_mapping(jax.default_backend(), common.num_cores()):
-            for way in pictures.WAYS:
+            for way in layer.ways:
                 options = FLAGS.precision, FLAGS.repeats, dense.BATCH_SIZE
                 row = pictures.measure_layer(layer, way, num_runs, vmap_size, *options)
                 flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
@@ -179,8 +180,10 @@ def main(argv: Sequence[str]) -> None:
         pictures.serve(FLAGS.rival_of)
         return
     out = common.require_folder("out", "") if FLAGS.out else None
-    for file in out.glob("?pu.json") if out else ():
-        raise InputError("--out is taken", "a folder without a benchmark", file)
+    kinds = dense.instruction_set(), "gpu", "tpu"  # which of them it is shows once the rivals have started
+    for file in (out / f"{kind}.json" for kind in kinds) if out else ():
+        if file.exists():
+            raise InputError("--out is taken", "a folder without a benchmark of this device", file)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
@@ -202,7 +205,8 @@ def main(argv: Sequence[str]) -> None:
     } | measured
     print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages))
     if out:
-        file = out / f"{content['platform']}.json"
+        kind = content["platform"]
+        file = out / f"{dense.instruction_set() if kind == 'cpu' else kind}.json"
         run_files.write(file, run_files.to_json(content))
         print(f"Wrote {file}")
 
