@@ -1,8 +1,9 @@
 """Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
-ratio is of one turn. With --out, cpu.json (or gpu.json) in that folder holds all of it. What is measured, and
-how, is in experiments/benchmarks/dense.py and pictures.py. The rivals need `./launch.sh setup bench`.
+ratio is of one turn. With --out, a file in that folder holds all of it: gpu.json, or cpu_avx2.json by the
+instruction set. What is measured, and how, is in experiments/benchmarks/dense.py and pictures.py. The rivals
+need `./launch.sh setup bench`.
 """
 
 import json

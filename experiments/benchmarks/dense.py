@@ -123,6 +123,14 @@ def device() -> str:
     return f"{machine.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
 
 
+def instruction_set() -> str:
+    """The widest that this machine's CPU offers: cpu_avx512, cpu_avx2, or cpu_ and the architecture."""
+    info = Path("/proc/cpuinfo")
+    offered = info.read_text().split() if info.exists() else []
+    known = {"avx512f": "avx512", "avx2": "avx2"}
+    return f"cpu_{next((known[flag] for flag in known if flag in offered), platform.machine())}"
+
+
 def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 

@@ -123,7 +123,7 @@ def convolutions(options: Options) -> list[dict]:
     rows = []
     for layer in pictures.LAYERS:
         for num_runs, vmap_size in pictures.ways_of_mapping(jax.default_backend(), machine.num_cores()):
-            for way in pictures.WAYS:
+            for way in layer.ways:
                 how = options.precision, options.repeats, dense.BATCH_SIZE
                 row = pictures.measure_layer(layer, way, num_runs, vmap_size, *how)
                 flops, share = row["flops_per_second"]["median"], row["share_of_peak"]["median"]
@@ -149,12 +149,15 @@ MEASURE: dict[str, Callable[[Options], list[dict] | dict]] = {
 
 
 def run(wanted: Sequence[str], options: Options, out: Path | None) -> None:
-    """Measures these parts, in this order; with `out`, writes cpu.json (or gpu.json) in that folder.
+    """Measures these parts, in this order. With `out`, a file there holds all of it: gpu.json, or one named after
+    the CPU's instruction set, as cpu_avx2.json.
 
     Errors: InputError for a folder that holds a benchmark already or cannot be written.
     """
-    for file in out.glob("?pu.json") if out else ():
-        raise InputError("--out is taken", "a folder without a benchmark", file)
+    kinds = dense.instruction_set(), "gpu", "tpu"  # which of them it is shows once the rivals have started
+    for file in (out / f"{kind}.json" for kind in kinds) if out else ():
+        if file.exists():
+            raise InputError("--out is taken", "a folder without a benchmark of this device", file)
     if out:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
@@ -175,6 +178,7 @@ def run(wanted: Sequence[str], options: Options, out: Path | None) -> None:
     } | measured
     print(f"{content['device']}; " + ", ".join(f"{name} {version(name)}" for name in packages))
     if out:
-        file = out / f"{content['platform']}.json"
+        kind = dense.instruction_set() if content["platform"] == "cpu" else content["platform"]
+        file = out / f"{kind}.json"
         run_files.write(file, run_files.to_json(content))
         print(f"Wrote {file}")

@@ -40,7 +40,7 @@ def test_it_measures_and_writes(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "new/cpu.json").read_text())
+    content = json.loads((tmp_path / "new" / f"{dense.instruction_set()}.json").read_text())
     (row,) = content["speed"]
     rate = row["examples_per_second"]["median"]
     assert rate > 0 and row["flops_per_second"]["median"] == pytest.approx(rate * row["flops_per_example"])
