@@ -149,8 +149,8 @@ MEASURE: dict[str, Callable[[Options], list[dict] | dict]] = {
 
 
 def run(wanted: Sequence[str], options: Options, out: Path | None) -> None:
-    """Measures these parts, in this order. With `out`, a file there holds all of it: gpu.json, or one named after
-    the CPU's instruction set, as cpu_avx2.json.
+    """Measures these parts, in this order. With `out`, a file there holds all of it: gpu.json, or one named
+    by the instruction set of the CPU, as cpu_avx2.json.
 
     Errors: InputError for a folder that holds a benchmark already or cannot be written.
     """
