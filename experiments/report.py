@@ -157,4 +157,4 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
 
 
 if __name__ == "__main__":
-    run(main, EXAMPLE)
+    run(main, EXAMPLE, computes=False)

@@ -24,13 +24,15 @@ AT_END = contextlib.ExitStack()
 """What is to be given back when an entry point's main ends, however it ends."""
 
 
-def run(main: Callable[[Sequence[str]], None], example: str, several: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], None], example: str, several: bool = False, computes: bool = True
+) -> None:
     """Parses the flags and runs `main`. Bad input: one line on stderr, exit status 2, no traceback.
 
     example: for --help, what may follow ./launch.sh.  several: whether it can be done by several processes
-    together.
+    together.  computes: whether it needs JAX, which is then configured; else nothing here loads it.
     """
-    app.run(partial(_guarded, main, several), flags_parser=partial(_parse_flags, example))
+    app.run(partial(_guarded, main, several, computes), flags_parser=partial(_parse_flags, example))
 
 
 def log_note(line: str) -> None:
@@ -66,11 +68,12 @@ def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
     raise AssertionError("not reached")
 
 
-def _guarded(main, several: bool, argv: Sequence[str]) -> None:
+def _guarded(main, several: bool, computes: bool, argv: Sequence[str]) -> None:
     # Orbax reports every step of every save, and what it cannot load in pages beside its exception.
     absl_logging.set_verbosity(absl_logging.FATAL)
     log_library_warnings()
-    _configure_jax()
+    if computes:
+        _configure_jax()
     requests: list[int] = []
     try:
         cluster.join(several)
@@ -105,7 +108,8 @@ def _configure_jax() -> None:
         with contextlib.suppress(OSError):  # where no cache can be written, every start compiles anew
             cache.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # The small ones too: a run has about 40, and compiling them anew takes a second.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
 

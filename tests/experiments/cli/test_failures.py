@@ -34,7 +34,7 @@ def end(monkeypatch, tmp_path, capsys):
             raise error
 
         with pytest.raises(SystemExit) as stopped:
-            main._guarded(failing_main, False, [])
+            main._guarded(failing_main, False, True, [])
         return stopped.value.code, capsys.readouterr().err, list((tmp_path / "temporary").iterdir())
 
     return ended

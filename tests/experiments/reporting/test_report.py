@@ -501,6 +501,26 @@ def test_main_reports_on_a_folder(folder, capsys):
         report.main(["report"])
 
 
+HEAVY = ("jax", "flax", "optax", "orbax", "sklearn", "scipy.stats", "tensorboardX")
+DRAWING = ("matplotlib", "PIL", "jinja2")
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import experiments.report", (*HEAVY, *DRAWING)),
+        ("import runpy; runpy.run_module('experiments.report', run_name='__main__')", HEAVY),
+    ],
+)
+def test_the_command_loads_nothing_that_it_does_not_need(folder, code, absent):
+    code = f"import atexit, sys; atexit.register(lambda: print({{*{absent}}} & {{*sys.modules}})); {code}"
+    command = [sys.executable, "-c", code, str(folder)]
+    root = Path(__file__).parents[3]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 def test_the_command_refuses_in_one_line(tmp_path):
     command = [sys.executable, "-m", "experiments.report", str(tmp_path / "none")]
     root = Path(__file__).parents[3]
