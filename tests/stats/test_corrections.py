@@ -1,5 +1,8 @@
 """A correction is one entry of CORRECTIONS: an added one is computed, and shown wherever corrections are."""
 
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +90,9 @@ def test_an_added_correction_is_in_tables_figures_and_page(added, tmp_path, monk
     np.testing.assert_allclose(line._unscaled_dash_pattern[1], DASHES)
     bars = plots.class_bars(values, run.config, {SOFT: added})
     assert f"bias corrected, {added}" in [text.get_text() for text in bars.legends[0].get_texts()]
+
+
+def test_the_guide_names_every_correction():
+    guide = (Path(__file__).parents[2] / "experiments" / "README.md").read_text()
+    section = guide.split("\n## Bias correction\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [c for c in CORRECTIONS if c != "none"]
