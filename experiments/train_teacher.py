@@ -41,8 +41,8 @@ def main(argv: Sequence[str]) -> None:
     options = shared.run_config("runs/teacher", "mlp-1200-1200")
     from experiments.studies import train_teacher
 
-    own = shared.read(train_teacher.TeacherConfig, omit=shared.given("omit"))
-    train_teacher.run(options, own, shared.values())
+    teacher_config = shared.read(train_teacher.TeacherConfig, omit=shared.given("omit"))
+    train_teacher.run(options, teacher_config, shared.values())
 
 
 if __name__ == "__main__":

@@ -214,8 +214,8 @@ def is_quiet() -> bool:
 
 def values() -> dict[str, Any]:
     """The values of the entry point's own flags and of the shared ones, by name."""
-    found = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
-    return {flag.name: flag.value for flag in sorted(found, key=lambda flag: flag.name)}
+    defined = [flag for module in (sys.argv[0], __name__) for flag in FLAGS.get_flags_for_module(module)]
+    return {flag.name: flag.value for flag in sorted(defined, key=lambda flag: flag.name)}
 
 
 def listed() -> list[str]:
@@ -240,6 +240,10 @@ def parse(argv: Sequence[str]) -> list[str]:
 
 def meaningless() -> list[str]:
     """The flags that were given, are defined by some file of ours and mean nothing to this entry point."""
-    ours = [found for name, found in FLAGS.flags_by_module_dict().items() if name.startswith("experiments.")]
-    own = listed()
-    return [flag.name for found in ours for flag in found if flag.present and flag.name not in own]
+    with_meaning = set(listed())
+    return [
+        flag.name
+        for module, defined in FLAGS.flags_by_module_dict().items()
+        for flag in defined
+        if module.startswith("experiments.") and flag.present and flag.name not in with_meaning
+    ]

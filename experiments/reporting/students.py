@@ -80,8 +80,8 @@ def student_rows(runs: Runs, outcome: dict, ends: np.ndarray) -> list[ResultRow]
                         setting.name, seed, split, correction, matrices[run], setting.omitted, value
                     )
         for split, sums in outcome["quality"].items():
-            own = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
-            rows += tidy.quality_rows(setting.name, seed, split, own)
+            quality = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
+            rows += tidy.quality_rows(setting.name, seed, split, quality)
     return rows
 
 

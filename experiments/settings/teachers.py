@@ -65,10 +65,10 @@ class TeacherInfo:
         hidden = {"flags"} if self.members else {"members"}
         if self.setting is None:
             hidden |= {"setting", "student_init", "teacher"} | (set() if self.members else {"generation"})
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
+        entry = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
         if self.members:
-            found["members"] = [member.to_json() for member in self.members]
-        return found | {"class_mask": list(self.class_mask)}
+            entry["members"] = [member.to_json() for member in self.members]
+        return entry | {"class_mask": list(self.class_mask)}
 
 
 class Teachers(NamedTuple):

@@ -81,8 +81,8 @@ def read(folder: Path) -> Candidate:
         if entry["setting"] in settings and key == ("test", "none", "all") and entry["metric"] in METRICS:
             interval = {name: entry[name] for name in Interval._fields}
             settings[entry["setting"]][entry["metric"]] = interval
-    for name, found in settings.items():
-        if "accuracy" not in found:
+    for name, intervals in settings.items():
+        if "accuracy" not in intervals:
             raise InputError(
                 f"{folder / 'results.csv'} is incomplete", f"test accuracies of {name!r}", "none"
             )
@@ -136,7 +136,10 @@ def measure(candidate: Candidate) -> list[dict[str, Any]]:
         "latency_ms": {str(size): latency(candidate, size) for size in (1, BATCH_SIZE)},
     }
     names = {"run": candidate.name, "model": candidate.spec}
-    return [names | {"setting": s} | spent | {"results": found} for s, found in candidate.settings.items()]
+    return [
+        names | {"setting": setting} | spent | {"results": intervals}
+        for setting, intervals in candidate.settings.items()
+    ]
 
 
 def latency(candidate: Candidate, batch_size: int) -> dict[str, float]:

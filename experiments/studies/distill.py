@@ -64,12 +64,12 @@ class Plan(NamedTuple):
     tables: tuple[Table, Table | None, Table]
 
 
-def run(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, Any]) -> None:
+def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
     """Trains, judges and reports all students, or goes on where an earlier process stopped.
 
     flags: all values by name, for config.json.  Errors: InputError.
     """
-    plan = make_plan(options, lists, own, flags)
+    plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
         datasets.require_memory(*plan.tables)
     if running.open_run_folder(options.out, plan.description, "students"):
@@ -80,26 +80,26 @@ def run(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, A
     running.finish(options.out, options.tensorboard)
 
 
-def make_plan(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, Any]) -> Plan:
+def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> Plan:
     """All that the flags ask for. Errors: InputError."""
     dataset, train, validation = datasets.load(options)
     settings = parse_settings(lists, dataset.class_names)
-    moved = transfer.load(own.transfer, options, dataset, settings)
+    moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
-    teacher = teachers.load_for(lists.loss, own.choice, dataset, validation)
-    queried = augmentation.augments(options) or own.transfer in NOISES
+    teacher = teachers.load_for(lists.loss, distill_config.choice, dataset, validation)
+    queried = augmentation.augments(options) or distill_config.transfer in NOISES
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train if moved is None else moved.images),
         losses.LOSSES[lists.loss],
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=NOISES.get(own.transfer), has_labels=own.transfer == transfer.OWN,
-        monitor=track if own.track else None,
+        noise=NOISES.get(distill_config.transfer), has_labels=distill_config.transfer == transfer.OWN,
+        monitor=track if distill_config.track else None,
         **augmentation.fields(options, dataset, train),
     )  # fmt: skip
-    if own.track:
+    if distill_config.track:
         training.require_trackable(options, config, validation)
     if teacher and any(setting.student_init for setting in settings):
         students.require_same_shapes(teacher, options.model, config)

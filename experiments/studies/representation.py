@@ -57,8 +57,8 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
     rows, last = [], {}
     shown = progress.counting("networks looked at")
     for number, student in enumerate(study.students, 1):
-        found, features = analyze_student(study, student, splits, num_layers)
-        rows += found
+        rows_of_student, features = analyze_student(study, student, splits, num_layers)
+        rows += rows_of_student
         if student.seed == study.students[0].seed:
             last[student.setting] = (student, features)
         shown(number, len(study.students))
@@ -126,8 +126,8 @@ def students_of(
     for run in config["runs"]:
         if run["run"] in metadata.get("diverged", []):
             continue
-        own = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
-        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, own)
+        variables = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
+        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, variables)
 
 
 def examples_of(study: Study, most: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:

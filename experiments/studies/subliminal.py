@@ -139,18 +139,18 @@ def make_config(options: RunConfig, dataset: data.Dataset, structure: Structure,
     normalize = ((CENTRED,) * channels,) * 2
     model_options: dict[str, Any] = {"precision": options.precision, "normalize": normalize}
     model_options["initial"] = "fan_in"
-    own = dataclasses.replace(options, model=structure.model)
-    config = training.make_config(own, model_options, dataset, len(table.labels), losses.labels_loss)
+    of_structure = dataclasses.replace(options, model=structure.model)
+    config = training.make_config(of_structure, model_options, dataset, len(table.labels), losses.labels_loss)
     model = models.build(structure.model, structure.classes + structure.auxiliary, **model_options)
     if not isinstance(models.network_of(model), MLP):
         raise InputError("subliminal is of fully connected networks", "--model=mlp-256-256", structure.model)
     return dataclasses.replace(config, model=model, num_classes=structure.classes)
 
 
-def images_of(options: RunConfig, dataset: data.Dataset, structure: Structure, own: Table) -> Table:
+def images_of(options: RunConfig, dataset: data.Dataset, structure: Structure, train: Table) -> Table:
     """What this structure's students are taught on; of noise, how many there are."""
     if structure.transfer in (transfer.OWN, *NOISES):
-        return own
+        return train
     return transfer.load_other(structure.transfer, options, dataset).table()
 
 
@@ -178,12 +178,12 @@ def train_structures(
         judge(config, [reference], seeds, variables_of(untrained), test, np.zeros_like(lost)),
     ]
     for structure in of_them:
-        own = [s for s in plan.settings if s.structure == structure and s.logit_mask is not None]
-        students, history = train_students(options, plan, structure, own, variables)
-        histories.append((own, history))
+        student_settings = [s for s in plan.settings if s.structure == structure and s.logit_mask is not None]
+        students, history = train_students(options, plan, structure, student_settings, variables)
+        histories.append((student_settings, history))
         # What such a teacher says is no teacher's answer: its students are left out with it.
-        stopped = np.maximum(tidy.diverged_at(history), np.tile(lost, len(own)))
-        judged.append(judge(config, own, seeds, students, test, stopped))
+        stopped = np.maximum(tidy.diverged_at(history), np.tile(lost, len(student_settings)))
+        judged.append(judge(config, student_settings, seeds, students, test, stopped))
     return judged, histories
 
 
@@ -220,9 +220,9 @@ def train_students(
     starts = subliminal.Start(jnp.asarray(shared), jnp.asarray(perturb))
 
     def start(config, keys):
-        own = [seed for _, seed in runs]
-        following = [(seed + 1) % options.seeds for seed in own]
-        initial_keys = [sweep.run_keys(numbers, 1, base=0) for numbers in (own, following)]
+        numbers = [seed for _, seed in runs]
+        following = [(seed + 1) % options.seeds for seed in numbers]
+        initial_keys = [sweep.run_keys(seeds, 1, base=0) for seeds in (numbers, following)]
         return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
 
     states, history = running.train_runs(
@@ -273,8 +273,8 @@ def write_history(
     numbers = {(run["setting"], run["seed"]): run["run"] for run in plan.description["runs"]}
     rows = []
     for settings, history in histories:
-        own = [(setting, seed) for setting in settings for seed in range(options.seeds)]
-        named = [setting.name for setting, _ in own], [seed for _, seed in own]
-        for row in tidy.history_rows(history, *named, [setting.omitted for setting, _ in own]):
+        runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
+        named = [setting.name for setting, _ in runs], [seed for _, seed in runs]
+        for row in tidy.history_rows(history, *named, [setting.omitted for setting, _ in runs]):
             rows.append(row._replace(run=numbers[row.setting, row.seed]))
     run_folder.write_history(options.out, rows)

@@ -52,12 +52,12 @@ class Plan(NamedTuple):
     tables: tuple[Table, Table | None, Table]
 
 
-def run(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> None:
+def run(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str, Any]) -> None:
     """Trains, judges and reports the teachers, or goes on where an earlier process stopped.
 
     flags: all values by name, for config.json.  Errors: InputError.
     """
-    plan = make_plan(options, own, flags)
+    plan = make_plan(options, teacher_config, flags)
     if not running.is_complete(options.out, "teachers"):
         datasets.require_memory(*plan.tables)
     if running.open_run_folder(options.out, plan.description, "teachers"):
@@ -67,22 +67,22 @@ def run(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> None:
     running.finish(options.out, options.tensorboard)
 
 
-def make_plan(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> Plan:
+def make_plan(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str, Any]) -> Plan:
     """All that the flags ask for. Errors: InputError."""
-    (learning_rate,) = parse_numbers("learning_rate", str(own.learning_rate), positive=True)
-    (weight_decay,) = parse_numbers("weight_decay", str(own.weight_decay))
+    (learning_rate,) = parse_numbers("learning_rate", str(teacher_config.learning_rate), positive=True)
+    (weight_decay,) = parse_numbers("weight_decay", str(teacher_config.weight_decay))
     dataset, train, validation = datasets.load(options)
-    sets = parse_classes("omit", own.omit, dataset.class_names)
+    sets = parse_classes("omit", teacher_config.omit, dataset.class_names)
     if len(sets) > 1 or len(sets[0]) >= dataset.num_classes:
-        raise InputError("--omit of a teacher", "one set of classes that leaves some", own.omit)
+        raise InputError("--omit of a teacher", "one set of classes that leaves some", teacher_config.omit)
     (omitted,) = sets
-    datasets.require_examples(dataset.train_labels[train], omitted, f"--omit={own.omit}")
+    datasets.require_examples(dataset.train_labels[train], omitted, f"--omit={teacher_config.omit}")
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train), losses.labels_loss,
-        **augmentation.fields(options, dataset, train), freeze_backbone=own.freeze_backbone,
+        **augmentation.fields(options, dataset, train), freeze_backbone=teacher_config.freeze_backbone,
     )  # fmt: skip
-    initial = load_initial(options, own, config)
+    initial = load_initial(options, teacher_config, config)
     hparams = sweep.make_hparams(dataset.num_classes, omitted, learning_rate, weight_decay)
     description = provenance.describe(flags, dataset, train, validation) | {
         "teacher": None,
@@ -100,21 +100,23 @@ def make_plan(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> 
     )
 
 
-def load_initial(options: RunConfig, own: TeacherConfig, config: Config) -> pretrained.Pretrained | None:
+def load_initial(
+    options: RunConfig, teacher_config: TeacherConfig, config: Config
+) -> pretrained.Pretrained | None:
     """The weights that --pretrained names, None without it."""
-    if own.freeze_backbone and (not own.pretrained or options.max_norm):
+    if teacher_config.freeze_backbone and (not teacher_config.pretrained or options.max_norm):
         expected = "--pretrained with it, and no --max_norm, which is of the weights that would be frozen"
         raise InputError("--freeze_backbone cannot be this", expected, provenance.command())
-    if own.pretrained is None:
+    if teacher_config.pretrained is None:
         return None
-    if not own.pretrained:
+    if not teacher_config.pretrained:
         expected = "--pretrained=resnet50.safetensors, or no such flag"
         raise InputError("--pretrained is missing", expected, "nothing")
     if not (progress.is_live() and sys.stderr.isatty()):  # the hub's own bar, read when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    initial = pretrained.load(own.pretrained, models.network_of(config.model), shapes)
+    initial = pretrained.load(teacher_config.pretrained, models.network_of(config.model), shapes)
     if options.normalize == "none":
         log_note("note: --pretrained without --normalize: most weights were trained on --normalize=imagenet")
     if initial.fresh_classifier:
