@@ -206,7 +206,7 @@ def main(argv: Sequence[str]) -> None:
     )
     if jax.process_index() == 0:
         rows = write_outcome(out, runs, history, outcome, teacher, *tables[1:], together)
-        misclassified.save(out, description, rows, outcome["examples"], tables[2])
+        misclassified.save(out, description, rows, outcome.examples, tables[2])
         run_folder.write_results(out, rows)  # last, for it says that the run is complete
     del outcome  # of a thousand classes, a gigabyte
     running.finish(out)
@@ -262,7 +262,7 @@ def write_outcome(
     out: Path,
     runs: Sequence[tuple[Setting, int]],
     history: dict,
-    outcome: dict,
+    outcome: evaluate.EvaluationOutcome,
     teacher: Teachers | None,
     validation: Table | None,
     test: Table,
@@ -284,7 +284,7 @@ def write_outcome(
         rows, seen = running.teacher_rows(teacher.models, teacher.variables, ensembles, unseen, test)
     rows += student_rows(runs, outcome, ends)
     seen += student_confusions(runs, outcome, ends)
-    confusions.write(out, seen, outcome["curve"].shape[-1])
+    confusions.write(out, seen, outcome.curve.shape[-1])
     for split, matrices in together.items():
         for number, matrix in enumerate(matrices):
             first = number * FLAGS.seeds
@@ -294,7 +294,7 @@ def write_outcome(
             rows += tidy.ensemble_rows(setting.name, seed, split, matrix, setting.omitted)
     labels = np.asarray(test.labels)
     curves = [
-        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome["curve"][run], labels, setting.omitted)
+        tidy.bias_rows(setting.name, seed, BIAS_GRID, outcome.curve[run], labels, setting.omitted)
         for run, (setting, seed) in enumerate(runs)
         if setting.omitted and not ends[run]
     ]
@@ -302,7 +302,9 @@ def write_outcome(
     return rows
 
 
-def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray) -> list:
+def student_rows(
+    runs: Sequence[tuple[Setting, int]], outcome: evaluate.EvaluationOutcome, ends: np.ndarray
+) -> list:
     """The students' rows of results.csv; settings without an omitted class have no corrections.
 
     ends: as of `tidy.diverged_at`.
@@ -312,27 +314,27 @@ def student_rows(runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.nd
         if ends[run]:
             rows.append(tidy.diverged_row(setting.name, seed, ends[run]))
             continue
-        for split, of_split in outcome["confusions"].items():
+        for split, of_split in outcome.confusions.items():
             for correction, matrices in of_split.items():
                 if setting.omitted or correction == "none":
-                    value = outcome["biases"][correction][run] if setting.omitted else None
+                    value = outcome.biases[correction][run] if setting.omitted else None
                     rows += tidy.result_rows(
                         setting.name, seed, split, correction, matrices[run], setting.omitted, value
                     )
-        for split, sums in outcome["quality"].items():
+        for split, sums in outcome.quality.items():
             own = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
             rows += tidy.quality_rows(setting.name, seed, split, own)
     return rows
 
 
 def student_confusions(
-    runs: Sequence[tuple[Setting, int]], outcome: dict, ends: np.ndarray
+    runs: Sequence[tuple[Setting, int]], outcome: evaluate.EvaluationOutcome, ends: np.ndarray
 ) -> list[Confusion]:
     """The students' rows of confusions.npz: those of results.csv on the test split."""
     return [
         Confusion(setting.name, seed, correction, matrices[run])
         for run, (setting, seed) in enumerate(runs)
-        for correction, matrices in outcome["confusions"]["test"].items()
+        for correction, matrices in outcome.confusions["test"].items()
         if not ends[run] and (setting.omitted or correction == "none")
     ]
 
