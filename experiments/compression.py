@@ -8,226 +8,29 @@ Latency is that of the compiled forward pass, from uint8 images on the device to
 operation uses all cores of a CPU): the median of repeated calls, each waited for, so dispatch is part of it.
 """
 
-import math
-import platform
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from absl import flags
 
-from experiments.benchmarks import dense
-from experiments.cli import common, places
-from experiments.reporting.markdown import show, tabulate
-from kd_jax import models
+from experiments.cli import flags as shared
+from experiments.cli.main import run
 from kd_jax.errors import InputError
-from kd_jax.io import checkpoint, run_config, run_files, run_folder
-from kd_jax.models import cost
-from kd_jax.stats import summary
-from kd_jax.stats.intervals import Interval
-from kd_jax.types import Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = "compression runs/quickstart_teacher runs/quickstart --out=runs/compression"
-flags.declare_key_flag("out")  # of common's flags this one means something here
-
-BATCH_SIZE = 128
-WARM_UP, FEWEST, MOST, SECONDS = 3, 10, 1000, 1.0  # calls before, calls at least and at most, time to spend
-EXPLAINED = (
-    "Test accuracy and macro precision, recall and F1: mean ± half of the 95 % interval of n runs, or "
-    "teachers. Two FLOPs a multiply-add; MB: 10^6 bytes of float32; ms: median."
-)
-METRICS = {
-    "accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1",
-}  # fmt: skip
-
-
-class Candidate(NamedTuple):
-    """A run folder: name; settings: of each, its intervals by metric, as in summary.json; spec, model (a
-    module), one model's variables, and the shape (h, w, c) of its images."""
-
-    name: str
-    settings: dict[str, dict[str, dict[str, Any]]]
-    spec: str
-    model: Any
-    variables: Variables
-    image_shape: tuple[int, int, int]
+flags.declare_key_flag("out")  # of the shared flags this one means something here
 
 
 def main(argv: Sequence[str]) -> None:
     """Errors: InputError for a folder that is no finished run; then nothing is measured."""
     if not argv[1:]:
         raise InputError("no run to report on", "compression RUN [RUN...]", "no folder")
-    out = None if FLAGS["out"].value is None else common.require_folder("out", "runs/compression")
-    if out is not None:
-        places.refuse_taken(out, "compression.json")
-    if len({Path(folder).resolve() for folder in argv[1:]}) < len(argv[1:]):
-        raise InputError("a run is named twice", "each once", " ".join(argv[1:]))
-    candidates = [read(Path(folder)) for folder in argv[1:]]
-    content = {
-        "format": 1,
-        "command": common.command(),
-        "device": dense.device(),
-        "platform": jax.default_backend(),
-        "versions": {"kd_jax": common.own_version(common.ROOT), "python": platform.python_version()}
-        | {name: version(name) for name in ("jax", "jaxlib", "numpy")},
-        "batch_size": BATCH_SIZE,
-        "models": [row for candidate in candidates for row in measure(candidate)],
-    }
-    text = page(content)
-    print(text)
-    if out is not None:
-        write(out, content, text)
+    out = None if FLAGS.out is None else shared.require_folder("out", "runs/compression")
+    from experiments.studies import compression
 
-
-def read(folder: Path) -> Candidate:
-    """What is on disk of a run. Errors: InputError that names the file that is missing or damaged."""
-    config = run_config.read(folder)
-    sums = summary.summarise(run_folder.read_results(folder, config), config)
-    settings: dict[str, dict[str, dict[str, Any]]] = {setting["name"]: {} for setting in config["settings"]}
-    for entry in sums["results"]:
-        key = entry["split"], entry["correction"], entry["class"]
-        if entry["setting"] in settings and key == ("test", "none", "all") and entry["metric"] in METRICS:
-            interval = {name: entry[name] for name in Interval._fields}
-            settings[entry["setting"]][entry["metric"]] = interval
-    for name, found in settings.items():
-        if "accuracy" not in found:
-            raise InputError(
-                f"{folder / 'results.csv'} is incomplete", f"test accuracies of {name!r}", "none"
-            )
-    path = folder / ("teachers" if config["experiment"] == "train_teacher" else "students")
-    stacked, metadata = checkpoint.load(path)
-    try:
-        num_classes, options = metadata["data"]["num_classes"], metadata["model_options"]
-        model = models.build(metadata["model"], num_classes, **options)
-        height, width, channels = metadata["image_shape"]
-        require_own(path, metadata, config)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # of metadata
-        if isinstance(error, InputError):
-            raise
-        expected = f"{path / 'manifest.json'} as the experiment wrote it"
-        raise InputError("damaged checkpoint", expected, repr(error)) from None
-    first = jax.tree.map(lambda leaf: leaf[0], stacked)
-    return Candidate(
-        folder.resolve().name, settings, metadata["model"], model, first, (height, width, channels)
-    )
-
-
-def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
-    both = set(metadata["flags"]) & set(config["flags"]) - common.NOT_PART_OF_THE_EXPERIMENT
-    differing = [
-        f"--{name}={metadata['flags'][name]}"
-        for name in sorted(both)
-        if metadata["flags"][name] != config["flags"][name]
-    ]
-    if metadata["data"] != config["data"]:
-        differing.append(f"data {metadata['data']['name']} {str(metadata['data']['fingerprint'])[:12]}")
-    if differing:
-        raise InputError(
-            f"{path} is of another run",
-            f"that of the command in {path.parent / 'config.json'}",
-            ", ".join(differing),
-        )
-
-
-def measure(candidate: Candidate) -> list[dict[str, Any]]:
-    """A row for each setting: they share the model, so what it costs is measured once."""
-    spent = {
-        "parameters": cost.num_parameters(candidate.variables),
-        "forward_flops": cost.forward_flops(candidate.model, candidate.variables, candidate.image_shape),
-        "bytes": cost.num_bytes(candidate.variables),
-        "latency_ms": {str(size): latency(candidate, size) for size in (1, BATCH_SIZE)},
-    }
-    names = {"run": candidate.name, "model": candidate.spec}
-    return [names | {"setting": s} | spent | {"results": found} for s, found in candidate.settings.items()]
-
-
-def latency(candidate: Candidate, batch_size: int) -> dict[str, float]:
-    """Of the forward pass of a batch of random images, in ms: the median, lowest and highest of its calls."""
-    shape = batch_size, *candidate.image_shape
-    images = np.random.RandomState(0).randint(256, size=shape, dtype=np.uint8)
-    variables, images = jax.device_put((candidate.variables, images), jax.local_devices()[0])
-
-    @jax.jit
-    def classify(variables, images):
-        return models.forward(candidate.model, variables, models.scale_pixels(images))[0]
-
-    call = lambda: classify(variables, images).block_until_ready()  # noqa: E731
-    for _ in range(WARM_UP):
-        call()
-    times: list[float] = []
-    while len(times) < FEWEST or (sum(times) < SECONDS and len(times) < MOST):
-        times.append(dense.seconds(call))
-    return dense.median_and_range([1e3 * time for time in times])
-
-
-def page(content: dict[str, Any]) -> str:
-    """The table in Markdown."""
-    batch = str(content["batch_size"])
-    heads = [
-        "run",
-        "setting",
-        "model",
-        "parameters",
-        "MFLOPs an image",
-        "MB",
-        "ms an image",
-        f"ms a batch of {batch}",
-    ]
-    rows = []
-    for row in content["models"]:
-        median = {size: spread["median"] for size, spread in row["latency_ms"].items()}
-        cells = [row["run"], row["setting"], row["model"], f"{row['parameters']:,}"]
-        cells += [_short(row["forward_flops"] / 1e6), _short(row["bytes"] / 1e6)]
-        cells += [_short(median["1"]), _short(median[batch])]
-        cells += [show(_interval(row["results"].get(metric)), half=" ± ") for metric in METRICS]
-        rows.append([*cells, str(row["results"]["accuracy"]["n"])])
-    heads += [*(f"{head} (%)" for head in METRICS.values()), "n"]
-    return "\n".join(
-        [f"{content['device']}, jax {content['versions']['jax']}. {EXPLAINED}", "", *tabulate(heads, rows)]
-    )
-
-
-def _short(value: float) -> str:
-    """Three digits, and thousands in full."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _interval(entry: dict[str, Any] | None) -> Interval | None:
-    """Of an entry of summary.json, in which what is undefined is null."""
-    if entry is None:
-        return None
-    mean, low, high = (math.nan if entry[name] is None else entry[name] for name in ("mean", "low", "high"))
-    return Interval(mean, low, high, entry["n"])
-
-
-def write(out: Path, content: dict[str, Any], text: str) -> None:
-    """compression.json, .md, .png and .svg in the folder `out`."""
-    from kd_jax import plots
-
-    points = []
-    for row in content["models"]:
-        label = row["model"] + "".join(
-            f", {row[name]}" for name in ("run", "setting") if row[name] != "teacher"
-        )
-        milliseconds = [row["latency_ms"][str(size)]["median"] for size in (1, content["batch_size"])]
-        points.append((label, _interval(row["results"]["accuracy"]), row["bytes"] / 1e6, *milliseconds))
-    figure = plots.compression(points, content["batch_size"])
-    files = {"json": run_files.to_json(content), "md": text.encode()}
-    files |= {kind: plots.render(figure, kind) for kind in ("png", "svg")}
-    for kind, file in files.items():
-        run_files.write(out / f"compression.{kind}", file)
-    print(f"Wrote {out / 'compression.md'}, .json, .png and .svg")
+    compression.run([Path(folder) for folder in argv[1:]], out)
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

@@ -7,17 +7,14 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import jax
 from absl import flags
 
-from experiments.benchmarks import dense
-from experiments.cli import common
-from kd_jax import data
-from kd_jax.data import cache, tfds
+from experiments.cli import machine, provenance
+from experiments.cli.main import refuse_arguments, run
 
 FLAGS = flags.FLAGS
 EXAMPLE = "info --data_dir=data/tensorflow_datasets"
-flags.declare_key_flag("data_dir")  # of common's flags this one means something here
+flags.declare_key_flag("data_dir")  # of the shared flags this one means something here
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy",
@@ -27,14 +24,17 @@ UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def main(argv: Sequence[str]) -> None:
-    common.refuse_arguments(argv)
+    refuse_arguments(argv)
+    from kd_jax import data
+    from kd_jax.data import cache, tfds
+
     root = tfds.root(FLAGS.data_dir)
     chapters = {
         "Devices": devices(),
         "Versions": versions(),
         "Caches": [
             (str(cache.root()), f"decoded images, {size(cache.root())}"),
-            (str(common.compilation_cache()), f"compiled programs, {size(common.compilation_cache())}"),
+            (str(machine.compilation_cache()), f"compiled programs, {size(machine.compilation_cache())}"),
         ],
         f"Datasets in {root}": prepared(root),
         "Datasets elsewhere": [(name, "comes with the packages") for name in data.DATASETS],
@@ -52,12 +52,16 @@ def lines(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def devices() -> list[tuple[str, str]]:
     """What JAX computes on; the cores of a CPU are devices here."""
+    import jax
+
+    from experiments.benchmarks import dense
+
     return [(jax.default_backend(), f"{dense.device()}; {os.cpu_count()} CPU cores in the machine")]
 
 
 def versions() -> list[tuple[str, str]]:
     """Of the packages that are there; nothing is imported to learn it."""
-    rows = [("kd_jax", common.own_version(common.ROOT)), ("python", platform.python_version())]
+    rows = [("kd_jax", provenance.own_version(provenance.ROOT)), ("python", platform.python_version())]
     for package in PACKAGES:
         try:
             rows.append((package, version(package)))
@@ -68,6 +72,8 @@ def versions() -> list[tuple[str, str]]:
 
 def prepared(root: Path) -> list[tuple[str, str]]:
     """The TFDS sets in `root`, with their examples and their size on the disk."""
+    from kd_jax.data import tfds
+
     if not root.is_dir():
         return [("none", "there is no such folder; --data_dir or TFDS_DATA_DIR names another")]
     rows = []
@@ -79,7 +85,7 @@ def prepared(root: Path) -> list[tuple[str, str]]:
 
 def free() -> list[tuple[str, str]]:
     """What a device, or for a CPU the machine or container, and the disk here can still hold."""
-    memory = common.free_memory()
+    memory = machine.free_memory()
     disk = shutil.disk_usage(".").free
     return [("memory", "unknown" if memory is None else shown(memory)), ("disk", f"{shown(disk)} here")]
 
@@ -101,4 +107,4 @@ def shown(num_bytes: int) -> str:
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

@@ -12,7 +12,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments.cli import common
+from experiments.cli import flags as shared
+from experiments.cli.main import run
 from experiments.reporting import comparison, html, text
 from experiments.reporting.content import Content, class_parts, grid, read, report_sections, run_facts
 from experiments.reporting.markdown import Section, lines_of, plain, tabulate
@@ -31,16 +32,24 @@ from kd_jax.stats import summary
 
 FLAGS = flags.FLAGS
 EXAMPLE = "report runs/quickstart --target_accuracy=90"
-flags.declare_key_flag("out")  # of common's flags --help lists this one
-flags.DEFINE_float(
-    "target_accuracy",
-    None,
-    "Accuracy in % of the learning-speed table (default: 90 % of the best).",
-    lower_bound=1,  # a fraction is no percentage
-    upper_bound=100,
+flags.declare_key_flag("out")  # of the shared flags --help lists this one
+shared.group(
+    "What is measured",
+    flags.DEFINE_float(
+        "target_accuracy",
+        None,
+        "Accuracy in % of the learning-speed table (default: 90 % of the best).",
+        lower_bound=1,  # a fraction is no percentage
+        upper_bound=100,
+    ),
 )
-flags.DEFINE_bool("full", False, "Print the accuracies of every setting, correction and class.")
-flags.DEFINE_enum("figure_formats", "png", ["png", "svg", "png,svg"], "Formats of the files in figures/.")
+shared.group(
+    "Where it goes, and how the work is done",
+    flags.DEFINE_enum(
+        "figure_formats", "png", ["png", "svg", "png,svg"], "Formats of the files in figures/."
+    ),
+    flags.DEFINE_bool("full", False, "Print the accuracies of every setting, correction and class."),
+)
 flags.register_validator("target_accuracy", lambda reach: reach is None or reach >= 1)  # which nan is not
 
 
@@ -56,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError("--out is of a comparison", expected, argv[1])
         print(build(argv[1]))
         return
-    files, shown = comparison.render(argv[1:], common.require_folder("out", "runs/comparison"))
+    files, shown = comparison.render(argv[1:], shared.require_folder("out", "runs/comparison"))
     _write(files)
     print(shown)
 
@@ -148,4 +157,4 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

@@ -7,232 +7,36 @@ students' own networks before training ("random"), and whatever settings the run
 labels, students that saw everything. The report then has a chapter on it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from absl import flags
 
-from experiments import report
-from experiments.cli import common, progress
-from experiments.reporting.sections import hidden_signals
-from experiments.settings import teachers
-from kd_jax import data, models
-from kd_jax.data import Dataset
+from experiments.cli import flags as shared
+from experiments.cli.main import run
 from kd_jax.errors import InputError
-from kd_jax.evaluate import representation
-from kd_jax.io import checkpoint, run_config, run_files, run_folder
-from kd_jax.stats.rows import RANDOM, RepresentationRow
-from kd_jax.train import INIT, sweep
-from kd_jax.types import Variables
 
 FLAGS = flags.FLAGS
 EXAMPLE = "representation runs/quickstart --of=3"
-flags.declare_key_flag("data_dir")  # of common's flags this one means something here
-flags.DEFINE_string(
-    "of", None, "Classes, numbers or names joined by + (default: those that the run leaves out)."
+flags.declare_key_flag("data_dir")  # of the shared flags this one means something here
+shared.group(
+    "What is measured",
+    flags.DEFINE_string(
+        "of", None, "Classes, numbers or names joined by + (default: those that the run leaves out)."
+    ),
+    flags.DEFINE_integer("examples", 3000, "Images of each split that are looked at.", lower_bound=20),
+    flags.DEFINE_integer("layers", 2, "How many hidden layers, the last ones.", lower_bound=1),
 )
-flags.DEFINE_integer("examples", 3000, "Images of each split that are looked at.", lower_bound=20)
-flags.DEFINE_integer("layers", 2, "How many hidden layers, the last ones.", lower_bound=1)
-
-
-class Student(NamedTuple):
-    """One network to look at; omitted: the classes it is asked about."""
-
-    setting: str
-    seed: int
-    teacher_seed: int | None
-    omitted: tuple[int, ...]
-    variables: Variables
-
-
-class Study(NamedTuple):
-    """A run as it lies in its folder."""
-
-    folder: Path
-    config: dict[str, Any]
-    dataset: Dataset
-    model: Any
-    students: list[Student]
-    teacher: teachers.Teachers | None
-    validation: np.ndarray
 
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
-        raise InputError(
-            "no run to look at", "representation RUN, one folder of students", argv[1:] or "nothing"
-        )
-    study = read(Path(argv[1]))
-    splits = examples_of(study)
-    rows, last = [], {}
-    shown = progress.counting("networks looked at")
-    for number, student in enumerate(study.students, 1):
-        found, features = analyze_student(study, student, splits)
-        rows += found
-        if student.seed == study.students[0].seed:
-            last[student.setting] = (student, features)
-        shown(number, len(study.students))
-    run_folder.write_representation(study.folder, rows)
-    run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
-    print(report.build(study.folder))
+        expected = "representation RUN, one folder of students"
+        raise InputError("no run to look at", expected, argv[1:] or "nothing")
+    from experiments.studies import representation
 
-
-def read(folder: Path) -> Study:
-    """The students, and their own networks before training. Errors: InputError for what is not there."""
-    config = run_config.read(folder)
-    if config["experiment"] != "distill":
-        raise InputError(f"{folder} holds no students", "a run of distill", config["experiment"])
-    stacked, metadata = checkpoint.load(folder / "students")
-    options = {name: config["flags"].get(name) for name in ("image_size", "skip_unreadable")}
-    dataset = data.load(
-        config["data"]["name"],
-        FLAGS.data_dir,
-        image_size=options["image_size"],
-        skip_unreadable=bool(options["skip_unreadable"]),
-        progress=progress.counting("decoding images"),
-    )
-    if dataset.fingerprint != config["data"]["fingerprint"]:
-        expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
-        raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
-    _, validation = data.split_training(dataset, config["flags"]["validation_fraction"])
-    if len(validation) == 0:
-        expected = "a run with a validation split, on which probes are fitted"
-        raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
-    model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
-    common.require_hidden_layer(str(folder), metadata["model"], model, dataset.train_images.shape[1:])
-    teacher = None
-    if config["teacher"] is not None and "members" not in config["teacher"]:
-        about = config["teacher"]
-        teacher = teachers.load(
-            about["path"], about.get("setting"), about["teacher_seeds"], dataset, validation
-        )
-        if teacher.description["sha256"] != about["sha256"]:
-            raise InputError(f"{about['path']} is another teacher now", about["sha256"][:12], "another")
-    students = list(students_of(config, dataset, model, stacked, metadata))
-    return Study(folder, config, dataset, model, students, teacher, validation)
-
-
-def students_of(
-    config: dict[str, Any], dataset: Dataset, model: Any, stacked: Variables, metadata: dict
-) -> Iterator[Student]:
-    omitted = {setting["name"]: tuple(setting["omitted"]) for setting in config["settings"]}
-    if FLAGS.of is not None:
-        sets = common.parse_classes("of", FLAGS.of, dataset.class_names)
-        if len(sets) > 1 or not sets[0]:
-            raise InputError("--of names one set of classes", "as in 3 or cat+dog", FLAGS.of)
-        asked = sets[0]
-    else:
-        sets = sorted({classes for classes in omitted.values() if classes})
-        if len(sets) > 1:
-            raise InputError("the run leaves out several sets of classes", "--of=3, one of them", len(sets))
-        asked = sets[0] if sets else ()
-    if not asked or len(asked) >= dataset.num_classes:
-        raise InputError("no class to look for", "--of=3, for the run leaves none out", "nothing")
-    seeds = sorted({run["seed"] for run in config["runs"]})
-    keys = sweep.run_keys(seeds, 1, int(metadata.get("generation", 1)))
-    for seed, key in zip(seeds, keys, strict=True):
-        fresh = models.init_variables(model, jax.random.fold_in(key, INIT), dataset.train_images.shape[1:])
-        yield Student(RANDOM, seed, None, asked, fresh)
-    for run in config["runs"]:
-        if run["run"] in metadata.get("diverged", []):
-            continue
-        own = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
-        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, own)
-
-
-def examples_of(study: Study) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """--examples of the validation and the test split, at random: (images, labels)."""
-    dataset, random = study.dataset, np.random.RandomState(0)  # folders come class by class
-    held_out = random.permutation(study.validation)[: FLAGS.examples]
-    test = random.permutation(len(dataset.test_labels))[: FLAGS.examples]
-    return {
-        "validation": (dataset.train_images[held_out], dataset.train_labels[held_out]),
-        "test": (dataset.test_images[test], dataset.test_labels[test]),
-    }
-
-
-def analyze_student(
-    study: Study, student: Student, splits: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[list[RepresentationRow], np.ndarray]:
-    """(its rows, its last hidden features of the test images)."""
-    fitted_on, judged_on = (
-        representation.features_of(study.model, student.variables, splits[split][0])
-        for split in ("validation", "test")
-    )
-    labels, test_labels = splits["validation"][1], splits["test"][1]
-    member = np.isin(test_labels, student.omitted)
-    fitted_member = np.isin(labels, student.omitted)
-    if any(not part.any() or part.all() for part in (member, fitted_member)):
-        raise InputError(
-            "too few examples", "some of the class and some others in each split", FLAGS.examples
-        )
-    layers = list(judged_on)[:-1][-FLAGS.layers :]
-    of_teacher = list(teacher_features(study, student, splits["test"][0]).values())[:-1]
-    rows: list[RepresentationRow] = []
-
-    def add(layer: str, measure: str, values: dict[str, float]) -> None:
-        for classes, value in values.items():
-            rows.append(
-                RepresentationRow(student.setting, student.seed, layer, measure, classes, float(value))
-            )
-
-    for depth, layer in enumerate(reversed(layers), 1):
-        x, y = fitted_on[layer], judged_on[layer]
-        for measure, judge in (
-            ("probe", representation.probe),
-            ("neighbours", representation.nearest_neighbours),
-        ):
-            recall = judge(x, labels, y, test_labels, study.dataset.num_classes)
-            add(layer, measure, by_part(recall, student.omitted))
-        if depth <= len(of_teacher):
-            theirs = of_teacher[-depth]
-            parts = dict(zip(("omitted", "seen"), representation.equal_samples(member), strict=True))
-            add(
-                layer,
-                "cka",
-                {name: representation.linear_cka(y[part], theirs[part]) for name, part in parts.items()},
-            )
-        for measure, value in representation.separability(y, member).items():
-            add(layer, measure, {"omitted": value})
-    return rows, judged_on[layers[-1]]
-
-
-def by_part(recall: np.ndarray, omitted: Sequence[int]) -> dict[str, float]:
-    """Mean recall of the classes of each part, where they have examples."""
-    absent = np.isin(np.arange(len(recall)), omitted)
-    return {
-        name: float(np.nanmean(recall[part])) if np.any(~np.isnan(recall[part])) else float("nan")
-        for name, part in (("omitted", absent), ("seen", ~absent))
-    }
-
-
-def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the teacher that this student hears; the first one's where it hears none or several."""
-    if study.teacher is None:
-        return {}
-    (model, *_), (variables, *_) = study.teacher.models, study.teacher.variables
-    number = student.teacher_seed
-    if number is None:
-        number = student.seed % teachers.num_ensembles(study.teacher)
-    return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
-
-
-def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray) -> bytes:
-    """PCA and t-SNE of the first seed's networks, side by side, as a PNG."""
-    from kd_jax import plots
-
-    places = []
-    for setting, (student, features) in last.items():
-        member = np.isin(labels, student.omitted)[: representation.MOST_FOR_DISTANCES]
-        for how in ("pca", "tsne"):
-            places.append((setting, how, representation.embed(features, how), member))
-    names = study.config["data"]["class_names"]
-    asked = " + ".join(names[k] for k in study.students[0].omitted)
-    return plots.render(plots.features(places, asked))
+    representation.run(Path(argv[1]), FLAGS.data_dir, FLAGS.of, FLAGS.examples, FLAGS.layers)
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

@@ -8,17 +8,22 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.cli import common
-from experiments.gallery import committed, pages
-from kd_jax.io import run_files
+from experiments.cli import flags as shared
+from experiments.cli.main import refuse_arguments, run
 
 FLAGS = flags.FLAGS
 EXAMPLE = "tables --add=runs/quickstart"
-flags.DEFINE_multi_string("add", [], "Run folder whose small files are copied to experiments/results/.")
+shared.group(
+    "Where it goes, and how the work is done",
+    flags.DEFINE_multi_string("add", [], "Run folder whose small files are copied to experiments/results/."),
+)
 
 
 def main(argv: Sequence[str]) -> None:
-    common.refuse_arguments(argv)
+    refuse_arguments(argv)
+    from experiments.gallery import committed, pages
+    from kd_jax.io import run_files
+
     folders = [Path(folder) for folder in FLAGS.add]
     outcomes = {folder: committed.outcome(folder) for folder in folders}  # all are read before one is written
     for folder, files in outcomes.items():
@@ -30,4 +35,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main, EXAMPLE)
+    run(main, EXAMPLE)

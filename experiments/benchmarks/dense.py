@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import rivals
-from experiments.cli import common
+from experiments.cli import machine, provenance
 from kd_jax import losses, models
 from kd_jax.errors import InputError
 from kd_jax.evaluate import evaluate
@@ -110,7 +110,7 @@ def matrix_peak(precision: str = "float32", size: int = 2048) -> float:
     multiply(a, a).block_until_ready()
     best = 2 * size**3 / min(seconds(lambda: multiply(a, a).block_until_ready()) for _ in range(5))
     if has_torch() and jax.default_backend() == "cpu" and precision == "float32":
-        best = max(best, rivals.matrix_peak(common.num_cores()))
+        best = max(best, rivals.matrix_peak(machine.num_cores()))
     return best
 
 
@@ -120,7 +120,15 @@ def device() -> str:
         return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return f"{common.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+    return f"{machine.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+
+
+def instruction_set() -> str:
+    """The widest that this machine's CPU offers: cpu_avx512, cpu_avx2, or cpu_ and the architecture."""
+    info = Path("/proc/cpuinfo")
+    offered = info.read_text().split() if info.exists() else []
+    known = {"avx512f": "avx512", "avx2": "avx2"}
+    return f"cpu_{next((known[flag] for flag in known if flag in offered), platform.machine())}"
 
 
 def has_torch() -> bool:
@@ -163,12 +171,12 @@ def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) ->
     if has_torch() and jax.default_backend() == "cpu":
         model = TEACHER if workload == "teacher" else workload
         work = rivals.Work(model, random_table(NUM_TRAIN), BATCH_SIZE, updates, workload == "teacher")
-        candidates = rivals.loops(work, num_runs, common.num_cores())
+        candidates = rivals.loops(work, num_runs, machine.num_cores())
         trial = min(updates, 50)
         for run in candidates.values():
             run(5)  # the first compiles
         how = max(candidates, key=lambda name: candidates[name](trial))
-        best, loader = candidates[how], rivals.loader_loop(work, common.num_cores())
+        best, loader = candidates[how], rivals.loader_loop(work, machine.num_cores())
     turns: dict[str, list[float]] = {"ours": [], "peak": [], "best": [], "loader": []}
     for _ in range(repeats):
         turns["peak"].append(matrix_peak(precision))
@@ -221,7 +229,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
     loops = {}
     if has_torch() and jax.default_backend() == "cpu":
         loops = {
-            f"{number} in one bmm": rivals.noise_loop(spec, NUM_CLASSES, number, common.num_cores())
+            f"{number} in one bmm": rivals.noise_loop(spec, NUM_CLASSES, number, machine.num_cores())
             for number in sorted({num_runs, min(num_runs, 10)})
         }
         for timed in loops.values():
@@ -350,12 +358,12 @@ def measure_starts() -> list[dict]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/compiled"}
-        environment["PYTHONPATH"] = str(common.ROOT)
+        environment["PYTHONPATH"] = str(provenance.ROOT)
         for name, recipe in (("train_teacher", "quickstart_teacher"), ("distill", "quickstart")):
             times = []
             for turn in ("first", "second"):
                 words = [
-                    f"--flagfile={common.ROOT}/experiments/recipes/{recipe}.flags",
+                    f"--flagfile={provenance.ROOT}/experiments/recipes/{recipe}.flags",
                     "--checkpoint_every=1",
                 ]
                 words += [f"--out={folder}/{turn}_{name}"]

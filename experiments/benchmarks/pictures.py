@@ -1,5 +1,5 @@
 """What the benchmark measures of pictures: the training of convolutional students against PyTorch, and single
-convolutions by both ways of kd_jax/models/conv.py. Images are random, of CIFAR's size.
+convolutions by every way of kd_jax/models/conv.py. Images are random, of CIFAR's size.
 
 Left out: a rival of compiled one-thread processes, and one that trains several students in one program.
 """
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import dense, rivals
-from experiments.cli import common
+from experiments.cli import machine
 from kd_jax import models
 from kd_jax.models import conv, cost
 from kd_jax.train import sweep
@@ -82,7 +82,7 @@ def candidates(model: str) -> Iterator[dict[str, Rate]]:
     if not dense.has_torch() or jax.default_backend() != "cpu":
         yield {}
         return
-    cores, work = common.num_cores(), make_work(model)
+    cores, work = machine.num_cores(), make_work(model)
     with several_processes(model, cores) as together:
         found = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
         found["processes"] = together
@@ -148,6 +148,12 @@ class Layer(NamedTuple):
         return f"{form}, {self.channels} to {self.features} at {self.side}x{self.side}"
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """Those of conv.WAYS that can compute it."""
+        has_products = self.groups > 1 or self.size == 1
+        return ("library", "canonical", "products") if has_products else ("library", "canonical")
+
+    @property
     def flops(self) -> int:
         """Of one image, forward and both gradients."""
         out = -(-self.side // self.stride)
@@ -165,7 +171,6 @@ LAYERS = (
     Layer(32, 64, 16, size=1),
     Layer(32, 64, 64, groups=64),
 )
-WAYS = {"library": conv.by_library, "products": conv.by_products}
 PASS_SECONDS = 0.5  # of a timed pass
 PATIENCE = 1.0  # a step that takes longer is timed once
 
@@ -183,7 +188,7 @@ def steps_of(layer: Layer, way: str, num_runs: int, vmap_size: int | None, preci
     A step's input is the gradient by the images of the step before, so that none can be left out or moved
     out of the loop; the number of steps is traced, so that even one is in a loop.
     """
-    convolve = partial(WAYS[way], stride=layer.stride, padding=layer.size // 2, groups=layer.groups)
+    convolve = partial(conv.WAYS[way], stride=layer.stride, padding=layer.size // 2, groups=layer.groups)
 
     def one_run(number, run):
         def step(_, carry):
@@ -229,6 +234,7 @@ def measure_layer(
     ours, peaks = [num_runs * batch_size / seconds for seconds, _ in turns], [peak for _, peak in turns]
     return {
         "layer": layer.name,
+        "size": layer.size,
         "channels": layer.channels,
         "groups": layer.groups,
         "way": way,

@@ -90,9 +90,12 @@ def _end_with(parent: int) -> None:
 
 def several() -> bool:
     """Whether this is one of several processes, asked before `join` too."""
-    import jax
+    return started() > 1 or _has_joined()
 
-    return started() > 1 or jax.distributed.is_initialized()
+
+def _has_joined() -> bool:
+    """Whether JAX knows other processes; not, where nothing has loaded it."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
 def is_peer_failure(error: Exception) -> bool:
@@ -119,12 +122,10 @@ def abort(status: int, line: str) -> NoReturn:
     line: for stderr. Process 0 says it at once. The others wait a second, silent, in which they are ended if
     process 0 had the same to say.
     """
-    import jax
-
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    index = jax.process_index() if jax.distributed.is_initialized() else _given_index()
+    index = sys.modules["jax"].process_index() if _has_joined() else _given_index()
     stderr = os.dup(sys.stderr.fileno())
     if index and status == 130:  # Ctrl-C was for all
         os._exit(status)

@@ -9,8 +9,6 @@ import sys
 import tempfile
 import traceback
 
-import jax
-
 MEMORY = "a computation that fits into the memory of this device"
 _READABLE, _ROOM = "files and folders that this user may use", "room on the disk"
 _THERE, _PATH = "files and folders that are there", "paths that this system can use"
@@ -34,6 +32,8 @@ def expected(error: BaseException) -> str:
     program or of what it stands on."""
     if isinstance(error, MemoryError):
         return MEMORY
+    import jax  # which the computation has loaded
+
     if isinstance(error, jax.errors.JaxRuntimeError):
         return MEMORY if _OUT_OF_MEMORY.search(str(error)) else ""
     return MENDABLE.get(error.errno or 0, "") if isinstance(error, OSError) else ""

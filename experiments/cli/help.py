@@ -7,29 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags as absl_flags
 
+from experiments.cli import flags
 from kd_jax.errors import InputError, nearest_name, nearest_path
 
-FLAGS = flags.FLAGS
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-
-GROUPS = {
-    "Data": "dataset data_dir image_size skip_unreadable validation_fraction transfer transfers "
-    "repeat_noise classes",
-    "Model": "model auxiliary pretrained freeze_backbone normalize dropout input_dropout max_norm precision",
-    "Teachers": "teacher teacher_setting teacher_seeds",
-    "Omitted classes": "omit seen shots",
-    "Distillation": "loss losses temperatures alphas teacher_ablations logit_mask student_init share perturb",
-    "Training": "seeds epochs batch_size optimizer schedule learning_rate learning_rates weight_decay "
-    "weight_decays",
-    "Augmentation of training images": "translate rotate stretch flip cutout mixup",
-    "What is measured": "track target_accuracy of examples layers parts workloads runs repeats",
-    "Where it goes, and how the work is done": "out add checkpoint_every vmap_size tensorboard quiet "
-    "figure_formats full",
-    "Of the processes that it starts": "growth_of rival_of",
-}
-"""Title -> names: each flag of an entry point is in exactly one group."""
 
 NOTES = (
     "The product of the comma lists gives the settings, each with all seeds.",  # where there are seeds
@@ -42,20 +25,15 @@ WIDEST = 100
 REPEATED = "; may come several times."
 
 
-def listed() -> list[str]:
-    """The flags that mean something to the entry point that runs: its own and those it declares its own."""
-    return [flag.name for flag in FLAGS.get_key_flags_for_module("__main__")] + ["quiet"]
-
-
 def text(example: str, columns: int = WIDEST) -> str:
     """What --help prints.  example: what follows ./launch.sh, in one line."""
-    own = set(listed())
+    own = set(flags.listed())
     doc = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
     lines = [*textwrap.wrap(doc, columns), "", *_wrapped(f"./launch.sh {example}", columns)]
-    for title, names in GROUPS.items():
-        if found := [flag for flag in names.split() if flag in own]:
+    for title, names in flags.GROUPS.items():
+        if found := [name for name in names if name in own]:
             lines += ["", title]
-            lines += [line for flag in found for line in described(flag, columns)]
+            lines += [line for name in found for line in described(name, columns)]
     notes = NOTES if "seeds" in own else NOTES[1:]
     return "\n".join([*lines, "", *textwrap.wrap(" ".join(notes), columns)])
 
@@ -70,7 +48,7 @@ def _wrapped(command: str, columns: int) -> list[str]:
 
 def described(name: str, columns: int = WIDEST) -> list[str]:
     """The lines about a flag: its default, then what it says."""
-    flag = FLAGS[name]
+    flag = flags.find(name)
     left = f"  --{name}"
     if not flag.boolean:
         value = f"{flag.default:g}" if isinstance(flag.default, float) else flag.default
@@ -86,7 +64,7 @@ def described(name: str, columns: int = WIDEST) -> list[str]:
 
 
 def parse(argv: Sequence[str], example: str) -> list[str]:
-    """The arguments that are no flags; the flags are in FLAGS. Prints the help and ends where that is asked.
+    """Gives the flags their values; returns the arguments that are no flags. --help prints and ends.
 
     Errors: InputError for what cannot be parsed, and for another entry point's flag: it is defined too, and
         would change nothing.
@@ -96,24 +74,22 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
         if {"-h", "--help", "-help"} & set(argv[1:]):
             print(text(example, min(shutil.get_terminal_size((WIDEST, 0)).columns, WIDEST)))
             sys.exit(0)
-        rest = FLAGS(argv)
-    except flags.UnrecognizedFlagError as error:
-        near = nearest_name(error.flagname, listed(), "--")
+        rest = flags.parse(argv)
+    except absl_flags.UnrecognizedFlagError as error:
+        near = nearest_name(error.flagname, flags.listed(), "--")
         raise InputError("unknown flag", "one that --help lists", f"--{error.flagname}{near}") from None
     except UnicodeEncodeError:
         given = ascii(next(word for word in argv if re.search("[\ud800-\udfff]", word)))
         raise InputError("a flag is not UTF-8", "names of files in UTF-8", given) from None
     except UnicodeDecodeError as error:
         raise InputError("--flagfile cannot be read", "a file of flags, one a line", error) from None
-    except flags.Error as error:
+    except absl_flags.Error as error:
         raise _flag_error(str(error).removeprefix("ERROR:: ")) from None
     except ValueError as error:  # as of --noquiet=1, or a flag file's name with a zero byte
         raise InputError("malformed flags", "flags as --help lists them", error) from None
-    own = listed()
-    ours = [found for name, found in FLAGS.flags_by_module_dict().items() if name.startswith("experiments.")]
-    others = [f"--{flag.name}" for found in ours for flag in found if flag.present and flag.name not in own]
-    if others:
-        raise InputError("a flag that means nothing here", "flags of this command", " ".join(others))
+    if others := flags.meaningless():
+        given = " ".join(f"--{name}" for name in others)
+        raise InputError("a flag that means nothing here", "flags of this command", given)
     return rest
 
 
@@ -121,7 +97,7 @@ def _flag_error(message: str) -> InputError:
     """absl's message about a flag in our words: what is wrong, what was expected, what was given."""
     if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
         name, given = found.groups()
-        parser = FLAGS[name].parser
+        parser = flags.find(name).parser
         words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
         expected, near = " | ".join(words) or parser.syntactic_help, nearest_name(given, words)
         return InputError(f"--{name} cannot be this", expected, (given or "nothing") + near)

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from experiments.cli import common
+from experiments.cli import provenance
 from kd_jax.errors import InputError
 
 
@@ -40,5 +40,5 @@ def refuse_taken(out: Path, report: str) -> None:
             command = json.loads(before.read_text())["command"]
         except (ValueError, KeyError, TypeError, RecursionError):
             command = "something else"
-        if command != common.command():
+        if command != provenance.command():
             raise InputError("--out is taken", "a folder without another report", f"{before}, by {command}")

@@ -9,11 +9,10 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from kd_jax.stats import intervals
-from kd_jax.stats.intervals import Interval
+if TYPE_CHECKING:  # it loads scipy, and every entry point loads this file
+    from kd_jax.stats.intervals import Interval
 
 _REDRAWN, _SELDOM = 0.2, 10.0  # seconds between two drawings of the live line, and between two plain lines
 CLEAR = "\r\x1b[K"
@@ -145,13 +144,17 @@ def described(history: dict, teachers: Sequence[Hashable]) -> list[str]:
     return words + ([f"{num_diverged} of {num_runs} runs diverged"] if num_diverged else [])
 
 
-def accuracy(history: dict, split: str, teachers: Sequence[Hashable]) -> tuple[Interval, int]:
+def accuracy(history: dict, split: str, teachers: Sequence[Hashable]) -> "tuple[Interval, int]":
     """(the accuracy after the last epoch, the number of runs that diverged, whose loss is not finite).
 
     The mean over the settings, and its 95 % interval over the seeds, or over their teachers where they share
     some. A setting of which a run diverged is left out, so that all seeds are means over the same settings.
     history: of a split the leaves numpy [R,E,...], R setting-major; teachers: S of them.
     """
+    import numpy as np
+
+    from kd_jax.stats import intervals
+
     losses = sum(history[name]["loss_sum"][:, -1] for name in ("train", "validation") if name in history)
     finite = np.isfinite(losses).reshape(-1, len(teachers))
     correct, total = (history[split][name][:, -1].sum(-1) for name in ("correct", "support"))

@@ -7,13 +7,9 @@ import re
 from pathlib import Path
 from typing import IO
 
-from absl import flags
-
-from experiments.cli import common, places
+from experiments.cli import flags, main, places
 from kd_jax.errors import InputError
 from kd_jax.io import run_config, sums
-
-FLAGS = flags.FLAGS
 
 LOCK = ".lock"
 MOST_NAMED = 4  # of what differs from the run that a folder holds
@@ -30,7 +26,7 @@ def acquire(out: Path, config: dict) -> bool:
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
             run_config.write(out, config | {"time": NO_TIME})
-            common.AT_END.callback(discard_if_empty, out, made)
+            main.AT_END.callback(discard_if_empty, out, made)
             return False
     except OSError as error:
         raise InputError("--out cannot be written", "a folder that this user may write", error) from None
@@ -43,8 +39,8 @@ def acquire(out: Path, config: dict) -> bool:
         for name in sorted(set(before["flags"]) | set(config["flags"]))
         # A flag that is younger than the run has not changed where it has its default.
         for now in [config["flags"].get(name)]
-        for then in [before["flags"].get(name, FLAGS[name].default if name in FLAGS else None)]
-        if name not in common.NOT_PART_OF_THE_EXPERIMENT and now != then
+        for then in [before["flags"].get(name, flags.default(name))]
+        if name not in flags.NOT_PART_OF_THE_EXPERIMENT and now != then
     ]
     if before["experiment"] != config["experiment"]:
         differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
@@ -81,7 +77,7 @@ def _lock(out: Path) -> None:
     """Two processes in one folder would overwrite each other. The kernel drops the lock when this one dies.
     The file's content only says who holds it."""
     file = open(out / LOCK, "a+")  # noqa: SIM115
-    common.AT_END.enter_context(file)
+    main.AT_END.enter_context(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -96,7 +92,7 @@ def _lock(out: Path) -> None:
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
-    common.AT_END.callback((out / LOCK).unlink, missing_ok=True)  # while it is held, so no one else's
+    main.AT_END.callback((out / LOCK).unlink, missing_ok=True)  # while it is held, so no one else's
 
 
 def _is_at(path: Path, file: IO) -> bool:

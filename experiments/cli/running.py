@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from experiments import report
-from experiments.cli import cluster, common, progress, run_dir, signals
+from experiments.cli import cluster, main, progress, run_dir, signals
+from experiments.cli.flags import RunConfig
 from experiments.reporting import tensorboard
 from kd_jax import models
 from kd_jax.errors import InputError
@@ -25,8 +25,6 @@ from kd_jax.stats import summary
 from kd_jax.stats.rows import TEACHER, Confusion, ResultRow
 from kd_jax.train import Config, loop, sweep
 from kd_jax.types import HParams, Table, TrainState, Variables
-
-FLAGS = flags.FLAGS
 
 _counted = [time.monotonic()]  # up to when config.json has counted this process's time
 
@@ -76,12 +74,12 @@ def open_run_folder(out: Path, config: dict, models_in: str = "") -> bool:
 
 
 def train_runs(
+    options: RunConfig,
     config: Config,
     table: Table,
     validation: Table | None,
     hparams: HParams,
     keys: jax.Array,
-    out: Path,
     description: dict,
     start: loop.Start = sweep.init_states,
     folder: str = "checkpoints",
@@ -90,15 +88,15 @@ def train_runs(
     config.json, and signals that stop it after a segment.
 
     description: what config.json would say if the runs began now.
-    start: (config, keys) -> the states of fresh runs.  folder: of the checkpoints, within `out`.
+    start: (config, keys) -> the states of fresh runs.  folder: of the checkpoints, within `options.out`.
     Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
         arrays [R,E,...]; with `Config.track` also "corrected" and "probe".
     """
-    num_runs = len(keys)
-    length = min(FLAGS.checkpoint_every, FLAGS.epochs)
-    vmap_size = (
-        sweep.default_vmap_size(jax.default_backend()) if FLAGS.vmap_size is None else FLAGS.vmap_size or None
-    )
+    num_runs, out = len(keys), options.out
+    length = min(options.checkpoint_every, options.epochs)
+    vmap_size = options.vmap_size or None
+    if options.vmap_size is None:
+        vmap_size = sweep.default_vmap_size(jax.default_backend())
     computed = 0.0  # when the last segment was
 
     def wait(of_segment: dict) -> None:
@@ -107,7 +105,7 @@ def train_runs(
         computed = time.monotonic()
 
     segments = loop.checkpointed_segments(
-        config, table, validation, hparams, keys, out / folder, FLAGS.epochs, length, vmap_size, start, wait
+        config, table, validation, hparams, keys, out / folder, options.epochs, length, vmap_size, start, wait
     )
     states, history, first = next(segments)
     if first:
@@ -115,27 +113,31 @@ def train_runs(
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size  # of an epoch
-    of_seeds = summary.teachers_of_seeds(description)[: FLAGS.seeds]
-    shown = progress.Training(FLAGS.epochs, first, length, examples, of_seeds)
+    of_seeds = summary.teachers_of_seeds(description)[: options.seeds]
+    shown = progress.Training(options.epochs, first, length, examples, of_seeds)
     with signals.stop_requests() as requests:
-        _announce(num_runs, first)
-        _to_tensorboard(out, description, history, num_runs, 0, first)
+        _announce(options, num_runs, first)
+        _to_tensorboard(options, description, history, num_runs, 0, first)
         since, trained = time.monotonic(), first
         for states, history, epoch in segments:  # noqa: B007
             if jax.process_index() == 0:
                 _count_time(out, computed - since, (epoch - trained) * examples)
             shown.segment(epoch, history)
-            _to_tensorboard(out, description, history, num_runs, trained, epoch)
+            _to_tensorboard(options, description, history, num_runs, trained, epoch)
             if request := cluster.allreduce_max(requests[0] if requests else 0):
-                common.log_note(
+                main.log_note(
                     f"{signal.Signals(request).name}: stopped after epoch {epoch}; the same command continues"
                 )
                 sys.exit(128 + request)
             since, trained = time.monotonic(), epoch
+    _note_diverged(history, num_runs)
+    return states, history
+
+
+def _note_diverged(history: dict, num_runs: int) -> None:
     if lost := np.count_nonzero(tidy.diverged_at(history)):
         what = f"{lost} of {num_runs} runs diverged, their numbers not finite any more"
-        common.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
-    return states, history
+        main.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
 
 
 def _record_continuation(out: Path, description: dict, epoch: int) -> None:
@@ -159,16 +161,16 @@ def _count_time(out: Path, training_seconds: float = 0.0, examples: int = 0) -> 
         run_config.write(out, config | {"time": spent})
 
 
-def _announce(num_runs: int, epoch: int) -> None:
-    if epoch == FLAGS.epochs:
+def _announce(options: RunConfig, num_runs: int, epoch: int) -> None:
+    if epoch == options.epochs:
         return
     runs, settings, seeds, epochs = (
         f"{count} {word}{'s' if count != 1 else ''}"
         for count, word in (
             (num_runs, "run"),
-            (num_runs // FLAGS.seeds, "setting"),
-            (FLAGS.seeds, "seed"),
-            (FLAGS.epochs, "epoch"),
+            (num_runs // options.seeds, "setting"),
+            (options.seeds, "seed"),
+            (options.epochs, "epoch"),
         )
     )
     stop = "Ctrl-C stops and saves"
@@ -185,22 +187,22 @@ def _wait(tick: Callable[[], None], history: dict) -> None:
 
 
 def _to_tensorboard(
-    out: Path, description: dict, history: dict, num_runs: int, before: int, last: int
+    options: RunConfig, description: dict, history: dict, num_runs: int, before: int, last: int
 ) -> None:
     """With --tensorboard, adds the epochs after `before`, up to `last`, of a history of all so far. Where an
     experiment is several programs, whose runs are numbered together, all is written by `finish`."""
     runs = description["runs"]
-    if not FLAGS.tensorboard or last == before or len(runs) != num_runs or jax.process_index() > 0:
+    if not options.tensorboard or last == before or len(runs) != num_runs or jax.process_index() > 0:
         return
     omitted = {setting["name"]: setting["omitted"] for setting in description["settings"]}
     names = [run["setting"] for run in runs]
     new = jax.tree.map(lambda leaf: leaf[:, before:], history)
     rows = tidy.history_rows(new, names, [run["seed"] for run in runs], [omitted[n] for n in names])
     rows = [row._replace(epoch=row.epoch + before) for row in rows]
-    tensorboard.add(out, rows, description, before + 1, last)
+    tensorboard.add(options.out, rows, description, before + 1, last)
 
 
-def finish(out: Path, saying: str = "") -> None:
+def finish(out: Path, with_tensorboard: bool, saying: str = "") -> None:
     """The outcome is on disk: the report is written, and the checkpoints of the way there are removed."""
     if jax.process_index() > 0:
         return
@@ -211,7 +213,7 @@ def finish(out: Path, saying: str = "") -> None:
     if not (out / sums.NAME).exists():
         run_folder.seal(out)
     print(report.build(out))
-    if FLAGS.tensorboard:
+    if with_tensorboard:
         tensorboard.write(out)
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     for path in run_dir.leftovers(out):

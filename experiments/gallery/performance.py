@@ -81,7 +81,7 @@ def pictures(benchmarks: list[dict]) -> str:
 
 
 def convolutions(benchmarks: list[dict]) -> str:
-    """Single layers by both ways, for each way of mapping the runs."""
+    """Single layers by every way, for each way of mapping the runs."""
     blocks = []
     for content in benchmarks:
         cells: dict[tuple[str, str], dict[str, str]] = {}
@@ -95,7 +95,8 @@ def convolutions(benchmarks: list[dict]) -> str:
             [layer, way, *(own.get(mapping, "") for mapping in mappings)]
             for (layer, way), own in cells.items()
         ]
-        blocks.append(_table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows))
+        table = _table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows)
+        blocks.append(f"{_caption(content)}\n\n{table}")
     return "\n\n".join(blocks)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.cli import common, places
+from experiments.cli import flags, places, provenance
 from experiments.reporting import html, sentences
 from experiments.reporting.content import Content, grid, read
 from experiments.reporting.markdown import Grid, Section, difference_cells, lines_of, plain
@@ -63,11 +63,16 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
         answers=answers,
         learnt=learnt,
         sections=sections,
-        command=common.command(),
+        command=provenance.command(),
         facts=[(name, content.run.config["command"]) for name, content in runs.items()],
     )
     folders = [{"name": name, "folder": word} for name, word in zip(runs, words, strict=True)]
-    content = {"format": 1, "command": common.command(), "runs": folders, "paired": list(map(_entry, pairs))}
+    content = {
+        "format": 1,
+        "command": provenance.command(),
+        "runs": folders,
+        "paired": list(map(_entry, pairs)),
+    }
     files = {
         FILE: run_files.to_json(content),
         "report.md": "\n".join(lines).encode(),
@@ -212,7 +217,7 @@ def _facts(config: dict[str, Any]) -> dict[str, str]:
     found = {"experiment": config["experiment"]} | {
         f"--{name}": "-" if value is None else str(value)
         for name, value in config["flags"].items()
-        if name not in common.NOT_PART_OF_THE_EXPERIMENT
+        if name not in flags.NOT_PART_OF_THE_EXPERIMENT
     }
     found["teacher"] = str((config["teacher"] or {}).get("sha256", "-"))[:12]
     return found | {"kd_jax": str(config["versions"].get("kd_jax", "-")), "device": config["device"]}

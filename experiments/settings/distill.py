@@ -2,17 +2,34 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from absl import flags
+import numpy as np
 
-from experiments.cli import common
+from experiments.cli.parse import parse_classes, parse_numbers, parse_words
 from kd_jax.errors import InputError
 from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
-
-FLAGS = flags.FLAGS
+from kd_jax.train import sweep
+from kd_jax.types import HParams
 
 _ALWAYS = ("name", "omitted", "temperature", "alpha", "learning_rate", "weight_decay")
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The values of the flags that span the grid, by their names; all but `loss` are comma lists."""
+
+    loss: str
+    temperatures: str
+    alphas: str
+    learning_rates: str
+    weight_decays: str
+    omit: str | None
+    seen: str | None
+    shots: str
+    teacher_ablations: str
+    student_init: str
 
 
 class Setting(NamedTuple):
@@ -40,31 +57,31 @@ class Setting(NamedTuple):
         return words | {"omitted": list(self.omitted)}
 
 
-def parse_settings(class_names: Sequence[str]) -> list[Setting]:
+def parse_settings(lists: Lists, class_names: Sequence[str]) -> list[Setting]:
     """The product of the comma lists; what is the same setting (alpha = 0 at two temperatures) comes once."""
     num_classes = len(class_names)
-    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
-    alphas = common.parse_numbers("alphas", FLAGS.alphas, high=1.0)
-    rates = common.parse_numbers("learning_rates", FLAGS.learning_rates, positive=True)
-    decays = common.parse_numbers("weight_decays", FLAGS.weight_decays)
+    temperatures = parse_numbers("temperatures", lists.temperatures, positive=True)
+    alphas = parse_numbers("alphas", lists.alphas, high=1.0)
+    rates = parse_numbers("learning_rates", lists.learning_rates, positive=True)
+    decays = parse_numbers("weight_decays", lists.weight_decays)
     masks = []
-    if FLAGS.omit is not None or FLAGS.seen is None:
-        for omitted in common.parse_class_flag("omit", class_names):
+    if lists.omit is not None or lists.seen is None:
+        for omitted in parse_classes("omit", lists.omit, class_names):
             masks.append((f"omit={'+'.join(map(str, omitted))}" if omitted else "", omitted))
-    if FLAGS.seen is not None:
-        for seen in common.parse_classes("seen", FLAGS.seen, class_names):
+    if lists.seen is not None:
+        for seen in parse_classes("seen", lists.seen, class_names):
             omitted = tuple(sorted(set(range(num_classes)) - set(seen)))
             masks.append((f"seen={'+'.join(map(str, seen)) or 'none'}", omitted))
     settings: dict[str, Setting] = {}
-    how = parse_shots(), parse_teacher_ablations(), parse_student_init()
+    how = parse_shots(lists), parse_teacher_ablations(lists), parse_student_init(lists)
     grid = itertools.product(masks, *how, temperatures, alphas, rates, decays)
     for (label, omitted), shots, ablation, init, temperature, alpha, rate, decay in grid:
         if len(omitted) == num_classes:
             expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
-        words = [*_loss_words(temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
+        words = [*_loss_words(lists.loss, temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
-        numbers = _loss_numbers(temperature, alpha)
+        numbers = _loss_numbers(lists.loss, temperature, alpha)
         shots = shots if omitted else 0
         has_effect = numbers[1] and ablation != "full" and (omitted or ablation != "omitted_removed")
         effect = ablation if has_effect else None
@@ -74,47 +91,62 @@ def parse_settings(class_names: Sequence[str]) -> list[Setting]:
     return list(settings.values())
 
 
-def parse_shots() -> list[int]:
+def parse_shots(lists: Lists) -> list[int]:
     """The numbers of --shots."""
-    values = common.parse_numbers("shots", FLAGS.shots)
+    values = parse_numbers("shots", lists.shots)
     if not all(value == int(value) < 2**24 for value in values):
-        raise InputError("malformed --shots", "whole numbers, separated by commas", repr(FLAGS.shots))
-    if any(values) and FLAGS.omit is None and FLAGS.seen is None:
-        raise InputError("--shots means nothing here", "--omit or --seen with it", f"--shots={FLAGS.shots}")
+        raise InputError("malformed --shots", "whole numbers, separated by commas", repr(lists.shots))
+    if any(values) and lists.omit is None and lists.seen is None:
+        raise InputError("--shots means nothing here", "--omit or --seen with it", f"--shots={lists.shots}")
     return [int(value) for value in values]
 
 
-def parse_teacher_ablations() -> list[str]:
+def parse_teacher_ablations(lists: Lists) -> list[str]:
     """The names of --teacher_ablations."""
-    names = common.parse_words("teacher_ablations", FLAGS.teacher_ablations, list(TEACHER_ABLATIONS))
-    if names != ["full"] and FLAGS.loss != "soft":
-        raise InputError("--teacher_ablations are of soft targets", "--loss=soft", f"--loss={FLAGS.loss}")
+    names = parse_words("teacher_ablations", lists.teacher_ablations, list(TEACHER_ABLATIONS))
+    if names != ["full"] and lists.loss != "soft":
+        raise InputError("--teacher_ablations are of soft targets", "--loss=soft", f"--loss={lists.loss}")
     return names
 
 
-def parse_student_init() -> list[str | None]:
+def parse_student_init(lists: Lists) -> list[str | None]:
     """The words of --student_init, None for random."""
-    names = common.parse_words("student_init", FLAGS.student_init, ("random", "teacher"))
-    if "teacher" in names and FLAGS.loss == "labels":
+    names = parse_words("student_init", lists.student_init, ("random", "teacher"))
+    if "teacher" in names and lists.loss == "labels":
         raise InputError("--student_init=teacher without a teacher", "another loss", "--loss=labels")
     return [None if name == "random" else name for name in names]
 
 
-def _loss_words(temperature: float, alpha: float) -> list[str]:
-    if FLAGS.loss == "labels" or alpha == 0:
+def _loss_words(loss: str, temperature: float, alpha: float) -> list[str]:
+    if loss == "labels" or alpha == 0:
         return ["labels"]
-    words = [f"T={_short(temperature)}"] if FLAGS.loss == "soft" else [FLAGS.loss]
+    words = [f"T={_short(temperature)}"] if loss == "soft" else [loss]
     return words + ([f"alpha={_short(alpha)}"] if alpha < 1 else [])
 
 
-def _loss_numbers(temperature: float, alpha: float) -> tuple[float | None, float]:
+def _loss_numbers(loss: str, temperature: float, alpha: float) -> tuple[float | None, float]:
     """(temperature, alpha) as the loss uses them; 1 for hard_label and logits, which have no temperature."""
-    if FLAGS.loss == "labels" or alpha == 0:
+    if loss == "labels" or alpha == 0:
         return None, 0.0
-    return (temperature if FLAGS.loss == "soft" else 1.0), alpha
+    return (temperature if loss == "soft" else 1.0), alpha
 
 
 def _short(value: float) -> str:
     """Few digits, yet never the same for two values."""
     text = f"{value:g}"
     return text if float(text) == value else repr(value)
+
+
+def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
+    """What the runs of each setting compute with; what no setting has is not in the program."""
+    some_shots = any(setting.shots for setting in settings)
+    names, some_ablated = list(TEACHER_ABLATIONS), any(setting.teacher_ablation for setting in settings)
+    return [
+        sweep.make_hparams(
+            num_classes, s.omitted, s.learning_rate, s.weight_decay, s.temperature or 1.0, s.alpha
+        ).replace(
+            num_shots=np.int32(s.shots) if some_shots else None,
+            teacher_ablation=np.int32(names.index(s.teacher_ablation or "full")) if some_ablated else None,
+        )
+        for s in settings
+    ]

@@ -2,19 +2,35 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
 
-from experiments.cli import common
+from experiments.cli.parse import parse_classes, parse_numbers, parse_words
 from experiments.settings import transfer
 from kd_jax.errors import InputError
-from kd_jax.train import subliminal
+from kd_jax.train import subliminal, sweep
+from kd_jax.types import HParams
 
-FLAGS = flags.FLAGS
 OUTPUTS = ("auxiliary", "classes", "all")
 TEACHER, REFERENCE = "teacher", "reference"
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The values of the comma lists that span the grid, by the names of the flags."""
+
+    model: str
+    auxiliary: str
+    classes: str | None
+    transfers: str
+    losses: str
+    logit_mask: str
+    share: str
+    perturb: str
+    temperatures: str
+    omit: str | None
 
 
 class Structure(NamedTuple):
@@ -49,7 +65,7 @@ class Setting(NamedTuple):
 
 def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
     """The whole numbers of a comma list."""
-    numbers = common.parse_numbers(name, text)
+    numbers = parse_numbers(name, text)
     if not all(low <= number <= high and number == int(number) for number in numbers):
         raise InputError(f"--{name} out of range", f"whole numbers from {low} to {high}", repr(text))
     return [int(number) for number in numbers]
@@ -69,17 +85,17 @@ def parse_share(text: str) -> dict[str, np.ndarray]:
     return found
 
 
-def parse_structures(num_classes: int) -> list[Structure]:
+def parse_structures(lists: Lists, num_classes: int) -> list[Structure]:
     """The product of the lists that make programs."""
-    model_specs = [word.strip() for word in common.require("model", "mlp-256-256").split(",")]
+    model_specs = [word.strip() for word in lists.model.split(",")]
     if len(set(model_specs)) < len(model_specs):
-        raise InputError("--model names a model twice", "each once", FLAGS.model)
-    auxiliary = numbers_of("auxiliary", FLAGS.auxiliary, 0, 10_000)
-    classes = numbers_of("classes", FLAGS.classes or str(num_classes), 2, num_classes)
-    transfers = [word.strip() for word in FLAGS.transfers.split(",")]
+        raise InputError("--model names a model twice", "each once", lists.model)
+    auxiliary = numbers_of("auxiliary", lists.auxiliary, 0, 10_000)
+    classes = numbers_of("classes", lists.classes or str(num_classes), 2, num_classes)
+    transfers = [word.strip() for word in lists.transfers.split(",")]
     if not all(transfers) or len(set(transfers)) < len(transfers):
-        raise InputError("malformed --transfers", "each once, by commas", repr(FLAGS.transfers))
-    loss_names = common.parse_words("losses", FLAGS.losses, ("soft", "logits"))
+        raise InputError("malformed --transfers", "each once, by commas", repr(lists.transfers))
+    loss_names = parse_words("losses", lists.losses, ("soft", "logits"))
     return list(
         itertools.starmap(
             Structure, itertools.product(model_specs, auxiliary, classes, transfers, loss_names)
@@ -87,23 +103,25 @@ def parse_structures(num_classes: int) -> list[Structure]:
     )
 
 
-def parse_settings(structures: Sequence[Structure], class_names: Sequence[str]) -> list[Setting]:
+def parse_settings(
+    lists: Lists, num_seeds: int, structures: Sequence[Structure], class_names: Sequence[str]
+) -> list[Setting]:
     """The students' settings, then the teachers' and their initial weights'."""
-    outputs, share = common.parse_words("logit_mask", FLAGS.logit_mask, OUTPUTS), parse_share(FLAGS.share)
-    perturb = common.parse_numbers("perturb", FLAGS.perturb, high=1e3)
-    temperatures = common.parse_numbers("temperatures", FLAGS.temperatures, positive=True)
-    masks = common.parse_class_flag("omit", class_names)
-    if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or FLAGS.classes):
+    outputs, share = parse_words("logit_mask", lists.logit_mask, OUTPUTS), parse_share(lists.share)
+    perturb = parse_numbers("perturb", lists.perturb, high=1e3)
+    temperatures = parse_numbers("temperatures", lists.temperatures, positive=True)
+    masks = parse_classes("omit", lists.omit, class_names)
+    if any(masks) and ({s.transfer for s in structures} != {transfer.OWN} or lists.classes):
         expected = f"--transfers={transfer.OWN} with it, and no --classes"
-        raise InputError("--omit needs images that have classes", expected, f"--omit={FLAGS.omit}")
+        raise InputError("--omit needs images that have classes", expected, f"--omit={lists.omit}")
     if any(len(mask) == len(class_names) for mask in masks):
-        raise InputError("nothing left after masking", "at least one class kept", f"--omit={FLAGS.omit}")
+        raise InputError("nothing left after masking", "at least one class kept", f"--omit={lists.omit}")
     if 0 in {s.auxiliary for s in structures} and "auxiliary" in outputs:
         raise InputError(
-            "--auxiliary=0 leaves none to learn from", "--logit_mask=all or classes", FLAGS.logit_mask
+            "--auxiliary=0 leaves none to learn from", "--logit_mask=all or classes", lists.logit_mask
         )
-    if FLAGS.seeds < 2 and not all(mask.all() for mask in share.values()):
-        raise InputError("what is not shared is another model's", "--seeds=2 or more", FLAGS.seeds)
+    if num_seeds < 2 and not all(mask.all() for mask in share.values()):
+        raise InputError("what is not shared is another model's", "--seeds=2 or more", num_seeds)
     settings: dict[str, Setting] = {}  # what is the same twice comes once
     grid = itertools.product(structures, masks, temperatures, perturb, share, outputs)
     for structure, omitted, temperature, sigma, shared, seen in grid:
@@ -129,3 +147,16 @@ def _varying(structure: Structure, structures: Sequence[Structure], most: int = 
         for number, (field, value) in enumerate(zip(Structure._fields, structure, strict=True))
         if number < most and len({other[number] for other in structures}) > 1
     ]
+
+
+def hparams_of(structure: Structure, setting: Setting, learning_rate: float, teacher: int) -> HParams:
+    """What one run computes with."""
+    seen = np.ones(structure.classes + structure.auxiliary, bool)
+    if setting.logit_mask == "auxiliary":
+        seen[: structure.classes] = False
+    if setting.logit_mask in ("classes", None):
+        seen[structure.classes :] = False
+    own = sweep.make_hparams(
+        structure.classes, setting.omitted, learning_rate, 0.0, setting.temperature or 1.0, 1.0
+    )
+    return own.replace(logit_mask=seen, teacher=np.int32(teacher))

@@ -8,7 +8,7 @@ logits.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,24 +16,83 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.cli import common
+from experiments.settings.dataset import split_hash
 from kd_jax import models
 from kd_jax.data import Dataset
 from kd_jax.errors import InputError, nearest_name, nearest_path
 from kd_jax.io import checkpoint
-from kd_jax.train import Config, sweep
 from kd_jax.train.counts import all_finite
 from kd_jax.types import Variables
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The values of the flags that choose teachers, by the names of the flags."""
+
+    teacher: str | None
+    teacher_setting: str | None
+    teacher_seeds: str
+
+
+@dataclass(frozen=True)
+class TeacherInfo:
+    """What is known of a group of teachers, or of several groups together, which are then its members.
+
+    path: as it was given.  sha256: of the manifest, or of the members' ones.  class_mask: [K], whether its
+    training saw the class.  saw_validation: whether it, or one that it learnt from, was trained on the
+    students' validation split.  num_teachers: M.  teacher_seeds: how a student's ensemble is chosen.
+    flags: of its training; None of several groups.  generation: distillations between it and the labels.
+    setting, student_init, teacher: of students that teach: their setting, and of that as in `Setting` and in
+    their own run's config.json.
+    """
+
+    path: str
+    sha256: str
+    model: str
+    class_mask: tuple[bool, ...]
+    saw_validation: bool
+    num_teachers: int
+    teacher_seeds: str = "paired"
+    flags: dict[str, Any] | None = None
+    generation: int = 0
+    setting: str | None = None
+    student_init: str | None = None
+    teacher: dict[str, Any] | None = None
+    members: tuple["TeacherInfo", ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in config.json, with what means something for this kind of teacher."""
+        hidden = {"flags"} if self.members else {"members"}
+        if self.setting is None:
+            hidden |= {"setting", "student_init", "teacher"} | (set() if self.members else {"generation"})
+        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in hidden}
+        if self.members:
+            found["members"] = [member.to_json() for member in self.members]
+        return found | {"class_mask": list(self.class_mask)}
+
+
 class Teachers(NamedTuple):
     """models: the module of each group; variables: of each group, leading axis M; average: whether a student
-    hears all members, not one of each group; description: what config.json says of them."""
+    hears all members, not one of each group; info: what is known of them."""
 
     models: tuple[Any, ...]
     variables: tuple[Variables, ...]
     average: bool
-    description: dict
+    info: TeacherInfo
+
+
+def load_for(loss: str, choice: Choice, dataset: Dataset, validation: np.ndarray) -> Teachers | None:
+    """The chosen teachers; None where the loss needs none.  validation: indices of the split."""
+    if loss == "labels":
+        if choice.teacher:
+            expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
+            given = f"--teacher={choice.teacher}"
+            raise InputError("--loss=labels has no use for a teacher", expected, given)
+        return None
+    if not choice.teacher:
+        expected = "--teacher=runs/teacher, or --loss=labels for students without one"
+        raise InputError("--teacher is missing", expected, "nothing")
+    return load(choice.teacher, choice.teacher_setting, choice.teacher_seeds, dataset, validation)
 
 
 def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray) -> Teachers:
@@ -46,19 +105,19 @@ def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validati
     Errors: InputError for a folder that holds no whole teacher of this dataset, or one that comes twice.
     """
     groups = [_load_group(path, setting, dataset, validation) for path in split_paths(words)]
-    if setting is not None and not any("setting" in about for *_, about in groups):
+    if setting is not None and all(info.setting is None for *_, info in groups):
         expected = "a folder of students in --teacher, or no --teacher_setting"
         raise InputError("--teacher_setting means nothing here", expected, words)
     trees = tuple(variables for _, variables, _ in groups)
     if seeds == "first":
         trees = tuple(jax.tree.map(lambda leaf: leaf[:1], tree) for tree in trees)
-    abouts = [
-        about | {"num_teachers": _size(tree), "teacher_seeds": seeds}
-        for (*_, about), tree in zip(groups, trees, strict=True)
+    infos = [
+        replace(info, num_teachers=group_size(tree), teacher_seeds=seeds)
+        for (*_, info), tree in zip(groups, trees, strict=True)
     ]
-    _check_together(abouts)
-    description = abouts[0] if len(abouts) == 1 else _describe_several(words, seeds, abouts)
-    return Teachers(tuple(model for model, *_ in groups), trees, seeds == "ensemble", description)
+    _check_together(infos)
+    info = infos[0] if len(infos) == 1 else _info_of_several(words, seeds, infos)
+    return Teachers(tuple(model for model, *_ in groups), trees, seeds == "ensemble", info)
 
 
 def split_paths(words: str) -> list[str]:
@@ -74,43 +133,44 @@ def split_paths(words: str) -> list[str]:
     return [words]
 
 
-def _check_together(members: list[dict]) -> None:
-    """Refuses groups that cannot teach together.  members: their descriptions."""
-    for number, about in enumerate(members):
-        if about["sha256"] in [other["sha256"] for other in members[:number]]:
-            raise InputError("--teacher names a teacher twice", "each once", about["path"])
+def _check_together(members: list[TeacherInfo]) -> None:
+    """Refuses groups that cannot teach together."""
+    for number, info in enumerate(members):
+        if info.sha256 in [other.sha256 for other in members[:number]]:
+            raise InputError("--teacher names a teacher twice", "each once", info.path)
     # Else two students would share some of their teachers, not all: their luck would be neither one nor two.
-    if len({about["num_teachers"] for about in members}) > 1 and members[0]["teacher_seeds"] == "paired":
+    if len({info.num_teachers for info in members}) > 1 and members[0].teacher_seeds == "paired":
         expected = "equally many in each folder, or --teacher_seeds=first or ensemble"
-        given = ", ".join(f"{about['num_teachers']} in {about['path']}" for about in members)
+        given = ", ".join(f"{info.num_teachers} in {info.path}" for info in members)
         raise InputError("teachers cannot be paired with seeds", expected, given)
 
 
-def _size(variables: Variables) -> int:
+def group_size(variables: Variables) -> int:
+    """M, of a group's variables."""
     return int(jax.tree.leaves(variables)[0].shape[0])
 
 
-def _describe_several(words: str, seeds: str, members: list[dict]) -> dict:
-    """What config.json says of several groups: what holds for all of them, then each."""
-    together = "".join(about["sha256"] for about in members)
-    masks = [about["class_mask"] for about in members]
-    return {
-        "path": words,
-        "sha256": hashlib.sha256(together.encode()).hexdigest(),
-        "model": ", ".join(about["model"] for about in members),
-        "num_teachers": sum(about["num_teachers"] for about in members),
-        "teacher_seeds": seeds,
-        "class_mask": [any(seen) for seen in zip(*masks, strict=True)],
-        "saw_validation": any(about["saw_validation"] for about in members),
-        "generation": max(about.get("generation", 0) for about in members),
-        "members": members,
-    }
+def _info_of_several(words: str, seeds: str, members: list[TeacherInfo]) -> TeacherInfo:
+    """What holds for several groups together."""
+    together = "".join(info.sha256 for info in members)
+    masks = [info.class_mask for info in members]
+    return TeacherInfo(
+        path=words,
+        sha256=hashlib.sha256(together.encode()).hexdigest(),
+        model=", ".join(info.model for info in members),
+        class_mask=tuple(any(seen) for seen in zip(*masks, strict=True)),
+        saw_validation=any(info.saw_validation for info in members),
+        num_teachers=sum(info.num_teachers for info in members),
+        teacher_seeds=seeds,
+        generation=max(info.generation for info in members),
+        members=tuple(members),
+    )
 
 
 def _load_group(
     path: str, setting: str | None, dataset: Dataset, validation: np.ndarray
-) -> tuple[Any, Variables, dict]:
-    """(module, variables with leading axis M, description) of one folder."""
+) -> tuple[Any, Variables, TeacherInfo]:
+    """(module, variables with leading axis M, what is known) of one folder."""
     parent = Path(os.path.expanduser(path))
     folder = parent / "teachers"
     if not folder.is_dir():
@@ -122,26 +182,27 @@ def _load_group(
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
         model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
-        judged = len(validation) > 0
-        about = {
-            "path": path,
-            "sha256": checkpoint.read_manifest(folder)[1],
-            "model": metadata["model"],
-            # Also where the teacher does not say what it was trained on.
-            "saw_validation": judged and metadata.get("validation_split") != common.split_hash(validation),
-            "flags": metadata["flags"],
-        }
-        numbers = np.arange(_size(variables))
+        # Also where the teacher does not say what it was trained on.
+        saw = metadata.get("validation_split") != split_hash(validation)
+        numbers = np.arange(group_size(variables))
         if folder.name == "students":
-            numbers, of_students = _choose_students(path, setting, metadata, dataset.num_classes)
+            numbers, more = _choose_students(path, setting, metadata, dataset.num_classes)
             variables = jax.tree.map(lambda leaf: leaf[numbers], variables)
             # What a teacher's teacher was trained on reaches it through its targets.
-            learnt = (of_students["teacher"] or {}).get("saw_validation", False)
-            about |= of_students | {"saw_validation": judged and (about["saw_validation"] or bool(learnt))}
+            saw |= bool((more["teacher"] or {}).get("saw_validation", False))
         else:
-            about["class_mask"] = [bool(seen) for seen in metadata["class_mask"]]
-            if len(about["class_mask"]) != dataset.num_classes:
-                raise ValueError(f"a class mask of {len(about['class_mask'])} classes")
+            more = {"class_mask": tuple(bool(seen) for seen in metadata["class_mask"])}
+            if len(more["class_mask"]) != dataset.num_classes:
+                raise ValueError(f"a class mask of {len(more['class_mask'])} classes")
+        info = TeacherInfo(
+            path=path,
+            sha256=checkpoint.read_manifest(folder)[1],
+            model=metadata["model"],
+            saw_validation=saw and len(validation) > 0,
+            num_teachers=len(numbers),
+            flags=metadata["flags"],
+            **more,
+        )
         _check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
         _refuse_diverged(path, variables, np.isin(numbers, metadata.get("diverged", [])))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -150,7 +211,7 @@ def _load_group(
         # The arrays have their hashes: it is the metadata that do not say what they should.
         expected = f"{folder / 'manifest.json'} as it was written"
         raise InputError("damaged teacher", expected, repr(error)) from None
-    return model, variables, about
+    return model, variables, info
 
 
 def _refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:
@@ -201,8 +262,8 @@ def _check_arrays(folder: Path, spec: str, model: Any, variables: Variables, ima
 
 def _choose_students(
     path: str, setting: str | None, metadata: dict, num_classes: int
-) -> tuple[np.ndarray, dict]:
-    """(runs of the setting that teaches, what is to be said of them beside what is said of any teacher)."""
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """(runs of the setting that teaches, the fields of TeacherInfo that come from the setting)."""
     by_name = {one["name"]: one for one in metadata["settings"]}
     names = ", ".join(map(repr, by_name))
     if setting is None and len(by_name) > 1:
@@ -220,71 +281,9 @@ def _choose_students(
         run["run"] for run in sorted(metadata["runs"], key=lambda run: run["seed"]) if run["setting"] == name
     ]
     return np.asarray(runs, np.int32), {
-        "class_mask": [label not in omitted for label in range(num_classes)],
+        "class_mask": tuple(label not in omitted for label in range(num_classes)),
         "setting": name,
         "student_init": by_name[name].get("student_init"),
         "generation": int(metadata.get("generation", 1)),
         "teacher": metadata["teacher"],
     }
-
-
-def generation(teachers: Teachers | None) -> int:
-    """How many distillations lie between a student of these teachers and the labels, its own included. It is
-    the base of the students' keys: none starts from the initial weights of a teacher in its chain, which
-    would have the same seed and perhaps the same structure."""
-    return 1 + (teachers.description.get("generation", 0) if teachers else 0)
-
-
-def initial_keys(teachers: Teachers, seeds: Sequence[int]) -> jax.Array:
-    """Typed keys [S] from which the initial weights of these students' teachers were drawn: of a teacher that
-    began as its own teacher did, the keys of that one, and so on.
-
-    Errors: InputError for a chain with a teacher of which it is not recorded how it began.
-    """
-    about, numbers = teachers.description, list(seeds)
-    while True:
-        numbers = [number % about["num_teachers"] for number in numbers]
-        # Older versions wrote no "student_init", and began such students of such students with other weights.
-        if "student_init" not in about and "student_init=teacher" in about.get("setting", "").split():
-            expected = (
-                "a teacher that records how its own teacher began; train it again, or --student_init=random"
-            )
-            raise InputError("--student_init=teacher in a chain of an older version", expected, about["path"])
-        if not about.get("student_init"):
-            return sweep.run_keys(numbers, 1, about.get("generation", 0))
-        about = about["teacher"]
-
-
-def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
-    """Refuses --student_init=teacher where a student cannot start from the initial weights of its teacher."""
-    about = teachers.description
-    if teachers.average or "members" in about or about["flags"].get("pretrained"):
-        expected = "one --teacher that drew its initial weights, paired or first"
-        raise InputError("--student_init=teacher has no one teacher's draws to take", expected, about["path"])
-    init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
-    theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
-    if own != theirs:
-        raise InputError("--student_init=teacher needs its network", f"--model={about['model']}", spec)
-    initial_keys(teachers, [0])  # refuses what it cannot follow
-
-
-def num_ensembles(teachers: Teachers | None) -> int:
-    """How many different ensembles the seeds 0, 1, ... meet in turn; seed s meets number s modulo this."""
-    if teachers is None or teachers.average:
-        return 1
-    return _size(teachers.variables[0])
-
-
-def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
-    """The number of the ensemble that student `seed` hears; None where it is no single teacher a group."""
-    return None if teachers is None or teachers.average else seed % num_ensembles(teachers)
-
-
-def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
-    """The ensembles that these seeds hear, each a list of its members, numbered through all groups."""
-    sizes = list(map(_size, teachers.variables))
-    if teachers.average:
-        return [list(range(sum(sizes)))]
-    numbers = sorted({seed % sizes[0] for seed in seeds})
-    return [[group * sizes[0] + number for group in range(len(sizes))] for number in numbers]

@@ -8,16 +8,15 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from experiments.cli import progress
+from experiments.cli.flags import RunConfig
 from kd_jax import data
 from kd_jax.data import image_folder
 from kd_jax.errors import InputError
-from kd_jax.train.noise import NOISES, Noise
+from kd_jax.train.noise import NOISES
 from kd_jax.types import Table
 
-FLAGS = flags.FLAGS
 OWN = "own"
 
 
@@ -32,38 +31,30 @@ class Transfer(NamedTuple):
         return Table(jnp.asarray(self.images), jnp.zeros(len(self.images), jnp.int32))
 
 
-def is_noise() -> bool:
-    """Whether batches are drawn, not read."""
-    return FLAGS.transfer in NOISES
-
-
-def noise() -> Noise | None:
-    """The field of Config."""
-    return NOISES.get(FLAGS.transfer)
-
-
-def load(dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
+def load(name: str, options: RunConfig, dataset: data.Dataset, settings: Sequence[Any]) -> Transfer | None:
     """The other dataset that --transfer names; None where it is the own one, or noise.
 
-    settings: the students', which must need no labels. Errors: InputError, also for images of another shape.
+    name: the flag's value.  settings: the students', which must need no labels.
+    Errors: InputError, also for images of another shape.
     """
-    if FLAGS.transfer == OWN:
+    if name == OWN:
         return None
-    given = f"--transfer={FLAGS.transfer}"
+    given = f"--transfer={name}"
     if not all(setting.alpha == 1 for setting in settings):
         raise InputError("a transfer set without labels", "a teacher and --alphas=1", given)
     if any(setting.omitted for setting in settings):
         expected = "no --omit and no --seen, which are of labels"
         raise InputError("a transfer set without labels", expected, given)
-    return None if is_noise() else load_other(FLAGS.transfer, dataset)
+    return None if name in NOISES else load_other(name, options, dataset)
 
 
-def load_other(name: str, dataset: data.Dataset) -> Transfer:
+def load_other(name: str, options: RunConfig, dataset: data.Dataset) -> Transfer:
     """The dataset of this name. Errors: InputError where it does not fit `dataset`."""
     given = f"--transfer={name}"
-    other = data.load(
-        name, FLAGS.data_dir, image_size=_size_of(name), progress=progress.counting("decoding images")
-    )
+    # --image_size is of the transfer set as well, where that is a folder of images.
+    image_size = options.image_size if image_folder.is_image_folder(name) else None
+    shown = progress.counting("decoding images")
+    other = data.load(name, options.data_dir, image_size=image_size, progress=shown)
     own, theirs = ("x".join(map(str, one.train_images.shape[1:])) for one in (dataset, other))
     if own != theirs:
         raise InputError(f"{given} has images of another shape", f"{own}, as {dataset.name} has", theirs)
@@ -71,8 +62,3 @@ def load_other(name: str, dataset: data.Dataset) -> Transfer:
         raise InputError(f"{given} is the dataset itself", f"another, or --transfer={OWN}", dataset.name)
     description = {"name": other.name, "fingerprint": other.fingerprint}
     return Transfer(other.train_images, description | {"examples": len(other.train_images)})
-
-
-def _size_of(name: str) -> int | None:
-    """--image_size, where the transfer set is a folder as well."""
-    return FLAGS.image_size if image_folder.is_image_folder(name) else None

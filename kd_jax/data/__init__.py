@@ -24,7 +24,7 @@ import numpy as np
 
 from kd_jax.data import cache, image_folder, npz, tfds
 from kd_jax.data.arrays import check, require
-from kd_jax.data.cache import ARRAYS, Held
+from kd_jax.data.cache import Held
 from kd_jax.errors import InputError, nearest_path
 
 _DIGITS_SEED = 0
@@ -197,12 +197,7 @@ def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own, in one of the layouts of npz.py."""
     content = npz.read(name)
-    found = _assemble(name, content.arrays, content.class_names, notes=content.notes)
-    if not content.num_validation:
-        return found
-    number = np.array(content.num_validation)
-    fingerprint = cache.fingerprint([*(getattr(found, key) for key in ARRAYS), number])
-    return dataclasses.replace(found, num_validation=content.num_validation, fingerprint=fingerprint)
+    return _assemble(name, content.arrays, content.class_names, None, content.notes, content.num_validation)
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
@@ -234,8 +229,9 @@ def _load_folder(
     held = cache.read(path, source)
     if held is not None and (skip_unreadable or held.num_skipped == 0):
         return _freeze(name, held)
-    arrays, num_skipped, notes = image_folder.decode(listing, image_size, skip_unreadable, progress)
-    dataset = _assemble(name, arrays, listing.class_names, notes=notes, num_skipped=num_skipped)
+    decoded = image_folder.decode(listing, image_size, skip_unreadable, progress)
+    arrays, num_validation, num_skipped, notes = decoded
+    dataset = _assemble(name, arrays, listing.class_names, None, notes, num_validation, num_skipped)
     cache.write(path, source, dataset)
     return dataset
 
@@ -269,11 +265,13 @@ def _assemble(
     class_names: Any = None,
     num_classes: int | None = None,
     notes: Sequence[str] = (),
+    num_validation: int = 0,
     num_skipped: int = 0,
 ) -> Dataset:
-    """A Dataset of the four ARRAYS as they were found, or InputError; arguments as of `check`."""
+    """A Dataset of four arrays as they were found, or InputError; arguments as of `check` and `Dataset`."""
     ready, names, notes = check(name, arrays, class_names, num_classes, notes)
-    return _freeze(name, Held(list(ready), names, cache.fingerprint(ready), num_skipped, notes))
+    stamp = cache.fingerprint(ready, num_validation)
+    return _freeze(name, Held(list(ready), names, stamp, num_validation, num_skipped, notes))
 
 
 def _freeze(name: str, held: Held) -> Dataset:
@@ -290,6 +288,7 @@ def _freeze(name: str, held: Held) -> Dataset:
         num_classes=len(held.class_names),
         class_names=held.class_names,
         fingerprint=held.fingerprint,
+        num_validation=held.num_validation,
         num_skipped=held.num_skipped,
         notes=held.notes,
     )

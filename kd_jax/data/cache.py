@@ -21,7 +21,8 @@ from kd_jax.errors import InputError
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
-_FORMAT = 3  # also what decoding makes of a file: another way of it is another format
+_NUMBERS = ("num_validation", "num_skipped")
+_FORMAT = 4  # also what decoding makes of a file: another way of it is another format
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Held(NamedTuple):
     arrays: list[np.ndarray]
     class_names: tuple[str, ...]
     fingerprint: str
+    num_validation: int
     num_skipped: int
     notes: tuple[str, ...]
 
@@ -83,10 +85,11 @@ def _available_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def fingerprint(arrays: Sequence[np.ndarray]) -> str:
-    """sha256 (hex) over dtype, shape and bytes in C order of each array in turn."""
+def fingerprint(arrays: Sequence[np.ndarray], num_validation: int = 0) -> str:
+    """sha256 (hex) over dtype, shape and bytes in C order of each array in turn, and over the number of
+    validation examples where there are some."""
     digest = hashlib.sha256()
-    for array in arrays:
+    for array in (*arrays, np.array(num_validation)) if num_validation else arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(array.reshape(-1).data)
     return digest.hexdigest()
@@ -127,10 +130,12 @@ def read(path: Path, source: str) -> Held | None:
     try:
         if str(read_npz(path, ("source",))["source"]) != source:
             return None
-        found = read_npz(path, (*ARRAYS, "class_names", "num_skipped", "notes", "digest"))
+        found = read_npz(path, (*ARRAYS, "class_names", *_NUMBERS, "notes", "digest"))
         arrays, names = [found[key] for key in ARRAYS], tuple(found["class_names"].tolist())
         notes = tuple(found["notes"].tolist())
-        held = Held(arrays, names, fingerprint(arrays), int(found["num_skipped"]), notes)
+        num_validation, num_skipped = (int(found[key]) for key in _NUMBERS)
+        stamp = fingerprint(arrays, num_validation)
+        held = Held(arrays, names, stamp, num_validation, num_skipped, notes)
         if _seal(source, held) != str(found["digest"]):
             raise ValueError("the stored sha256 differs")
         return held
@@ -147,13 +152,10 @@ def write(path: Path, source: str, dataset: Any) -> None:
     dataset: anything with the fields of a `data.Dataset`.
     """
     held = Held(
-        [getattr(dataset, key) for key in ARRAYS],
-        dataset.class_names,
-        dataset.fingerprint,
-        dataset.num_skipped,
-        dataset.notes,
+        [getattr(dataset, key) for key in ARRAYS], *(getattr(dataset, key) for key in Held._fields[1:])
     )
     members: dict[str, Any] = dict(zip(ARRAYS, held.arrays, strict=True))
+    members |= {key: getattr(held, key) for key in _NUMBERS}
     members |= {"class_names": np.array(held.class_names, str), "notes": np.array(held.notes, str)}
     digest = _seal(source, held)
     temporary = None
@@ -161,7 +163,7 @@ def write(path: Path, source: str, dataset: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, **members, num_skipped=held.num_skipped, source=source, digest=digest)
+            np.savez(file, **members, source=source, digest=digest)
         os.replace(temporary, path)
     except OSError as error:
         _log.info("the decoded arrays are not cached in %s: %s", path, error)

@@ -1,9 +1,12 @@
-"""Image folders: root/{train,val|test}/<class>/*, as fastai ships Imagenette and Imagewoof, and the layout of
+"""Image folders: root/SPLIT/<class>/*, as of torchvision, fastai, Roboflow and Kaggle, and the layout of
 Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt); decoded by images.py.
 
+The folder of a split has one of the names of SPLITS, in any case. The test split is `test`, and `val` beside
+it is the validation split. Where there is no `test`, or it has no class folder because its images have no
+labels, the test split is `val`.
+
 Classes are numbered by their folders' names, sorted (Tiny-ImageNet's wnids.txt, in an order of its own, is
-not read). A words.txt in the root, lines of such a name, a tab and words, gives them readable names. Where
-there are both test and val, test is used, as with TFDS; Tiny-ImageNet's test, which has no labels, is not.
+not read). A words.txt in the root, lines of such a name, a tab and words, gives them readable names.
 
 An image of a class is any file in its folder, or in a folder below it, that pillow finds an image in; a file
 that is none, but whose name ends as an image's, cannot be read. What is left out of a split is noted, but for
@@ -31,6 +34,13 @@ from kd_jax.errors import InputError
 Progress = Callable[[int, int], None]
 """(images done, images in all)"""
 
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""split -> the names that its folder may have, lower case."""
+
 _NAMED = 3
 
 
@@ -43,19 +53,32 @@ class Picture(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a folder holds, nothing decoded. train, test: a list of files for each class, K of them. strays:
-    paths of what belongs to a split, but to no class, or is no file."""
+    """What a folder holds, nothing decoded. train, validation, test: a list of files for each class, K of
+    them; of validation all are empty where there is no such split. strays: paths of what belongs to a split,
+    but to no class, or is no file. notes: which folder is which split, where it may not be expected."""
 
     root: Path
     class_names: list[str]
     train: list[list[Picture]]
+    validation: list[list[Picture]]
     test: list[list[Picture]]
     strays: list[str]
+    notes: list[str]
 
 
 def is_image_folder(name: str) -> bool:
-    """Whether a folder of that name has a folder train."""
-    return bool(name) and os.path.isdir(os.path.join(os.path.expanduser(name), "train"))
+    """Whether a folder of that name has a folder for training images."""
+    return bool(name) and bool(split_folders(Path(os.path.expanduser(name))).get("train"))
+
+
+def split_folders(root: Path) -> dict[str, list[str]]:
+    """split -> the names of its folders in `root`, several where a split has several; none of no folder."""
+    try:
+        folders = sorted(name for name in os.listdir(root) if os.path.isdir(root / name))
+    except OSError:
+        return {}
+    there = {split: [name for name in folders if name.lower() in names] for split, names in SPLITS.items()}
+    return {split: names for split, names in there.items() if names}
 
 
 # --- listing --------------------------------------------------------------------------------------------
@@ -63,27 +86,46 @@ def is_image_folder(name: str) -> bool:
 
 def survey(root: Path) -> Listing:
     """The listing of an image folder, or InputError. OSError where a folder in it cannot be read."""
-    strays: list[str] = []
-    train, test = _class_folders(root, "train", strays), _test_split(root, strays)
-    classes = sorted(train)
-    _require_each(root, classes, [len(train[name]) for name in classes])
-    if strangers := sorted(set(test) - set(train)):
-        given = f"{_some(map(_text, strangers), len(strangers))} not in train"
-        raise InputError(f"{root}: a test class has no training images", "the classes of train", given)
-    names = _readable(root, classes)
-    of_train, of_test = ([split.get(name, []) for name in classes] for split in (train, test))
-    return Listing(root, names, of_train, of_test, sorted(strays))
-
-
-def _test_split(root: Path, strays: list[str]) -> dict[str, list[Picture]]:
+    folders, strays, notes = split_folders(root), [], []  # type: dict[str, list[str]], list[str], list[str]
+    for several in folders.values():
+        if len(several) > 1:
+            raise InputError(f"{root} has one split several times", "one folder a split", ", ".join(several))
+    (train_folder,) = folders["train"]
+    train = _class_folders(root, train_folder, strays)
+    held_out = {split: folders[split][0] for split in ("test", "val") if split in folders}
     annotations = root / "val" / "val_annotations.txt"
     if annotations.is_file() and (root / "val" / "images").is_dir():
-        return _annotated(root, annotations, strays)
-    tests = [split for split in ("test", "val") if (root / split).is_dir()]
-    if not tests:
-        expected = "train and val or test, each with a folder for each class"
-        raise InputError(f"{root} lacks a split", expected, "train alone")
-    return _class_folders(root, tests[0], strays)
+        splits = [_annotated(root, annotations, strays)]  # its test images have no labels
+    else:
+        if "test" in held_out and not _has_classes(root, held_out["test"]):
+            unlabelled = f"{held_out.pop('test')}/ has no class folders"
+            if not held_out:
+                raise InputError(
+                    f"{root}: {unlabelled}", "a folder for each class, as in training, or val/", "none"
+                )
+            notes.append(f"{unlabelled}: the test split is {held_out['val']}/")
+        splits = [_class_folders(root, folder, strays) for folder in held_out.values()]
+    if not splits:
+        expected = f"{train_folder} and val or test, each with a folder for each class"
+        raise InputError(f"{root} lacks a split", expected, f"{train_folder} alone")
+    classes = sorted(train)
+    _require_each(root, classes, [len(train[name]) for name in classes])
+    if strangers := sorted(set().union(*splits) - set(train)):
+        given = f"{_some(map(_text, strangers), len(strangers))} not in {train_folder}"
+        expected = f"the classes of {train_folder}"
+        raise InputError(f"{root}: a test class has no training images", expected, given)
+    if len(splits) > 1:
+        notes.append(f"{held_out['val']}/ is the validation split, {held_out['test']}/ the test split")
+    by_class = [[split.get(name, []) for name in classes] for split in (train, *splits[1:], splits[0])]
+    empty: list[list[Picture]] = [[] for _ in classes]
+    validation = by_class[1] if len(by_class) > 2 else empty
+    return Listing(
+        root, _readable(root, classes), by_class[0], validation, by_class[-1], sorted(strays), notes
+    )
+
+
+def _has_classes(root: Path, folder: str) -> bool:
+    return any(os.path.isdir(root / folder / name) for name in _visible(root, folder))
 
 
 def _class_folders(root: Path, split: str, strays: list[str]) -> dict[str, list[Picture]]:
@@ -189,18 +231,20 @@ def _some(items: Iterator[str] | Sequence[str], number: int) -> str:
 
 def decode(
     listing: Listing, image_size: int | None, skip_unreadable: bool, progress: Progress | None = None
-) -> tuple[list[np.ndarray], int, list[str]]:
-    """(images u8[N,h,w,3] and labels i64[N] of the training split, then of the test split; how many files
-    were skipped; notes on what was left out and on what was taken in its own way). The images come by class,
-    then by name. As many threads work as there are cores.
+) -> tuple[list[np.ndarray], int, int, list[str]]:
+    """(images u8[N,h,w,3] and labels i64[N] of the training split with the validation split behind it, then
+    of the test split; the number of validation images; the number of files that were skipped; notes on what
+    was left out and on conversions). The images of a split come by class, then by name. As many threads work
+    as there are cores.
 
     image_size: h = w; None: the images' own, one for all.
     Raises InputError for images of several sizes or too many for the memory, and for files that cannot be
     read unless they are to be skipped.
     """
     root, classes = listing.root, len(listing.class_names)
-    files = [file for group in (*listing.train, *listing.test) for file in group]
-    groups = np.repeat(np.arange(2 * classes), [len(group) for group in (*listing.train, *listing.test)])
+    every = (*listing.train, *listing.validation, *listing.test)
+    files = [file for group in every for file in group]
+    groups = np.repeat(np.arange(3 * classes), [len(group) for group in every])
     with images.ready():
         is_image = np.array([_is_image(root, file.path) for file in files], bool)
         pictures, groups = (
@@ -216,11 +260,17 @@ def decode(
     for new, old in enumerate(seen) if faults else ():  # in place: a second copy may not fit into memory
         pixels[new] = pixels[old]
     pixels, groups = pixels[: len(seen)], groups[seen]
-    num_train = int(np.searchsorted(groups, classes))
-    _require_each(root, listing.class_names, np.bincount(groups[:num_train], minlength=classes).tolist())
-    splits = [pixels[:num_train], groups[:num_train], pixels[num_train:], groups[num_train:] - classes]
+    ends = np.searchsorted(groups, (classes, 2 * classes)).tolist()  # of training, of validation
+    _require_each(root, listing.class_names, np.bincount(groups[: ends[0]], minlength=classes).tolist())
+    labels = groups % classes
+    splits = [pixels[: ends[1]], labels[: ends[1]], pixels[ends[1] :], labels[ends[1] :]]
     others = [file.path for file, good in zip(files, is_image, strict=True) if not good]
-    return splits, len(faults), _notes(listing, others, [picture.path for picture in pictures], remarks)
+    return (
+        splits,
+        ends[1] - ends[0],
+        len(faults),
+        listing.notes + _notes(listing, others, [picture.path for picture in pictures], remarks),
+    )
 
 
 def _is_image(root: Path, path: str) -> bool:

@@ -4,6 +4,7 @@ What an ensemble of teachers is to a student depends on the loss (`losses.ENSEMB
 majority vote.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,18 @@ def evaluate_settings(
     runs = put_on_mesh(pad_runs(variables, mesh.size), mesh, SHARDED)
     shared = put_on_mesh((table.images, table.labels), mesh, REPLICATED)
     return gather(_evaluate_all(model, num_settings, num_seeds, mesh, shared, runs), num_settings)
+
+
+def evaluate_splits(
+    model: Any, splits: Mapping[str, Table], variables: Variables, num_settings: int, num_seeds: int
+) -> dict[str, np.ndarray]:
+    """What `evaluate_settings` says of each split; nothing where there is but one seed."""
+    if num_seeds == 1:
+        return {}
+    return {
+        split: evaluate_settings(model, table, variables, num_settings, num_seeds)
+        for split, table in splits.items()
+    }
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

@@ -1,41 +1,43 @@
-"""Convolution, and the one place that decides how it is computed: by XLA's own, or as matrix products.
+"""Convolution, and the one place that decides how it is computed.
 
-Both give the same numbers (to rounding), and the parameters look the same: kernel f32[k,k,c_in/groups,c_out].
+All ways give the same numbers (to rounding), and the parameters look the same: kernel
+f32[k,k,c_in/groups,c_out].
 
-XLA's convolution is a hundred times too slow inside a compiled loop on a CPU, where training lives. As matrix
-products it is fast there, if little memory is moved: the columns of the kernel are gathered on the way in
-(k copies of the image, side by side), its rows are summed on the way out (k shifted slices of one product),
-so that nothing is copied k x k times; and a few images are done at a time, so that the copies stay in a
-cache.
+Training lives in compiled loops. In one, XLA's convolution on a CPU is a hundred times too slow, unless its
+dimension numbers are the canonical ones, NHWC x HWIO -> NHWC: the pass that rewrites others for the fast
+kernel sees the entry computation alone. What automatic differentiation makes of a convolution has others. So
+the gradients are written here as canonical convolutions too. That kernel runs on all threads.
 
-Left out: Winograd's transforms (faster from 256 channels only, where measured) and grouped convolutions
-other than depthwise ones as products.
+Left out: Winograd's transforms (faster from 256 channels only, where measured).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 
-BLOCK_BYTES = 400_000
-"""About as much as the copies of a block of images may take: they, the product and its gradient share a
-core's second-level cache (1 to 2 MiB)."""
+LANES = 8
+"""Images of a block are a multiple of this: floats of a vector register of 256 bits."""
 
-LARGE_KERNEL = 8
-"""How many times an image's copies a kernel must be for the whole batch to be done at once."""
+BLOCK_PIXELS = 64 * LANES
+"""At least as many pixels of gradients are in a block: the kernel's gradient sums over them, and a sum that
+is longer costs less for each of its terms."""
 
 
-def prefers_products(platform: str, groups: int, channels: int) -> bool:
-    """Whether matrix products are the faster way.
+def preferred_way(platform: str, size: int, channels: int, groups: int) -> str:
+    """The fastest of WAYS for a kernel of size x size pixels.
 
-    platform: as jax.default_backend() names it. On CPUs they were for every size, stride and number of
-    channels measured (the part `convolutions` of the benchmark, experiments/results/benchmark/pictures/);
-    elsewhere not measured yet, so XLA's own is taken. groups: 1, or as many as channels (depthwise): others
-    have no form as products here.
+    platform: as jax.default_backend() names it. On CPUs measured (the part `convolutions` of the
+    benchmark, experiments/results/benchmark/pictures/); elsewhere not yet, so XLA's own is taken.
     """
-    return platform == "cpu" and groups in (1, channels)
+    if platform != "cpu":
+        return "library"
+    pointwise, depthwise = size == 1 and groups == 1, groups == channels > 1
+    return "products" if pointwise or depthwise else "canonical"
 
 
 @partial(
@@ -47,43 +49,128 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups:
     Args: x: [B,h,w,c_in]; kernel: [k,k,c_in/groups,c_out]; padding: zeros on every side.
     Returns: [B,h',w',c_out] with h' = (h + 2 padding - k) // stride + 1.
     """
-    if prefers_products(jax.default_backend(), groups, x.shape[-1]):
-        return by_products(x, kernel, stride, padding, groups)
-    return by_library(x, kernel, stride, padding, groups)
+    way = preferred_way(jax.default_backend(), len(kernel), x.shape[-1], groups)
+    return WAYS[way](x, kernel, stride, padding, groups)
 
 
-def by_library(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """`convolve`, shapes as there, as XLA's own convolution."""
+def _canonical(x, kernel, strides, paddings, groups=1, dilation=1):
     return jax.lax.conv_general_dilated(
         x,
         kernel,
-        (stride, stride),
-        ((padding, padding),) * 2,
+        strides,
+        paddings,
+        rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
 
 
+def by_library(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """`convolve`, shapes as there, as XLA's own convolution, with the gradients that JAX derives."""
+    return _canonical(x, kernel, (stride, stride), ((padding, padding),) * 2, groups)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def by_canonical(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    """`convolve`, shapes as there, as XLA's own convolution, with gradients that are canonical as well.
+
+    Computed in float32 at least: XLA has no fast kernel for less. Mapped over runs, it is one convolution a
+    run: all in one would be a grouped one.
+    """
+    return _in_single(partial(by_library, stride=stride, padding=padding, groups=groups))(x, kernel)
+
+
+def _in_single(function):
+    """`function` of two arrays, of the dtype of the first, computed in float32 at least; one after another
+    where mapped over runs."""
+
+    @sequential_vmap
+    def computed(a, b):
+        dtype = a.dtype if a.dtype.itemsize >= 4 else jnp.float32
+        return function(a.astype(dtype), b.astype(dtype)).astype(a.dtype)
+
+    return computed
+
+
+def _forward(x, kernel, stride, padding, groups):
+    return by_canonical(x, kernel, stride, padding, groups), (x, kernel)
+
+
+def _backward(stride, padding, groups, saved, gradient):
+    x, kernel = saved
+    options = {"stride": stride, "padding": padding, "groups": groups}
+    of_image = partial(_image_gradient, sides=x.shape[1:3], **options)
+    of_kernel = partial(_kernel_gradient, size=len(kernel), **options)
+    return _in_single(of_image)(gradient, kernel), _in_single(of_kernel)(x, gradient).astype(kernel.dtype)
+
+
+by_canonical.defvjp(_forward, _backward)
+
+
+def _image_gradient(gradient, kernel, sides, stride: int, padding: int, groups: int):
+    """dx[u] = sum of dy[v] kernel[i] over i and v with u + padding = stride v + i, and so for the columns.
+
+    So the u of one phase, u mod stride, meet every stride-th row of the kernel: each of the stride x stride
+    phases is a convolution of dy with its part of the kernel, flipped and with its channels exchanged.
+    """
+    size, features = max(len(kernel), stride), kernel.shape[-1]
+    kernel = jnp.pad(kernel, ((0, size - len(kernel)),) * 2 + ((0, 0),) * 2)  # a row at least for each phase
+    kernel = kernel.reshape(*kernel.shape[:3], groups, features // groups).transpose(0, 1, 4, 3, 2)
+    flipped = jnp.flip(kernel.reshape(size, size, features // groups, -1), (0, 1))
+
+    def phases(side: int, out: int):
+        """Of one axis: (rows of the flipped kernel, padding of dy)."""
+        for phase in range(stride):
+            of_phase = slice((size - 1 - phase - padding) % stride, None, stride)
+            count, offset = len(range(size)[of_phase]), (phase + padding) // stride
+            yield of_phase, (count - 1 - offset, -(-side // stride) + offset - out)
+
+    rows, columns = (list(phases(*axis)) for axis in zip(sides, gradient.shape[1:3], strict=True))
+    parts = [
+        [_canonical(gradient, flipped[i, j], (1, 1), (above, left), groups) for j, left in columns]
+        for i, above in rows
+    ]
+    woven = jnp.stack([jnp.stack(row, 3) for row in parts], 2)  # [B,h/stride,stride,w/stride,stride,c_in]
+    num, height, _, width, _, channels = woven.shape
+    return woven.reshape(num, height * stride, width * stride, channels)[:, : sides[0], : sides[1]]
+
+
+def _kernel_gradient(x, gradient, size: int, stride: int, padding: int, groups: int):
+    """dkernel[i] = sum over images and v of x[stride v + i - padding] dy[v]: a convolution of x with dy. Its
+    channels are the images, a block of them at a time, and its images are the channels of x."""
+
+    def of_block(x, gradient):
+        num, *sides, channels = x.shape
+        x = x.reshape(num, *sides, groups, channels // groups).transpose(4, 1, 2, 3, 0)
+        reach = [(out - 1) * stride + size - padding for out in gradient.shape[1:3]]
+        after = [reach - side for reach, side in zip(reach, sides, strict=True)]
+        x = x.reshape(channels // groups, *sides, groups * num)
+        kernel = gradient.transpose(1, 2, 0, 3)
+        out = _canonical(x, kernel, (1, 1), [(padding, a) for a in after], groups, dilation=stride)
+        return out.transpose(1, 2, 0, 3)
+
+    num, pixels = len(x), gradient.shape[1] * gradient.shape[2]
+    most = LANES * -(-BLOCK_PIXELS // (LANES * pixels))
+    num_blocks = -(-num // most)
+    each = LANES * -(-num // (LANES * num_blocks))
+    if num_blocks * each > num:  # images of zeros fill the blocks
+        x, gradient = (jnp.pad(a, ((0, num_blocks * each - num), *((0, 0),) * 3)) for a in (x, gradient))
+    blocks = [a.reshape(num_blocks, each, *a.shape[1:]) for a in (x, gradient)]
+    if num_blocks == 1:
+        return of_block(*(a[0] for a in blocks))
+    zeros = jnp.zeros((size, size, x.shape[-1] // groups, gradient.shape[-1]), x.dtype)
+    return jax.lax.scan(lambda total, block: (total + of_block(*block), None), zeros, blocks)[0]
+
+
 def by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
-    """`convolve`, shapes as there, as matrix products, or as elementwise ones where depthwise."""
-    if groups > 1:
+    """`convolve`, shapes as there, of kernels of one pixel as a matrix product, and of depthwise ones (groups
+    = c_in) as elementwise products. ValueError: of others."""
+    if groups == x.shape[-1] > 1:
         return _depthwise(x, kernel, stride, padding)
-    _, height, width, channels = x.shape
-    image_bytes = height * width * kernel.shape[0] * max(channels, kernel.shape[-1]) * 4 // stride
-    if kernel.shape[0] == 1 or kernel.size * 4 >= LARGE_KERNEL * image_bytes:
-        return _whole_batch(x, kernel, stride, padding)
-    return _in_blocks(stride, padding, max(1, BLOCK_BYTES // image_bytes))(x, kernel)
-
-
-def _whole_batch(x, kernel, stride, padding):
-    """One product with all that each output pixel meets, for kernels of one pixel, and where a kernel is so
-    much larger than an image that reading it for every block costs more than k x k copies of the images."""
-    size, _, channels, features = kernel.shape
-    rows, columns = (_out_size(side, size, stride, padding) for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    met = [_gather(x, size, stride, i, rows, columns, 1) for i in range(size)]
-    gathered = jnp.concatenate(met, -1).reshape(-1, size * size * channels)
-    return _product(gathered, kernel.reshape(-1, features)).reshape(-1, rows, columns, features)
+    if len(kernel) > 1 or groups > 1:
+        raise ValueError(f"no products for a kernel of {kernel.shape} in {groups} groups")
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))[:, ::stride, ::stride]
+    return _product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], -1)
 
 
 @jax.custom_vjp
@@ -104,80 +191,6 @@ def _out_size(size: int, kernel_size: int, stride: int, padding: int) -> int:
     return (size + 2 * padding - kernel_size) // stride + 1
 
 
-def _every(x, axis: int, start: int, stride: int, count: int):
-    """`count` elements along an axis, from `start`, every `stride`-th."""
-    return jax.lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
-
-
-def _gather(x, size: int, stride: int, phase: int, lines: int, columns: int, axis: int):
-    """The k columns that each output pixel meets, side by side along the axis of the channels.
-
-    x: a padded image whose rows and columns are the axes `axis` and `axis` + 1. Of its rows, those of one
-    phase: `lines` from `phase`, every `stride`-th.
-    """
-    of_phase = _every(x, axis, phase, stride, lines)
-    channels = 3 if axis == 1 else 0
-    return jnp.concatenate([_every(of_phase, axis + 1, j, stride, columns) for j in range(size)], channels)
-
-
-def _products(x, kernel, stride, padding):
-    """y[h,w] = sum over kernel rows i of (the k columns at w of image row s h + i) @ kernel[i].
-
-    The image rows that kernel row i meets are those of phase i mod s, so each of the s phases is one product,
-    with the kernel rows of that phase side by side; stride 1 has the one phase.
-    """
-    size, _, channels, features = kernel.shape
-    rows, columns = (_out_size(side, size, stride, padding) for side in x.shape[1:3])
-    x = _padded(x, stride, padding)
-    total = None
-    for phase in range(min(stride, size)):
-        of_phase = kernel[phase::stride]
-        count = of_phase.shape[0]
-        lines = rows + count - 1
-        gathered = _gather(x, size, stride, phase, lines, columns, 1).reshape(-1, size * channels)
-        weights = of_phase.transpose(1, 2, 0, 3).reshape(size * channels, count * features)
-        out = (gathered @ weights).reshape(-1, lines, columns, count * features)
-        for i in range(count):
-            part = out[:, i : i + rows, :, i * features : (i + 1) * features]
-            total = part if total is None else total + part
-    return total
-
-
-def _padded(x, stride: int, padding: int):
-    """Zeros around [B,h,w,c]; below, also for the last row of a phase, which is gathered though not met."""
-    return jnp.pad(x, ((0, 0), (padding, padding + stride - 1), (padding, padding), (0, 0)))
-
-
-def _image_gradient(x, kernel, gradient, stride: int, padding: int):
-    size = kernel.shape[0]
-    if stride == 1 and padding < size:  # a convolution again, of the gradient with the turned kernel
-        turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
-        return _products(gradient, turned, 1, size - 1 - padding)
-    return jax.linear_transpose(lambda x: _products(x, kernel, stride, padding), x)(gradient)[0]
-
-
-def _kernel_gradient(x, shape, gradient, stride: int, padding: int):
-    """The products of `_products` from the other side. They contract the long axis (images, rows, columns) of
-    both factors, for which a CPU wants one of them transposed: the image, before its columns are gathered."""
-    size, _, channels, features = shape
-    rows, columns = gradient.shape[1:3]
-    x = jax.lax.optimization_barrier(_padded(x, stride, padding).transpose(3, 0, 1, 2))
-    phases = []
-    for phase in range(min(stride, size)):
-        count = -(-(size - phase) // stride)
-        lines = rows + count - 1
-        gathered = _gather(x, size, stride, phase, lines, columns, 2).reshape(size * channels, -1)
-        # Kernel row i of the phase meets the lines from i on.
-        framed = jnp.pad(gradient, ((0, 0), (count - 1, count - 1), (0, 0), (0, 0)))
-        framed = jax.lax.optimization_barrier(framed)
-        slices = [framed[:, count - 1 - i : count - 1 - i + lines] for i in range(count)]
-        shifted = jnp.concatenate(slices, -1).reshape(-1, count * features)
-        phases.append((gathered @ shifted).reshape(size, channels, count, features).transpose(2, 0, 1, 3))
-    # Row `phase + n stride` of the kernel is row n of its phase.
-    rows_in_order = [phases[i % stride][i // stride] for i in range(size)]
-    return jnp.stack(rows_in_order)
-
-
 def _depthwise(x, kernel, stride, padding):
     """Each channel with its own k x k weights: k x k shifted slices, multiplied and summed."""
     size = kernel.shape[0]
@@ -193,39 +206,11 @@ def _depthwise(x, kernel, stride, padding):
     return total
 
 
-def _in_blocks(stride: int, padding: int, size: int):
-    """`_products` of (images, kernel), about `size` images at a time, forward and backward."""
-
-    def split(x):
-        most = min(size, len(x))
-        each = next(n for n in range(most, 0, -1) if len(x) % n == 0)
-        if 2 * each < most:  # B has no such divisor: images of zeros fill the last block
-            each = most
-            x = jnp.pad(x, ((0, -len(x) % each), *((0, 0),) * 3))
-        return x.reshape(-1, each, *x.shape[1:])
-
-    def join(blocks, num):
-        return blocks.reshape(-1, *blocks.shape[2:])[:num]
-
-    @jax.custom_vjp
-    def mapped(x, kernel):
-        return join(jax.lax.map(lambda block: _products(block, kernel, stride, padding), split(x)), len(x))
-
-    def backward(saved, gradient):
-        x, kernel = saved
-
-        def one_block(total, block):
-            images, out = block
-            total += _kernel_gradient(images, kernel.shape, out, stride, padding).astype(jnp.float32)
-            return total, _image_gradient(images, kernel, out, stride, padding)
-
-        # Summed in float32, whatever the products are in: there may be as many blocks as images.
-        start = jnp.zeros(kernel.shape, jnp.float32)
-        total, of_images = jax.lax.scan(one_block, start, (split(x), split(gradient)))
-        return join(of_images, len(x)), total.astype(kernel.dtype)
-
-    mapped.defvjp(lambda x, kernel: (mapped(x, kernel), (x, kernel)), backward)
-    return mapped
+WAYS: dict[str, Callable[..., jax.Array]] = {
+    "library": by_library,
+    "canonical": by_canonical,
+    "products": by_products,
+}
 
 
 class Conv(nn.Module):

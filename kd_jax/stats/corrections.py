@@ -2,8 +2,7 @@
 
 A correction chooses one number for one student, which is added to the logits of its omitted classes. The
 names stand in results.csv. Reports read labels, order and line styles here, so this file imports no JAX: what
-a rule computes is in evaluate/bias_correction.py, and it is given its `CorrectionInputs`
-(evaluate/evaluate.py).
+a rule computes is in evaluate/bias_correction.py; its argument is `CorrectionInputs` of evaluate/evaluate.py.
 """
 
 from collections.abc import Callable, Iterable

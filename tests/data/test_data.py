@@ -20,7 +20,7 @@ from kd_jax.errors import InputError
 
 
 def same(one: data.Dataset, other: data.Dataset) -> bool:
-    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in data.ARRAYS)
+    return all(np.array_equal(getattr(one, key), getattr(other, key)) for key in cache.ARRAYS)
 
 
 # --- digits ---------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ def test_digits_split(digits):
 
 
 def test_arrays_are_read_only(digits):
-    for key in data.ARRAYS:
+    for key in cache.ARRAYS:
         with pytest.raises(ValueError, match="read-only"):
             getattr(digits, key)[0] = 0
 
@@ -150,8 +150,8 @@ def test_npz_in_colour_and_by_an_odd_name(write):
 
 
 def test_fingerprint_is_of_the_arrays_alone(write, digits, tmp_path):
-    np.savez(tmp_path / "digits.npz", **{key: getattr(digits, key) for key in data.ARRAYS})
-    columns = {key: np.asfortranarray(getattr(digits, key)) for key in data.ARRAYS}
+    np.savez(tmp_path / "digits.npz", **{key: getattr(digits, key) for key in cache.ARRAYS})
+    columns = {key: np.asfortranarray(getattr(digits, key)) for key in cache.ARRAYS}
     big_endian: dict[str, Any] = columns | {
         key: columns[key].astype(">i8") for key in ("train_labels", "test_labels")
     }
@@ -239,7 +239,7 @@ def plant(path, **members: bytes):
     return path
 
 
-@pytest.mark.parametrize("key", [*data.ARRAYS, "class_names"])
+@pytest.mark.parametrize("key", [*cache.ARRAYS, "class_names"])
 def test_pickles_are_refused(tmp_path, key):
     trap, sprung = Trap(tmp_path / "sprung"), tmp_path / "sprung"
     pickle.loads(pickle.dumps(trap))

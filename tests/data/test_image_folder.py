@@ -28,10 +28,48 @@ def test_layout_of_fastai(load, root):
     assert not dataset.train_images.flags.writeable and dataset.num_skipped == 0
 
 
-def test_test_goes_before_val(load, root):
+def test_val_beside_test_is_the_validation_split(load, root):
+    alone = load()
     draw(root / "test" / "dingo" / "a.png", pixels(7))
+    for _ in range(2):  # decoded, then from the cache
+        dataset = load()
+        assert np.array_equal(dataset.test_images, [pixels(7)]) and dataset.test_labels.tolist() == [2]
+        train, validation = data.split_training(dataset, 0.1)
+        assert (len(train), len(validation), dataset.num_validation) == (9, 6, 6)
+        for index, split in ((train, "train"), (validation, "test")):
+            np.testing.assert_array_equal(dataset.train_images[index], getattr(alone, f"{split}_images"))
+            np.testing.assert_array_equal(dataset.train_labels[index], getattr(alone, f"{split}_labels"))
+        assert dataset.notes == ("val/ is the validation split, test/ the test split",)
+
+
+@pytest.mark.parametrize("train", ["train", "Train", "training", "Training"])
+@pytest.mark.parametrize("test", ["val", "valid", "Validation", "test", "Testing"])
+def test_spellings_of_the_splits(load, root, train, test):
+    expected = load()
+    (root / "train").rename(root / train)
+    (root / "val").rename(root / test)
+    assert data.load(root).fingerprint == expected.fingerprint
+
+
+def test_a_test_folder_without_classes_is_passed_over(load, root):
+    """As Kaggle has it: the test images have no labels."""
+    expected = load()
+    draw(root / "test" / "0.png", pixels(7))
     dataset = load()
-    assert np.array_equal(dataset.test_images, [pixels(7)]) and dataset.test_labels.tolist() == [2]
+    assert dataset.fingerprint == expected.fingerprint and dataset.num_validation == 0
+    assert dataset.notes == ("test/ has no class folders: the test split is val/",)
+
+
+def test_a_test_folder_without_classes_is_refused_before_anything_is_decoded(load, root, monkeypatch):
+    remove(root / "val")
+    draw(root / "test" / "0.png", pixels(7))
+    monkeypatch.setattr(image_folder, "decode", None)
+    assert "test/ has no class folders" in refused(load)
+
+
+def test_one_split_in_two_folders(load, root):
+    (root / "valid").mkdir()
+    assert "one split several times: expected one folder a split; given val, valid" in refused(load)
 
 
 def tiny_imagenet(root):

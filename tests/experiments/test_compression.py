@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import compression
+from experiments import compression as entry
 from experiments.cli import places
+from experiments.studies import compression
 from kd_jax import models, plots
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config, run_folder
@@ -150,10 +151,11 @@ def test_what_cannot_be_reported_on(students, teacher, tmp_path, monkeypatch):
 
     def refused(*folders):
         with pytest.raises(InputError) as error:
-            compression.main(["compression", *map(str, folders)])
+            compression.run(list(map(Path, folders)), None)
         return str(error.value)
 
-    assert "compression RUN" in refused()
+    with pytest.raises(InputError, match=r"compression RUN \[RUN"):
+        entry.main(["compression"])
     assert "no such folder" in refused(students, tmp_path / "nothing")
     (students / "students").rename(students / "elsewhere")
     assert "no checkpoint here" in refused(teacher, students)
@@ -213,5 +215,5 @@ def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
     (tmp_path / "train").mkdir()
     places.refuse_taken(tmp_path / "train", "compression.json")  # a name like any other
     with pytest.raises(InputError, match="named twice"):
-        compression.main(["compression", str(teacher), f"{teacher}/"])
+        compression.run([teacher, Path(f"{teacher}/")], None)
     assert before == {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}

@@ -111,5 +111,5 @@ def test_folders_with_odd_names(launch, home, distil, toy):
     for name in ("größe 数字", "a/b/c"):
         (run := distil("--epochs=1", out=str(home / name))) and done(run)
         assert (home / name / "report.md").is_file()
-    asked = launch("distill", "--out=~/runs", ask="str(common.require_folder('out', 'runs/a'))").value
+    asked = launch("distill", "--out=~/runs", ask="str(shared.require_folder('out', 'runs/a'))").value
     assert asked == os.path.expanduser("~/runs")

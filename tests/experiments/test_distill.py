@@ -155,11 +155,16 @@ def test_which_teacher_a_student_learns_from(distil):
 
 
 def test_jitter_queries_the_teacher(launch, distil, toy):
-    ask = """(lambda table, teacher: [
-        with_teachers(table, teacher).teacher_logits is None,
-        with_teachers(table, teacher).teacher_variables is None,
-    ])(common.make_tables(*common.load_data())[0], load_teachers(common.load_data()[0], []))"""
-    words = [*toy.words[:4], f"--teacher={toy.folder}"]
+    ask = """(lambda study, plan: [
+        study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_logits is None,
+        study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_variables is None,
+    ])(STUDY, STUDY.make_plan(
+        shared.run_config('', ''),
+        shared.read(STUDY.Lists),
+        shared.read(STUDY.DistillConfig),
+        shared.values(),
+    ))""".replace("STUDY", "__import__('experiments.studies.distill', fromlist=['x'])")
+    words = [*toy.words[:4], f"--teacher={toy.folder}", "--model=mlp-8", "--out=x"]
     assert launch("distill", *words, ask=ask).value == [False, True]
     assert launch("distill", *words, "--translate=1", ask=ask).value == [True, False]
     # Student and teacher stand still, so that they agree on other examples because the images are shifted.
@@ -175,9 +180,11 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
 
 @pytest.mark.parametrize("flag", ["--rotate=1", "--stretch=0.1", "--flip", "--cutout=1", "--mixup=1"])
 def test_every_augmentation_queries_the_teacher(launch, toy, flag):
-    words = [*toy.words[:4], f"--teacher={toy.folder}"]
-    assert launch("distill", *words, ask="augmentation.augments()").value is False
-    assert launch("distill", *words, flag, ask="augmentation.augments()").value is True
+    words = [*toy.words[:4], f"--teacher={toy.folder}", "--model=mlp-8", "--out=x"]
+    module = "__import__('experiments.settings.augmentation', fromlist=['x'])"
+    ask = f"{module}.augments(shared.run_config('', ''))"
+    assert launch("distill", *words, ask=ask).value is False
+    assert launch("distill", *words, flag, ask=ask).value is True
 
 
 def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path):

@@ -119,7 +119,7 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
     (found["unreported"] / "checkpoints").mkdir()
     (found["strange"] / "config.json").write_text('{"format": 2}')
     (found["foreign"] / "thesis.tex").write_text("years of work")
-    (found["benchmarked"] / "cpu.json").write_text("{}")
+    (found["benchmarked"] / "gpu.json").write_text("{}")
     (found["bad_summary"] / "summary.json").write_text('{"results": [{"class": true}]}')
     files = {
         "file": "a file",

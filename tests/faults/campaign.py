@@ -17,7 +17,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments.cli import common
+from experiments.cli import machine, provenance
 from kd_jax.io import run_files
 
 PARTS = (
@@ -34,7 +34,7 @@ def run(part: str) -> dict:
         print(f"{part}: {row.what}: {row.held} of {row.times}: {row.outcome}", *row.failures, sep="\n  ")
     return {
         "seconds": round(time.monotonic() - begun),
-        "version": common.own_version(common.ROOT),
+        "version": provenance.own_version(provenance.ROOT),
         "rows": [row._asdict() for row in rows],
     }
 
@@ -44,7 +44,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--out", type=Path, default=common.ROOT / "experiments/results/reliability")
+    parser.add_argument("--out", type=Path, default=provenance.ROOT / "experiments/results/reliability")
     given = parser.parse_args()
     wanted = given.parts.split(",")
     if unknown := set(wanted) - set(PARTS):
@@ -52,7 +52,7 @@ def main() -> None:
     file = given.out / "campaign.json"
     content = json.loads(file.read_text()) if file.exists() else {"format": 1, "parts": {}}
     content["machine"] = {
-        "cores": common.num_cores(),
+        "cores": machine.num_cores(),
         "system": platform.system(),
         "python": platform.python_version(),
         "jax": version("jax"),

@@ -27,11 +27,12 @@ from unittest import mock
 import jax
 import numpy as np
 
-from experiments import compression, report
-from experiments.cli import common
+from experiments import report
+from experiments.cli import main
 from experiments.gallery import committed
 from experiments.reporting.content import read
 from experiments.settings import teachers
+from experiments.studies import compression
 from kd_jax import data, plots
 from kd_jax.data import cache
 from kd_jax.errors import InputError
@@ -244,7 +245,7 @@ def attack(target: Target, times: int, seed: int = 0) -> Tried:
 
 def campaign() -> list[Tried]:
     logging.disable()  # Orbax tells of each file that it cannot read
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(common, "log_note", lambda line: None):
+    with tempfile.TemporaryDirectory() as name, mock.patch.object(main, "log_note", lambda line: None):
         rows = [attack(target, target.times) for target in targets(Path(name))]
     logging.disable(logging.NOTSET)
     return rows + fuzz_flags.campaign()

@@ -79,14 +79,16 @@ def parse_randomly(name: str, times: int, seed: int) -> list[str]:
     """What was wrong, of so many command lines to an entry point that is taken up here."""
     from absl import flags
 
-    from experiments.cli import common, help
+    from experiments.cli import flags as shared
+    from experiments.cli import help, main
+    from experiments.cli.provenance import ROOT
 
-    with mock.patch.object(common, "run", lambda *_, **__: None), mock.patch.object(sys, "argv", ["x"]):
-        module = common.ROOT / "experiments" / f"{name}.py"
+    with mock.patch.object(main, "run", lambda *_, **__: None), mock.patch.object(sys, "argv", ["x"]):
+        module = ROOT / "experiments" / f"{name}.py"
         sys.argv = [str(module)]
         runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
         draw, failures = random.Random(f"{seed} {name}"), []
-        names = [*help.listed(), "flagfile", "undefok", "helpfull", "colour"]
+        names = [*shared.listed(), "flagfile", "undefok", "helpfull", "colour"]
         assert len(names) > 5, names
         for number in range(times):
             words = words_of(draw, names)
@@ -99,15 +101,15 @@ def parse_randomly(name: str, times: int, seed: int) -> list[str]:
 
 def list_randomly(times: int, seed: int) -> list[str]:
     """What was wrong, of so many texts to the functions that read list flags."""
-    from experiments.cli import common
+    from experiments.cli import parse
 
     draw, failures = random.Random(seed), []
     classes = ["cat", "dog", "none", "a+b", "3", "", "big dog", "c,d", "\U0001f600", "10"]
     readers: list[Callable[[str], Any]] = [
-        lambda text: common.parse_numbers("x", text),
-        lambda text: common.parse_numbers("x", text, high=1.0, positive=True),
-        lambda text: common.parse_words("x", text, ("full", "none", "a")),
-        lambda text: common.parse_classes("x", text, classes),
+        lambda text: parse.parse_numbers("x", text),
+        lambda text: parse.parse_numbers("x", text, high=1.0, positive=True),
+        lambda text: parse.parse_words("x", text, ("full", "none", "a")),
+        lambda text: parse.parse_classes("x", text, classes),
     ]
     for number in range(times):
         text, read = text_of(draw), readers[number % len(readers)]

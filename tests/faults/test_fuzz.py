@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from experiments.cli import common
+from experiments.cli import main, parse
 from kd_jax.errors import InputError
 from tests.faults import fuzz, fuzz_flags
 
@@ -23,7 +23,7 @@ often = settings(max_examples=150, derandomize=True, database=None, deadline=Non
 
 @pytest.mark.slow
 def test_whatever_is_spoilt_is_read_or_refused(tmp_path):
-    with mock.patch.object(common, "log_note", lambda line: None):
+    with mock.patch.object(main, "log_note", lambda line: None):
         for target in fuzz.targets(tmp_path):
             if not target.what.endswith(RARE) and not target.what.startswith(RARE):
                 tried = fuzz.attack(target, max(10, target.times // 100), seed=1)
@@ -70,15 +70,15 @@ singles = some.floats(2.0**-100, 2.0**100, width=32)
 @often
 @given(some.lists(singles, min_size=1, max_size=6, unique=True))
 def test_numbers_come_back_as_they_were_written(values):
-    assert common.parse_numbers("x", ",".join(map(repr, values)), positive=True) == values
-    assert common.parse_numbers("x", ", ".join(map(repr, [0.0, *values]))) == [0.0, *values]
+    assert parse.parse_numbers("x", ",".join(map(repr, values)), positive=True) == values
+    assert parse.parse_numbers("x", ", ".join(map(repr, [0.0, *values]))) == [0.0, *values]
 
 
 @often
 @given(some.text(alphabet="0123456789eE+-., nainf_") | some.text(), some.booleans())
 def test_any_text_is_numbers_of_a_float32_or_refused(text, positive):
     try:
-        values = common.parse_numbers("x", text, high=100.0, positive=positive)
+        values = parse.parse_numbers("x", text, high=100.0, positive=positive)
     except InputError:
         return
     singles = np.array(values, np.float32)
@@ -91,14 +91,14 @@ def test_any_text_is_numbers_of_a_float32_or_refused(text, positive):
 @given(some.lists(some.frozensets(some.integers(0, 7), max_size=4), min_size=1, max_size=5, unique=True))
 def test_class_sets_come_back_as_they_were_written(sets):
     text = ",".join("+".join(f"#{k}" for k in sorted(one, reverse=True)) or "#none" for one in sets)
-    assert common.parse_classes("x", text, CLASSES) == [tuple(sorted(one)) for one in sets]
+    assert parse.parse_classes("x", text, CLASSES) == [tuple(sorted(one)) for one in sets]
 
 
 @often
 @given(some.text(alphabet="0123,+ -abcdgot\u00e4n") | some.text())
 def test_any_text_is_class_sets_or_refused(text):
     try:
-        sets = common.parse_classes("x", text, CLASSES)
+        sets = parse.parse_classes("x", text, CLASSES)
     except InputError:
         return
     assert sets and len(set(sets)) == len(sets)
@@ -109,7 +109,7 @@ def test_any_text_is_class_sets_or_refused(text):
 @given(some.text(alphabet="abc, ") | some.text())
 def test_any_text_is_known_words_or_refused(text):
     try:
-        words = common.parse_words("x", text, ("a", "b", "c"))
+        words = parse.parse_words("x", text, ("a", "b", "c"))
     except InputError:
         words = []
     expected = [word.strip() for word in text.split(",")]
@@ -119,5 +119,5 @@ def test_any_text_is_known_words_or_refused(text):
 
 def test_a_number_is_no_longer_than_a_line():
     with pytest.raises(InputError) as error:
-        common.parse_numbers("x", "1" * 10_000)
+        parse.parse_numbers("x", "1" * 10_000)
     assert len(str(error.value)) < 400 and math.isinf(float("1" * 10_000))

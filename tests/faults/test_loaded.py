@@ -106,7 +106,7 @@ def test_nor_of_a_comparison(runs, tmp_path):
     for folder in runs:
         words = [str(folder), str(folder.with_name("copy"))]
         shutil.copytree(*words)
-        with mock.patch.object(comparison.common, "command", lambda: EVIL):
+        with mock.patch.object(comparison.provenance, "command", lambda: EVIL):
             files, _ = comparison.render(words, tmp_path / "out")
         pages.append(elements(files[tmp_path / "out" / "report.html"].decode()))
     assert pages[0].count["script"] == pages[1].count["script"] == 2

@@ -94,14 +94,14 @@ def test_a_convolution_by_matrix_products_counts_the_same():
     assert flops_of(shifted, *shapes) == flops_of(library, *shapes) == 2 * 8 * 6 * 9 * 3 * 4
 
 
-@pytest.mark.parametrize("preferred", [True, False])
+@pytest.mark.parametrize("way", ["library", "canonical"])
 @pytest.mark.parametrize("groups, stride, expected", [(1, 1, 192), (4, 1, 48), (1, 2, 48)])
 def test_a_convolution_counts_its_definition_however_it_is_computed(
-    monkeypatch, preferred, groups, stride, expected
+    monkeypatch, way, groups, stride, expected
 ):
     """8 x 6 outputs (4 x 3 at stride 2) of 4 channels, 192 (48) each of a window of 3 x 3 x 4, or of
     3 x 3 x 1 where depthwise: in `expected`, divided by 9 x 4."""
-    monkeypatch.setattr(conv, "prefers_products", lambda *_: preferred)
+    monkeypatch.setattr(conv, "preferred_way", lambda *_: way)
     conv.convolve.clear_cache()  # or the way of another test would be found
     layer = conv.Conv(4, stride=stride, groups=groups)
     image = jnp.zeros((1, 8, 6, 4))

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import dense, rivals
-from experiments.cli import common
+from experiments.cli import machine
 from experiments.gallery import pages, performance
+from experiments.settings.dataset import require_memory
 from kd_jax.errors import InputError
 from kd_jax.train import sweep
 from kd_jax.types import Table
@@ -39,7 +40,7 @@ def test_it_measures_and_writes(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "new/cpu.json").read_text())
+    content = json.loads((tmp_path / "new" / f"{dense.instruction_set()}.json").read_text())
     (row,) = content["speed"]
     rate = row["examples_per_second"]["median"]
     assert rate > 0 and row["flops_per_second"]["median"] == pytest.approx(rate * row["flops_per_example"])
@@ -89,24 +90,22 @@ def test_blocks_of_the_readme_follow_the_file():
 
 def test_data_that_no_device_can_hold_are_refused(monkeypatch):
     table = Table(np.zeros((1000, 28, 28, 1), np.uint8), np.zeros(1000, np.int32))  # 788,000 bytes
-    monkeypatch.setattr(common, "free_memory", lambda: 788_000)
-    common.require_memory(table, None)
-    monkeypatch.setattr(common, "free_memory", lambda: 787_999)
+    monkeypatch.setattr(machine, "free_memory", lambda: 788_000)
+    require_memory(table, None)
+    monkeypatch.setattr(machine, "free_memory", lambda: 787_999)
     with pytest.raises(InputError, match="data too large for the memory: expected at most the"):
-        common.require_memory(table, None)
-    monkeypatch.setattr(common, "free_memory", lambda: None)  # a system that does not say
-    common.require_memory(table)
+        require_memory(table, None)
+    monkeypatch.setattr(machine, "free_memory", lambda: None)  # a system that does not say
+    require_memory(table)
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="no system that says")
 def test_the_memory_of_this_machine_is_known():
-    free = common.free_memory()
+    free = machine.free_memory()
     assert free is not None and 2**20 < free < 2**50
 
 
 def test_torch_is_imported_only_where_it_is_used():
-    code = (
-        "import sys, experiments.benchmark, experiments.benchmarks.rivals; assert 'torch' not in sys.modules"
-    )
+    code = "import sys, experiments.benchmarks.parts; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert rivals.TEMPERATURE == 20.0

@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib.util
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark
-from experiments.benchmarks import dense, pictures, torch_networks
+from experiments.benchmarks import dense, parts, pictures, torch_networks
 from experiments.gallery import pages, performance
 from kd_jax import models
 from kd_jax.models import conv, cost
@@ -92,7 +90,9 @@ def small(monkeypatch):
     monkeypatch.setattr(dense, "NUM_TRAIN", 64)
     monkeypatch.setattr(dense, "BATCH_SIZE", 8)
     monkeypatch.setattr(dense, "matrix_peak", lambda precision: 1e9)
-    monkeypatch.setattr(benchmark, "FLAGS", SimpleNamespace(precision="float32", repeats=2))
+
+
+OPTIONS = parts.Options(workloads=(), runs=(), repeats=2, precision="float32")
 
 
 def content(**parts):
@@ -101,7 +101,7 @@ def content(**parts):
 
 def test_training_is_measured_printed_and_put_into_the_readme(small, capsys):
     with jax.numpy_dtype_promotion("standard"):  # optax's cosine promotes
-        rows = benchmark.MEASURE["pictures"]()
+        rows = parts.MEASURE["pictures"](OPTIONS)
     one, two = rows
     assert (one["runs"], two["runs"]) == (1, 2)
     assert set(one["rivals"]) == {"eager"} and set(two["rivals"]) == {"eager", "processes"}
@@ -126,9 +126,9 @@ def test_training_is_measured_printed_and_put_into_the_readme(small, capsys):
 
 
 def test_layers_are_measured_printed_and_put_into_the_readme(small, capsys):
-    rows = benchmark.MEASURE["convolutions"]()
+    rows = parts.MEASURE["convolutions"](OPTIONS)
     assert [(row["layer"], row["way"]) for row in rows] == [
-        (layer.name, way) for layer in pictures.LAYERS for way in ("library", "products")
+        (layer.name, way) for layer in pictures.LAYERS for way in layer.ways
     ]
     assert all(row["flops_per_second"]["low"] > 0 for row in rows)
     assert capsys.readouterr().out.count("GFLOP/s") == len(rows)
@@ -143,10 +143,10 @@ def test_layers_are_measured_printed_and_put_into_the_readme(small, capsys):
 @pytest.mark.parametrize(
     "layer", [SMALL, pictures.Layer(6, 4, 5, stride=2), pictures.Layer(6, 4, 4, groups=4)]
 )
-def test_both_ways_and_all_mappings_take_the_same_steps(layer):
+def test_all_ways_and_mappings_take_the_same_steps(layer):
     results = [
         pictures.steps_of(layer, way, 3, vmap_size, "float32", 2)(2)
-        for way in pictures.WAYS
+        for way in layer.ways
         for vmap_size in (None, 1)
     ]
     for images, kernels in results:
@@ -158,22 +158,22 @@ def test_both_ways_and_all_mappings_take_the_same_steps(layer):
 def test_a_slow_step_is_timed_once(monkeypatch):
     monkeypatch.setattr(dense, "matrix_peak", lambda precision: 1e9)
     monkeypatch.setattr(pictures, "PATIENCE", 0.0)
-    row = pictures.measure_layer(SMALL, "products", 1, 1, "float32", 3, 2)
+    row = pictures.measure_layer(SMALL, "canonical", 1, 1, "float32", 3, 2)
     assert row["examples_per_second"]["low"] == row["examples_per_second"]["high"]
 
 
 def wrong_defaults(content) -> list[str]:
-    """Layers where the way that is taken is more than a tenth slower than the other, with the runs mapped as
-    they are by default."""
+    """Layers where the way that is taken is more than a tenth slower than another, with the runs mapped as
+    they are by default. Rows without a size are of ways that are gone."""
     platform = content["platform"]
     rates: dict[tuple, dict[str, float]] = {}
     asked = {}
     for row in content["convolutions"]:
-        if row["runs"] == 1 or row["vmap_size"] == sweep.default_vmap_size(platform):
+        if "size" in row and (row["runs"] == 1 or row["vmap_size"] == sweep.default_vmap_size(platform)):
             key = row["layer"], row["runs"]
             rates.setdefault(key, {})[row["way"]] = row["flops_per_second"]["median"]
-            asked[key] = conv.prefers_products(platform, row["groups"], row["channels"])
-    taken = {key: own["products" if asked[key] else "library"] for key, own in rates.items()}
+            asked[key] = conv.preferred_way(platform, row["size"], row["channels"], row["groups"])
+    taken = {key: own[asked[key]] for key, own in rates.items()}
     return [layer for (layer, runs), own in rates.items() if taken[layer, runs] < 0.9 * max(own.values())]
 
 
@@ -182,10 +182,10 @@ def test_the_default_way_of_convolving_is_the_measured_best():
     for found in performance.read(pages.RESULTS / "benchmark"):
         if "convolutions" in found:
             assert not wrong_defaults(found)
-    row = {"layer": "a", "channels": 4, "groups": 1, "runs": 2, "vmap_size": 1}
+    row = {"layer": "a", "size": 3, "channels": 4, "groups": 1, "runs": 2, "vmap_size": 1}
     both = [
         {**row, "way": "library", "flops_per_second": {"median": 2.0}},
-        {**row, "way": "products", "flops_per_second": {"median": 1.0}},
+        {**row, "way": "canonical", "flops_per_second": {"median": 1.0}},
     ]
     assert wrong_defaults(content(convolutions=both)) == ["a"]
     both[1]["flops_per_second"] = {"median": 1.9}
@@ -194,7 +194,7 @@ def test_the_default_way_of_convolving_is_the_measured_best():
 
 def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "cpu.json").write_text('{"speed": [], "vmap_sizes": []}')
+    (tmp_path / "cpu_avx2.json").write_text('{"speed": [], "vmap_sizes": []}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
-    (tmp_path / "pictures" / "cpu.json").write_text('{"convolutions": [], "extras": {}}')
+    (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "extras": {}}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "costs"}

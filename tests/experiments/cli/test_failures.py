@@ -5,13 +5,12 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.cli import cluster, common, failures, running
+from experiments.cli import cluster, failures, main, running
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
 
@@ -24,18 +23,18 @@ def end(monkeypatch, tmp_path, capsys):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(cluster, "join", lambda several: None)
-    monkeypatch.setattr(common, "install_signal_handlers", lambda requests: None)
-    monkeypatch.setattr(common, "FLAGS", SimpleNamespace(quiet=False))
-    monkeypatch.setattr(common, "log_library_warnings", lambda: None)
-    monkeypatch.setattr(common.absl_logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(main, "install_signal_handlers", lambda requests: None)
+    monkeypatch.setattr(main.flags, "is_quiet", lambda: False)
+    monkeypatch.setattr(main, "log_library_warnings", lambda: None)
+    monkeypatch.setattr(main.absl_logging, "set_verbosity", lambda level: None)
     monkeypatch.setattr(jax.config, "update", lambda *option: None)
 
     def ended(error):
-        def main(argv):
+        def failing_main(argv):
             raise error
 
         with pytest.raises(SystemExit) as stopped:
-            common._guarded(main, False, [])
+            main._guarded(failing_main, False, [])
         return stopped.value.code, capsys.readouterr().err, list((tmp_path / "temporary").iterdir())
 
     return ended
@@ -96,7 +95,7 @@ def test_a_fault_of_ours_can_be_reported(end, error):
     )
     text = file.read_text()
     assert str(error) in text and "Traceback (most recent call last)" in text  # the message is not cut
-    assert re.search(r"in main\n\s+raise error", text)  # where it was raised
+    assert re.search(r"in failing_main\n\s+raise error", text)  # where it was raised
     assert re.search(r"^command: .*\nversions: Python .*jax ", text)
 
 
@@ -104,7 +103,7 @@ def test_where_no_file_can_be_written_the_traceback_is_shown(end, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
     status, text, files = end(JaxError("INTERNAL: a fault"))
     assert status == 1 and files == [] and "JaxRuntimeError: INTERNAL: a fault" in text.splitlines()[0]
-    assert re.search(r"in main\n\s+raise error", text)
+    assert re.search(r"in failing_main\n\s+raise error", text)
 
 
 def test_every_number_is_one_that_the_system_may_give():
@@ -114,7 +113,7 @@ def test_every_number_is_one_that_the_system_may_give():
 def test_a_stop_that_became_another_error_is_no_fault(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(SystemExit) as stopped:
-        common._fail(ImportError("half a module"), [15])
+        main._fail(ImportError("half a module"), [15])
     assert stopped.value.code == 128 + 15 and list(Path(tmp_path).iterdir()) == []
     assert "interrupted" in capsys.readouterr().err
 

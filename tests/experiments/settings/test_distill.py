@@ -4,11 +4,14 @@ import itertools
 
 import pytest
 
+MODULE = "__import__('experiments.settings.distill', fromlist=['x'])"
+PARSED = f"{MODULE}.parse_settings(shared.read({MODULE}.Lists), '0123456789')"
+
 
 @pytest.fixture
 def settings(launch):
     """settings(flags...) -> [(name, missing, temperature, alpha, learning rate, weight decay)], or error."""
-    ask = "[setting[:6] for setting in parse_settings('0123456789')]"
+    ask = f"[setting[:6] for setting in {PARSED}]"
     return lambda *words: launch("distill", *words, ask=ask).value
 
 
@@ -58,7 +61,7 @@ def test_settings_that_differ_little_stay_apart(settings):
 
 
 def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
-    ask = "[setting.described() for setting in parse_settings('0123456789')]"
+    ask = f"[setting.described() for setting in {PARSED}]"
     words = ["--omit=none,3", "--shots=0,5", "--teacher_ablations=full,top1", "--alphas=0,1"]
     found = launch("distill", *words, ask=ask).value
     assert [(s["name"], s.get("shots"), s.get("teacher_ablation")) for s in found] == [

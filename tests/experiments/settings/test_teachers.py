@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from experiments.cli import common
+from experiments.settings import students as students_
 from experiments.settings import teachers as teachers_
+from experiments.settings.dataset import split_hash
 from kd_jax import data, models
 from kd_jax.io import checkpoint
 from kd_jax.train import sweep
@@ -50,7 +51,7 @@ def save(folder: Path, digits, spec: str, num: int, **metadata) -> None:
     _, validation = data.split_validation(digits.train_labels, 0.1)
     seen = {"name": "digits", "fingerprint": digits.fingerprint, "num_classes": 10}
     common_to_all = {"model": spec, "model_options": {}, "image_shape": [8, 8, 1], "data": seen, "flags": {}}
-    common_to_all |= {"validation_split": common.split_hash(validation), "class_mask": [True] * 10}
+    common_to_all |= {"validation_split": split_hash(validation), "class_mask": [True] * 10}
     checkpoint.save(folder, jax.tree.map(draw, shapes), common_to_all | metadata)
 
 
@@ -183,9 +184,9 @@ def test_teacher_assistant_student(distil, home, assistants, digits):
     generations = []
     for words, setting in (("wide", None), ("assistants", "T=4"), ("student", None)):
         of_folder = load(home, digits, words, setting)
-        generations.append(teachers_.generation(of_folder))
+        generations.append(students_.generation(of_folder))
     assert generations == [1, 2, 3]
-    assert of_folder.description["teacher"]["teacher"]["path"] == "wide"
+    assert of_folder.info.teacher["teacher"]["path"] == "wide"
     bits = [jax.random.key_data(sweep.run_keys([0], 1, base)).tobytes() for base in (0, *generations)]
     assert len(set(bits)) == 4  # none starts from the weights from which one in its chain did
 
@@ -213,8 +214,8 @@ def students(of: dict | None = None, *settings: tuple[str, list[int]]) -> dict:
 def test_the_gap_of_an_assistant_is_its_settings(tmp_path, digits):
     save(tmp_path / "a/students", digits, "mlp-8", 4, **students(None, ("T=4", []), ("T=4 omit=3", [3])))
     both, gap = (load(tmp_path, digits, "a", setting) for setting in ("T=4", "T=4 omit=3"))
-    assert [k for k, seen in enumerate(both.description["class_mask"]) if not seen] == []
-    assert [k for k, seen in enumerate(gap.description["class_mask"]) if not seen] == [3]
+    assert [k for k, seen in enumerate(both.info.class_mask) if not seen] == []
+    assert [k for k, seen in enumerate(gap.info.class_mask) if not seen] == [3]
     arrays = arrays_of(tmp_path / "a/students")["logits/kernel"]
     np.testing.assert_array_equal(gap.variables[0]["params"]["logits"]["kernel"], arrays[2:])
 
@@ -224,23 +225,23 @@ def test_what_a_teachers_teacher_saw_is_seen(tmp_path, digits):
     save(tmp_path / "fair/teachers", digits, "mlp-8", 2)
     save(tmp_path / "greedy/teachers", digits, "mlp-8", 2, validation_split=None)
     for teacher, saw in (("fair", False), ("greedy", True)):
-        about = load(tmp_path, digits, teacher).description
+        about = load(tmp_path, digits, teacher).info.to_json()
         save(tmp_path / f"of_{teacher}/students", digits, "mlp-8", 2, **students(about))
-        of_it = load(tmp_path, digits, f"of_{teacher}").description
+        of_it = load(tmp_path, digits, f"of_{teacher}").info.to_json()
         assert about["saw_validation"] is of_it["saw_validation"] is saw
-    assert load(tmp_path, digits, "of_fair", fraction=0.2).description["saw_validation"] is True
+    assert load(tmp_path, digits, "of_fair", fraction=0.2).info.saw_validation is True
     # Without a validation split there are no such figures.
-    assert load(tmp_path, digits, "of_greedy", fraction=0).description["saw_validation"] is False
+    assert load(tmp_path, digits, "of_greedy", fraction=0).info.saw_validation is False
 
 
 def test_an_assistant_beside_a_teacher(tmp_path, digits):
     save(tmp_path / "wide/teachers", digits, "mlp-24", 2)
     save(tmp_path / "a/students", digits, "mlp-8", 2, **students({"generation": 0, "path": "wide"}))
-    about = load(tmp_path, digits, "wide,a", "T=4").description
+    about = load(tmp_path, digits, "wide,a", "T=4").info.to_json()
     assert ["setting" in one for one in about["members"]] == [False, True] and about["generation"] == 1
 
 
 def test_students_of_labels_teach_as_well(tmp_path, digits):
     save(tmp_path / "plain/students", digits, "mlp-8", 2, **students(None, ("labels", [])))
-    about = load(tmp_path, digits, "plain").description
+    about = load(tmp_path, digits, "plain").info.to_json()
     assert about["teacher"] is None and about["generation"] == 1

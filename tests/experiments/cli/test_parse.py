@@ -1,11 +1,8 @@
 """Classes on the command line: every text has one meaning, or is refused with both."""
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments.cli import common
-from experiments.cli.class_sets import parse_classes
+from experiments.cli.parse import parse_classes
 from experiments.settings import teachers
 from kd_jax.errors import InputError
 
@@ -113,15 +110,10 @@ def test_many_words_and_many_readings():
 
 
 def test_the_default_is_no_class_whatever_one_is_called():
-    values = flags.FlagValues()
-    flags.DEFINE_string("omit", "none", "", flag_values=values)
-    values.mark_as_parsed()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "FLAGS", values)
-        assert common.parse_class_flag("omit", ["some", "none"]) == [()]
-        with flagsaver.flagsaver(), pytest.raises(InputError, match="#none for no class or #1 for class 1"):
-            values.omit = "none"
-            common.parse_class_flag("omit", ["some", "none"])
+    names = ["some", "none"]
+    assert parse_classes("omit", None, names) == [()]
+    with pytest.raises(InputError, match="#none for no class or #1 for class 1"):
+        parse_classes("omit", "none", names)
 
 
 def test_a_folder_of_teachers_with_a_comma_in_its_name(tmp_path, monkeypatch):

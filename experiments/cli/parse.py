@@ -1,13 +1,51 @@
-"""Sets of classes on the command line, by the classes' numbers or names, each text in one meaning alone."""
+"""List flags: numbers, words, and sets of classes by number or name. A text with two meanings is refused."""
 
 import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from kd_jax.errors import InputError, nearest_name
 
 NONE = "#none"
+
+
+def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = False) -> list[float]:
+    """The numbers of a comma list flag, each within [0, high] (or ]0, high])."""
+    most = f" and <= {high:g}" if high < np.inf else ""
+    expected = f"float32 numbers {'>' if positive else '>='} 0{most}, separated by commas"
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"malformed --{name}", expected, repr(text)) from None
+    with np.errstate(over="ignore", under="ignore"):
+        singles = [float(np.float32(value)) for value in values]  # what the runs will compute with
+    tiny = float(np.finfo(np.float32).tiny)  # what is smaller, devices take for 0
+    fitting = [tiny <= value <= high or (value == 0 and not positive) for value in singles]
+    if not (all(fitting) and np.isfinite(singles).all()):
+        raise InputError(f"--{name} out of range", expected, text)
+    if len(set(singles)) < len(values):
+        raise InputError(f"--{name} names a value twice", "each value once", text)
+    return values
+
+
+def parse_words(name: str, text: str, known: Sequence[str]) -> list[str]:
+    """The words of a comma list flag, each once, each of the known ones."""
+    words = [word.strip() for word in text.split(",")]
+    strange = [word for word in words if word not in known]
+    if strange or len(set(words)) < len(words):
+        hint = nearest_name(strange[0], known) if strange else ""
+        expected = f"each once of {', '.join(known)}, separated by commas"
+        raise InputError(f"malformed --{name}", expected, f"{text!r}{hint}")
+    return words
+
+
+def require_share(name: str, value: float) -> None:
+    """Refuses a flag's value outside [0, 1): beyond, what is kept would be scaled up without bound."""
+    if not 0 <= value <= 0.9999:
+        raise InputError(f"--{name} out of range", "a number >= 0 and < 1 (at most 0.9999)", value)
 
 
 class _Word(NamedTuple):
@@ -20,13 +58,16 @@ class _Word(NamedTuple):
     last: bool
 
 
-def parse_classes(name: str, text: str, class_names: Sequence[str]) -> list[tuple[int, ...]]:
+def parse_classes(name: str, text: str | None, class_names: Sequence[str]) -> list[tuple[int, ...]]:
     """The class sets of a comma list such as "none,3,cat+dog"; "none" is the empty set.
 
     A class is given by its number or its name, which may hold any sign. After # stands a number or none, and
-    no name. Errors: InputError, also for a text that has two meanings: a number may be another class's name,
-    a name may be that of two classes, or hold a + or a comma.
+    no name. text: None where the flag is not given: the empty set, even where a class is called none.
+
+    Errors: InputError, also for a text that has two meanings: a number may be another class's name, a name
+        may be that of two classes, or hold a + or a comma.
     """
+    text = NONE if text is None else text
     words = _graph(text, class_names)
     readings = _readings(words, len(text))
     if not readings:

@@ -1,0 +1,198 @@
+"""Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.cli import provenance, running
+from experiments.cli.flags import RunConfig
+from experiments.reporting import students as tables_of_students
+from experiments.reporting.sections import misclassified
+from experiments.settings import augmentation, students, teachers, training, transfer
+from experiments.settings import dataset as datasets
+from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings
+from experiments.settings.teachers import Teachers
+from kd_jax import losses
+from kd_jax.evaluate import ensemble, evaluate
+from kd_jax.evaluate.monitor import track
+from kd_jax.io import run_folder, tidy
+from kd_jax.stats.rows import Confusion, ResultRow
+from kd_jax.train import Config, sweep, variables_of
+from kd_jax.train.noise import NOISES
+from kd_jax.types import Table
+
+BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """The values of the flags that only distillation has and that span no grid, by the names of the flags."""
+
+    teacher: str | None
+    teacher_setting: str | None
+    teacher_seeds: str
+    transfer: str
+    track: bool
+
+    @property
+    def choice(self) -> teachers.Choice:
+        """Of teachers."""
+        return teachers.Choice(self.teacher, self.teacher_setting, self.teacher_seeds)
+
+
+class Plan(NamedTuple):
+    """What is to be done, before anything is computed.
+
+    validation: indices of the split; queried: whether the teachers are asked about each batch as students see
+    it, else their logits are cached; description: what config.json says; tables: training, validation, test.
+    """
+
+    settings: list[Setting]
+    runs: list[tuple[Setting, int]]
+    teacher: Teachers | None
+    queried: bool
+    model_options: dict[str, Any]
+    config: Config
+    num_classes: int
+    validation: np.ndarray
+    description: dict[str, Any]
+    tables: tuple[Table, Table | None, Table]
+
+
+def run(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, Any]) -> None:
+    """Trains, judges and reports all students, or goes on where an earlier process stopped.
+
+    flags: all values by name, for config.json.  Errors: InputError.
+    """
+    plan = make_plan(options, lists, own, flags)
+    if not running.is_complete(options.out, "students"):
+        datasets.require_memory(*plan.tables)
+    if running.open_run_folder(options.out, plan.description, "students"):
+        running.finish(options.out, options.tensorboard, "is complete; the report is written again")
+        return
+    students.warn_of_common_gaps(plan.settings, plan.teacher)
+    train_and_judge(options, plan)
+    running.finish(options.out, options.tensorboard)
+
+
+def make_plan(options: RunConfig, lists: Lists, own: DistillConfig, flags: dict[str, Any]) -> Plan:
+    """All that the flags ask for. Errors: InputError."""
+    dataset, train, validation = datasets.load(options)
+    settings = parse_settings(lists, dataset.class_names)
+    moved = transfer.load(own.transfer, options, dataset, settings)
+    for setting in settings:
+        datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
+    teacher = teachers.load_for(lists.loss, own.choice, dataset, validation)
+    queried = augmentation.augments(options) or own.transfer in NOISES
+    model_options = training.model_options(options, dataset, train)
+    config = training.make_config(
+        options, model_options, dataset, len(train if moved is None else moved.images),
+        losses.LOSSES[lists.loss],
+        teacher_models=teacher.models if teacher and queried else (),
+        average_teachers=teacher is not None and teacher.average,
+        noise=NOISES.get(own.transfer), has_labels=own.transfer == transfer.OWN,
+        monitor=track if own.track else None,
+        **augmentation.fields(options, dataset, train),
+    )  # fmt: skip
+    if own.track:
+        training.require_trackable(options, config, validation)
+    if teacher and any(setting.student_init for setting in settings):
+        students.require_same_shapes(teacher, options.model, config)
+    runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
+    description = provenance.describe(flags, dataset, train, validation)
+    description |= describe_runs(settings, runs, teacher)
+    tables = datasets.make_tables(dataset, train, validation)
+    if moved is not None:
+        description["transfer"] = moved.description
+        tables = (moved.table(), *tables[1:])
+    return Plan(
+        settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
+        description, tables,
+    )  # fmt: skip
+
+
+def train_and_judge(options: RunConfig, plan: Plan) -> None:
+    """Writes all of the run folder but its report."""
+    config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
+    seeds, num_runs = range(options.seeds), len(plan.runs)
+    generation = students.generation(teacher)
+    hparams = sweep.stack_runs(
+        all_hparams(plan.settings, plan.num_classes), seeds, students.num_ensembles(teacher)
+    )
+    table, held_out, test = sweep.put_on_mesh(
+        (students.with_teachers(plan.tables[0], teacher, plan.queried), *plan.tables[1:]),
+        sweep.runs_mesh(num_runs),
+        sweep.REPLICATED,
+    )
+    states, history = running.train_runs(
+        options, config, table, held_out, hparams, sweep.run_keys(seeds, num_settings, generation),
+        plan.description, partial(students.init_states, teacher, plan.settings, options.seeds),
+    )  # fmt: skip
+    variables = variables_of(states)
+    metadata = students_metadata(options.model, plan) | {
+        "validation_split": datasets.split_hash(plan.validation),
+        "generation": generation,
+        "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
+    }
+    running.save_models(options.out / "students", sweep.gather(variables, num_runs), metadata)
+
+    evaluation_data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
+    outcome = evaluate.evaluate_runs(
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
+        evaluation_data, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
+    )  # fmt: skip
+    splits = evaluate.splits_of(evaluation_data)
+    together = ensemble.evaluate_splits(config.model, splits, variables, num_settings, options.seeds)
+    if jax.process_index() == 0:
+        labels = np.asarray(plan.tables[2].labels)
+        rows = tables_of_students.write(
+            options.out, plan.runs, history, outcome, together, BIAS_GRID, labels, rows_of_teachers(plan)
+        )
+        misclassified.save(options.out, plan.description, rows, outcome.examples, plan.tables[2])
+        run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
+
+
+def describe_runs(
+    settings: Sequence[Setting], runs: Sequence[tuple[Setting, int]], teacher: Teachers | None
+) -> dict[str, Any]:
+    """The part of config.json that only students have."""
+    return {
+        "teacher": teacher and teacher.info.to_json(),
+        "settings": [setting.described() for setting in settings],
+        "runs": [
+            {
+                "run": run,
+                "setting": setting.name,
+                "seed": seed,
+                "teacher_seed": students.teacher_seed(seed, teacher),
+            }
+            for run, (setting, seed) in enumerate(runs)
+        ],
+    }
+
+
+def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
+    """What the checkpoint of the students says of them."""
+    copied = ("data", "flags", "versions", "teacher", "settings", "runs")
+    return {
+        "model": spec,
+        "model_options": plan.model_options,
+        "num_models": len(plan.runs),
+        "image_shape": list(plan.config.image_shape),
+    } | {key: plan.description[key] for key in copied}
+
+
+def rows_of_teachers(plan: Plan) -> tuple[list[ResultRow], list[Confusion]]:
+    """What results.csv and confusions.npz have of the teachers, where there are some."""
+    teacher, (_, validation, test) = plan.teacher, plan.tables
+    if teacher is None:
+        return [], []
+    # Its accuracy on what it was trained on would be no validation.
+    unseen = None if teacher.info.saw_validation else validation
+    ensembles = students.ensembles(teacher, sorted({seed for _, seed in plan.runs}))
+    return running.teacher_rows(teacher.models, teacher.variables, ensembles, unseen, test)

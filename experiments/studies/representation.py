@@ -1,0 +1,220 @@
+"""Representations: what the features of a run's students hold of a class, in a table and a picture."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import report
+from experiments.cli import progress
+from experiments.cli.parse import parse_classes
+from experiments.reporting.sections import hidden_signals
+from experiments.settings import teachers
+from experiments.settings.students import num_ensembles
+from experiments.settings.training import require_hidden_layer
+from kd_jax import data, models
+from kd_jax.data import Dataset
+from kd_jax.errors import InputError
+from kd_jax.evaluate import representation
+from kd_jax.io import checkpoint, run_config, run_files, run_folder
+from kd_jax.stats.rows import RANDOM, RepresentationRow
+from kd_jax.train import INIT, sweep
+from kd_jax.types import Variables
+
+
+class Student(NamedTuple):
+    """One network to look at; omitted: the classes it is asked about."""
+
+    setting: str
+    seed: int
+    teacher_seed: int | None
+    omitted: tuple[int, ...]
+    variables: Variables
+
+
+class Study(NamedTuple):
+    """A run as it lies in its folder."""
+
+    folder: Path
+    config: dict[str, Any]
+    dataset: Dataset
+    model: Any
+    students: list[Student]
+    teacher: teachers.Teachers | None
+    validation: np.ndarray
+
+
+def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, num_layers: int) -> None:
+    """Writes representation.csv and the picture of a run folder, and its report again.
+
+    data_dir: of prepared TFDS datasets.  of: the classes to look for; None: those that the run leaves out.
+    num_examples: of each split, at most.  num_layers: hidden layers, the last ones.  Errors: InputError.
+    """
+    study = read(folder, data_dir, of)
+    splits = examples_of(study, num_examples)
+    rows, last = [], {}
+    shown = progress.counting("networks looked at")
+    for number, student in enumerate(study.students, 1):
+        found, features = analyze_student(study, student, splits, num_layers)
+        rows += found
+        if student.seed == study.students[0].seed:
+            last[student.setting] = (student, features)
+        shown(number, len(study.students))
+    run_folder.write_representation(study.folder, rows)
+    run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
+    print(report.build(study.folder))
+
+
+def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
+    """The students, and their own networks before training. Errors: InputError for what is not there."""
+    config = run_config.read(folder)
+    if config["experiment"] != "distill":
+        raise InputError(f"{folder} holds no students", "a run of distill", config["experiment"])
+    stacked, metadata = checkpoint.load(folder / "students")
+    options = {name: config["flags"].get(name) for name in ("image_size", "skip_unreadable")}
+    dataset = data.load(
+        config["data"]["name"],
+        data_dir,
+        image_size=options["image_size"],
+        skip_unreadable=bool(options["skip_unreadable"]),
+        progress=progress.counting("decoding images"),
+    )
+    if dataset.fingerprint != config["data"]["fingerprint"]:
+        expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
+        raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
+    _, validation = data.split_training(dataset, config["flags"]["validation_fraction"])
+    if len(validation) == 0:
+        expected = "a run with a validation split, on which probes are fitted"
+        raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
+    model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
+    require_hidden_layer(str(folder), metadata["model"], model, dataset.train_images.shape[1:])
+    teacher = None
+    if config["teacher"] is not None and "members" not in config["teacher"]:
+        about = config["teacher"]
+        teacher = teachers.load(
+            about["path"], about.get("setting"), about["teacher_seeds"], dataset, validation
+        )
+        if teacher.info.sha256 != about["sha256"]:
+            raise InputError(f"{about['path']} is another teacher now", about["sha256"][:12], "another")
+    students = list(students_of(config, dataset, model, stacked, metadata, of))
+    return Study(folder, config, dataset, model, students, teacher, validation)
+
+
+def students_of(
+    config: dict[str, Any], dataset: Dataset, model: Any, stacked: Variables, metadata: dict, of: str | None
+) -> Iterator[Student]:
+    omitted = {setting["name"]: tuple(setting["omitted"]) for setting in config["settings"]}
+    if of is not None:
+        sets = parse_classes("of", of, dataset.class_names)
+        if len(sets) > 1 or not sets[0]:
+            raise InputError("--of names one set of classes", "as in 3 or cat+dog", of)
+        asked = sets[0]
+    else:
+        sets = sorted({classes for classes in omitted.values() if classes})
+        if len(sets) > 1:
+            raise InputError("the run leaves out several sets of classes", "--of=3, one of them", len(sets))
+        asked = sets[0] if sets else ()
+    if not asked or len(asked) >= dataset.num_classes:
+        raise InputError("no class to look for", "--of=3, for the run leaves none out", "nothing")
+    seeds = sorted({run["seed"] for run in config["runs"]})
+    keys = sweep.run_keys(seeds, 1, int(metadata.get("generation", 1)))
+    for seed, key in zip(seeds, keys, strict=True):
+        fresh = models.init_variables(model, jax.random.fold_in(key, INIT), dataset.train_images.shape[1:])
+        yield Student(RANDOM, seed, None, asked, fresh)
+    for run in config["runs"]:
+        if run["run"] in metadata.get("diverged", []):
+            continue
+        own = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
+        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, own)
+
+
+def examples_of(study: Study, most: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """At most so many of the validation and the test split, at random: (images, labels)."""
+    dataset, random = study.dataset, np.random.RandomState(0)  # folders come class by class
+    held_out = random.permutation(study.validation)[:most]
+    test = random.permutation(len(dataset.test_labels))[:most]
+    return {
+        "validation": (dataset.train_images[held_out], dataset.train_labels[held_out]),
+        "test": (dataset.test_images[test], dataset.test_labels[test]),
+    }
+
+
+def analyze_student(
+    study: Study, student: Student, splits: dict[str, tuple[np.ndarray, np.ndarray]], num_layers: int
+) -> tuple[list[RepresentationRow], np.ndarray]:
+    """(its rows, its last hidden features of the test images)."""
+    fitted_on, judged_on = (
+        representation.features_of(study.model, student.variables, splits[split][0])
+        for split in ("validation", "test")
+    )
+    labels, test_labels = splits["validation"][1], splits["test"][1]
+    member = np.isin(test_labels, student.omitted)
+    fitted_member = np.isin(labels, student.omitted)
+    if any(not part.any() or part.all() for part in (member, fitted_member)):
+        expected = "some of the class and some others in each split"
+        raise InputError("too few examples", expected, f"{len(labels)} and {len(test_labels)}")
+    layers = list(judged_on)[:-1][-num_layers:]
+    of_teacher = list(teacher_features(study, student, splits["test"][0]).values())[:-1]
+    rows: list[RepresentationRow] = []
+
+    def add(layer: str, measure: str, values: dict[str, float]) -> None:
+        for classes, value in values.items():
+            rows.append(
+                RepresentationRow(student.setting, student.seed, layer, measure, classes, float(value))
+            )
+
+    for depth, layer in enumerate(reversed(layers), 1):
+        x, y = fitted_on[layer], judged_on[layer]
+        for measure, judge in (
+            ("probe", representation.probe),
+            ("neighbours", representation.nearest_neighbours),
+        ):
+            recall = judge(x, labels, y, test_labels, study.dataset.num_classes)
+            add(layer, measure, by_part(recall, student.omitted))
+        if depth <= len(of_teacher):
+            theirs = of_teacher[-depth]
+            parts = dict(zip(("omitted", "seen"), representation.equal_samples(member), strict=True))
+            add(
+                layer,
+                "cka",
+                {name: representation.linear_cka(y[part], theirs[part]) for name, part in parts.items()},
+            )
+        for measure, value in representation.separability(y, member).items():
+            add(layer, measure, {"omitted": value})
+    return rows, judged_on[layers[-1]]
+
+
+def by_part(recall: np.ndarray, omitted: Sequence[int]) -> dict[str, float]:
+    """Mean recall of the classes of each part, where they have examples."""
+    absent = np.isin(np.arange(len(recall)), omitted)
+    return {
+        name: float(np.nanmean(recall[part])) if np.any(~np.isnan(recall[part])) else float("nan")
+        for name, part in (("omitted", absent), ("seen", ~absent))
+    }
+
+
+def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the teacher that this student hears; the first one's where it hears none or several."""
+    if study.teacher is None:
+        return {}
+    (model, *_), (variables, *_) = study.teacher.models, study.teacher.variables
+    number = student.teacher_seed
+    if number is None:
+        number = student.seed % num_ensembles(study.teacher)
+    return representation.features_of(model, jax.tree.map(lambda leaf: leaf[number], variables), images)
+
+
+def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: np.ndarray) -> bytes:
+    """PCA and t-SNE of the first seed's networks, side by side, as a PNG."""
+    from kd_jax import plots
+
+    places = []
+    for setting, (student, features) in last.items():
+        member = np.isin(labels, student.omitted)[: representation.MOST_FOR_DISTANCES]
+        for how in ("pca", "tsne"):
+            places.append((setting, how, representation.embed(features, how), member))
+    names = study.config["data"]["class_names"]
+    asked = " + ".join(names[k] for k in study.students[0].omitted)
+    return plots.render(plots.features(places, asked))

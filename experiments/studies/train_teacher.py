@@ -1,0 +1,166 @@
+"""Teachers: several seeds as one program, what they come to, and their run folder."""
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.cli import progress, provenance, running
+from experiments.cli.flags import RunConfig
+from experiments.cli.main import log_note
+from experiments.cli.parse import parse_classes, parse_numbers
+from experiments.settings import augmentation, training
+from experiments.settings import dataset as datasets
+from kd_jax import losses, models
+from kd_jax.errors import InputError
+from kd_jax.io import confusions, run_folder, tidy
+from kd_jax.models import pretrained
+from kd_jax.train import Config, sweep, variables_of
+from kd_jax.types import HParams, Table
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """The values of the flags that only teachers have, by their names.  omit: None where it is not given."""
+
+    learning_rate: float
+    weight_decay: float
+    pretrained: str | None
+    freeze_backbone: bool
+    omit: str | None
+
+
+class Plan(NamedTuple):
+    """What is to be done, before anything is computed.
+
+    omitted: classes; initial: the weights to start from; validation: indices of the split; description: what
+    config.json says; tables: training, validation, test.
+    """
+
+    omitted: tuple[int, ...]
+    model_options: dict[str, Any]
+    config: Config
+    initial: pretrained.Pretrained | None
+    hparams: HParams
+    num_classes: int
+    validation: np.ndarray
+    description: dict[str, Any]
+    tables: tuple[Table, Table | None, Table]
+
+
+def run(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> None:
+    """Trains, judges and reports the teachers, or goes on where an earlier process stopped.
+
+    flags: all values by name, for config.json.  Errors: InputError.
+    """
+    plan = make_plan(options, own, flags)
+    if not running.is_complete(options.out, "teachers"):
+        datasets.require_memory(*plan.tables)
+    if running.open_run_folder(options.out, plan.description, "teachers"):
+        running.finish(options.out, options.tensorboard, "is complete; the report is written again")
+        return
+    train_and_judge(options, plan)
+    running.finish(options.out, options.tensorboard)
+
+
+def make_plan(options: RunConfig, own: TeacherConfig, flags: dict[str, Any]) -> Plan:
+    """All that the flags ask for. Errors: InputError."""
+    (learning_rate,) = parse_numbers("learning_rate", str(own.learning_rate), positive=True)
+    (weight_decay,) = parse_numbers("weight_decay", str(own.weight_decay))
+    dataset, train, validation = datasets.load(options)
+    sets = parse_classes("omit", own.omit, dataset.class_names)
+    if len(sets) > 1 or len(sets[0]) >= dataset.num_classes:
+        raise InputError("--omit of a teacher", "one set of classes that leaves some", own.omit)
+    (omitted,) = sets
+    datasets.require_examples(dataset.train_labels[train], omitted, f"--omit={own.omit}")
+    model_options = training.model_options(options, dataset, train)
+    config = training.make_config(
+        options, model_options, dataset, len(train), losses.labels_loss,
+        **augmentation.fields(options, dataset, train), freeze_backbone=own.freeze_backbone,
+    )  # fmt: skip
+    initial = load_initial(options, own, config)
+    hparams = sweep.make_hparams(dataset.num_classes, omitted, learning_rate, weight_decay)
+    description = provenance.describe(flags, dataset, train, validation) | {
+        "teacher": None,
+        "settings": [{"name": "teacher", "omitted": list(omitted)}],
+        "runs": [
+            {"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None}
+            for seed in range(options.seeds)
+        ],
+    }
+    if initial is not None:
+        description["pretrained"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
+    tables = datasets.make_tables(dataset, train, validation)
+    return Plan(
+        omitted, model_options, config, initial, hparams, dataset.num_classes, validation, description, tables
+    )
+
+
+def load_initial(options: RunConfig, own: TeacherConfig, config: Config) -> pretrained.Pretrained | None:
+    """The weights that --pretrained names, None without it."""
+    if own.freeze_backbone and (not own.pretrained or options.max_norm):
+        expected = "--pretrained with it, and no --max_norm, which is of the weights that would be frozen"
+        raise InputError("--freeze_backbone cannot be this", expected, provenance.command())
+    if own.pretrained is None:
+        return None
+    if not own.pretrained:
+        expected = "--pretrained=resnet50.safetensors, or no such flag"
+        raise InputError("--pretrained is missing", expected, "nothing")
+    if not (progress.is_live() and sys.stderr.isatty()):  # the hub's own bar, read when it is imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    init = partial(models.init_variables, config.model, image_shape=config.image_shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    initial = pretrained.load(own.pretrained, models.network_of(config.model), shapes)
+    if options.normalize == "none":
+        log_note("note: --pretrained without --normalize: most weights were trained on --normalize=imagenet")
+    if initial.fresh_classifier:
+        log_note(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
+    return initial
+
+
+def train_and_judge(options: RunConfig, plan: Plan) -> None:
+    """Writes all of the run folder but its report."""
+    seeds, (table, held_out, test) = range(options.seeds), plan.tables
+    states, history = running.train_runs(
+        options,
+        plan.config,
+        table,
+        held_out,
+        sweep.stack_runs([plan.hparams], seeds),
+        sweep.run_keys(seeds, 1, base=0),
+        plan.description,
+        partial(sweep.init_states, given=plan.initial and plan.initial.variables),
+    )
+    variables = sweep.gather(variables_of(states), len(seeds))
+    ends = tidy.diverged_at(history)
+    lost = {seed: int(ends[seed]) for seed in seeds if ends[seed]}
+    metadata = teachers_metadata(options, plan) | {
+        "class_mask": plan.hparams.class_mask.tolist(),
+        "diverged": list(lost),
+        "validation_split": datasets.split_hash(plan.validation),
+    }
+    running.save_models(options.out / "teachers", variables, metadata)
+    rows, matrices = running.teacher_rows(
+        [plan.config.model], [variables], [seeds], held_out, test, plan.omitted, lost
+    )
+    if jax.process_index() == 0:
+        names, masks = ["teacher"] * len(seeds), [plan.omitted] * len(seeds)
+        run_folder.write_history(options.out, tidy.history_rows(history, names, list(seeds), masks))
+        confusions.write(options.out, matrices, plan.num_classes)
+        run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
+
+
+def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
+    """What the checkpoint of the teachers says of them."""
+    copied = ("data", "flags", "versions", "pretrained")
+    return {
+        "model": options.model,
+        "model_options": plan.model_options,
+        "num_models": options.seeds,
+        "seeds": list(range(options.seeds)),
+        "image_shape": list(plan.config.image_shape),
+    } | {key: plan.description[key] for key in copied if key in plan.description}
