@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from experiments.cli import provenance
+from kd_jax.data.image_folder import split_folders
 from kd_jax.errors import InputError
 
 
@@ -21,9 +22,9 @@ def refuse_inside(out: Path) -> None:
             expected = "a folder of its own: the other run counts its files and clears up"
             raise InputError("--out lies inside another run", expected, f"{out}, inside {parent}")
         below = out.absolute().relative_to(parent).parts
-        splits = ("train", "val", "test")
-        of_data = all(any((parent / name).is_dir() for name in names) for names in (splits[:1], splits[1:]))
-        if of_data and below[0] in splits and len(below) > 1:
+        splits = split_folders(parent)
+        of_data = "train" in splits and len(splits) > 1
+        if of_data and len(below) > 1 and any(below[0] in names for names in splits.values()):
             expected = "a folder elsewhere: each one there is a class"
             raise InputError("--out lies inside a dataset", expected, f"{out}, inside {parent}")
 

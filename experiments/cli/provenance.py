@@ -70,5 +70,6 @@ def describe(
             "validation": len(validation),
             "test": len(dataset.test_labels),
         }
-        | ({"skipped": dataset.num_skipped} if dataset.num_skipped else {}),
+        | ({"skipped": dataset.num_skipped} if dataset.num_skipped else {})
+        | ({"notes": list(dataset.notes)} if dataset.notes else {}),
     }

@@ -9,7 +9,8 @@ Each csv is tidy, one measurement a row, and one line of pandas:
 
 config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": {}, "device",
                 "data": {"name", "fingerprint", "num_classes", "class_names": [], and how many examples:
-                "train", "validation", "test"},
+                "train", "validation", "test"; where it is so, "skipped", files that could not be read, and
+                "notes": [], how the data were read},
                 "teacher": null or {"path", "sha256", "model", "num_teachers", ..., and, where it is so,
                 "saw_validation": true, that it trained on images of this validation split; of students who
                 teach, "setting", "generation" (1: taught by teachers of labels) and "teacher", their own; of

@@ -107,6 +107,23 @@ def test_a_folder_of_images(launch, home, tmp_path):
     assert outcome.status == 2 and "teacher of images of another size: expected 6x5x3" in outcome.err
 
 
+def test_a_file_of_medmnist_from_teacher_to_students(launch, home, toy, tmp_path):
+    """Its validation split is the validation split, and config.json says how the file was read."""
+    with np.load(home / "toy.npz") as held:
+        arrays = {key: held[key][:, None] if key.endswith("labels") else held[key] for key in held}
+    validation = {"val_images": arrays["test_images"][:7], "val_labels": arrays["test_labels"][:7]}
+    np.savez(tmp_path / "medmnist.npz", **arrays, **validation)
+    words = [f"--dataset={tmp_path / 'medmnist.npz'}", *toy.words[1:4]]
+    note = "val_images are the validation split"
+    outcome = launch("train_teacher", *words, f"--out={tmp_path / 'teacher'}", draw=False)
+    assert (outcome.status, outcome.err) == (0, f"note: {tmp_path / 'medmnist.npz'}: {note}\n")
+    words += [f"--teacher={tmp_path / 'teacher'}", "--omit=none,1", f"--out={tmp_path / 'run'}"]
+    assert launch("distill", *words, draw=False).status == 0
+    for name in ("teacher", "run"):
+        about = config_of(tmp_path / name)["data"]
+        assert (about["train"], about["validation"], about["notes"]) == (60, 7, [note])
+
+
 def test_folders_with_odd_names(launch, home, distil, toy):
     for name in ("größe 数字", "a/b/c"):
         (run := distil("--epochs=1", out=str(home / name))) and done(run)
