@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.settings.distill import Setting
+from kd_jax.evaluate.evaluate import EvaluationOutcome
 from kd_jax.io import confusions, run_folder, tidy
 from kd_jax.stats.rows import Confusion, ResultRow
 
@@ -19,7 +20,7 @@ def write(
     out: Path,
     runs: Runs,
     history: dict,
-    outcome: dict,
+    outcome: EvaluationOutcome,
     together: dict[str, np.ndarray],
     grid: np.ndarray,
     labels: np.ndarray,
@@ -37,10 +38,10 @@ def write(
     ends = tidy.diverged_at(history)
     rows = of_teachers[0] + student_rows(runs, outcome, ends)
     seen = of_teachers[1] + student_confusions(runs, outcome, ends)
-    confusions.write(out, seen, outcome["curve"].shape[-1])
+    confusions.write(out, seen, outcome.curve.shape[-1])
     rows += ensemble_rows(runs, together, ends)
     curves = [
-        tidy.bias_rows(setting.name, seed, grid, outcome["curve"][run], labels, setting.omitted)
+        tidy.bias_rows(setting.name, seed, grid, outcome.curve[run], labels, setting.omitted)
         for run, (setting, seed) in enumerate(runs)
         if setting.omitted and not ends[run]
     ]
@@ -62,7 +63,7 @@ def ensemble_rows(runs: Runs, together: dict[str, np.ndarray], ends: np.ndarray)
     return rows
 
 
-def student_rows(runs: Runs, outcome: dict, ends: np.ndarray) -> list[ResultRow]:
+def student_rows(runs: Runs, outcome: EvaluationOutcome, ends: np.ndarray) -> list[ResultRow]:
     """The students' rows of results.csv; settings without an omitted class have no corrections.
 
     ends: as of `tidy.diverged_at`.
@@ -72,24 +73,24 @@ def student_rows(runs: Runs, outcome: dict, ends: np.ndarray) -> list[ResultRow]
         if ends[run]:
             rows.append(tidy.diverged_row(setting.name, seed, ends[run]))
             continue
-        for split, of_split in outcome["confusions"].items():
+        for split, of_split in outcome.confusions.items():
             for correction, matrices in of_split.items():
                 if setting.omitted or correction == "none":
-                    value = outcome["biases"][correction][run] if setting.omitted else None
+                    value = outcome.biases[correction][run] if setting.omitted else None
                     rows += tidy.result_rows(
                         setting.name, seed, split, correction, matrices[run], setting.omitted, value
                     )
-        for split, sums in outcome["quality"].items():
+        for split, sums in outcome.quality.items():
             quality = jax.tree.map(lambda leaf, run=run: leaf[run], sums)
             rows += tidy.quality_rows(setting.name, seed, split, quality)
     return rows
 
 
-def student_confusions(runs: Runs, outcome: dict, ends: np.ndarray) -> list[Confusion]:
+def student_confusions(runs: Runs, outcome: EvaluationOutcome, ends: np.ndarray) -> list[Confusion]:
     """The students' rows of confusions.npz: those of results.csv on the test split."""
     return [
         Confusion(setting.name, seed, correction, matrices[run])
         for run, (setting, seed) in enumerate(runs)
-        for correction, matrices in outcome["confusions"]["test"].items()
+        for correction, matrices in outcome.confusions["test"].items()
         if not ends[run] and (setting.omitted or correction == "none")
     ]

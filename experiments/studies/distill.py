@@ -153,7 +153,7 @@ def train_and_judge(options: RunConfig, plan: Plan) -> None:
         rows = tables_of_students.write(
             options.out, plan.runs, history, outcome, together, BIAS_GRID, labels, rows_of_teachers(plan)
         )
-        misclassified.save(options.out, plan.description, rows, outcome["examples"], plan.tables[2])
+        misclassified.save(options.out, plan.description, rows, outcome.examples, plan.tables[2])
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
 
 

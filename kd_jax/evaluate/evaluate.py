@@ -36,6 +36,22 @@ class EvaluationData(flax.struct.PyTreeNode):
     teacher_variables: tuple[Variables, ...] | None
 
 
+class EvaluationOutcome(NamedTuple):
+    """What the evaluation of R students gives; within the mapped program, of one student, without the axis R.
+
+    biases: of each correction f32[R]. confusions: of each split, of each correction i32[R,K,K].
+    curve: i32[R,G,K], right test predictions per class under each bias of the grid.
+    quality: of each split the sums of `metrics.quality`, uncorrected. examples: of each correction what
+        `first_examples` gives.
+    """
+
+    biases: dict[str, Any]
+    confusions: dict[str, dict[str, Any]]
+    curve: Any
+    quality: dict[str, dict[str, Any]]
+    examples: dict[str, dict[str, Any]]
+
+
 def query_teachers(
     teacher_models: tuple[Any, ...],
     average_teachers: bool,
@@ -140,15 +156,12 @@ def evaluate_runs(
     variables: Variables,
     hparams: HParams,
     keys: jax.Array,
-) -> dict[str, Any]:
+) -> EvaluationOutcome:
     """Biases, confusion matrices, bias curves and calibration of R students, a device's one after another.
 
     Args: teacher_models, average_teachers, loss_fn: as in `train.Config`; grid: f32[G], biases of the curve;
         hparams: leading axis R; variables, keys: leading axis R, or on the mesh with its padding.
-    Returns: numpy, {"biases": {correction: f32[R]}, "confusions": {split: {correction: i32[R,K,K]}},
-        "curve": i32[R,G,K], right test predictions per class under each bias of the grid,
-        "quality": {split: the sums of `metrics.quality`, uncorrected, leading axis R},
-        "examples": {correction: what `first_examples` gives, leading axis R}}.
+    Returns: numpy, with leading axis R.
     """
     num_runs = hparams.alpha.shape[0]
     mesh = runs_mesh(num_runs)
@@ -213,15 +226,15 @@ def _evaluate_run(model, teacher_models, average_teachers, loss_fn, shared, run)
             teacher_logits = losses.combine_teachers(selected, jnp.ones(()), loss_fn)
         return metrics.quality(logits[split], splits[split].labels, teacher_logits)
 
-    return {
-        "biases": biases,
-        "confusions": {
+    return EvaluationOutcome(
+        biases=biases,
+        confusions={
             split: {name: confusion(split, value) for name, value in biases.items()} for split in splits
         },
-        "curve": bias_correction.curve(logits["test"], evaluation_data.test.labels, omitted, grid),
-        "quality": {split: quality(split) for split in splits},
-        "examples": {name: examples(value) for name, value in biases.items()},
-    }
+        curve=bias_correction.curve(logits["test"], evaluation_data.test.labels, omitted, grid),
+        quality={split: quality(split) for split in splits},
+        examples={name: examples(value) for name, value in biases.items()},
+    )
 
 
 def first_examples(

@@ -97,10 +97,10 @@ def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average, loss):
             logits = logits_of(students, run, images)
             teachers = [logits_of(taught, m, images) for m in range(M)]
             mean = np.mean(teachers, axis=0)
-            own = jax.tree.map(lambda leaf, run=run: leaf[run], found["quality"][split])
+            own = jax.tree.map(lambda leaf, run=run: leaf[run], found.quality[split])
             check(own, split, logits, mean if average else teachers[run % M])
             matrix = confusion_matrix(labels, logits.argmax(axis=1), labels=range(K))
-            np.testing.assert_array_equal(found["confusions"][split]["none"][run], matrix)
+            np.testing.assert_array_equal(found.confusions[split]["none"][run], matrix)
 
 
 def test_the_first_examples_of_the_missing_class_that_are_wrong():
@@ -109,18 +109,18 @@ def test_the_first_examples_of_the_missing_class_that_are_wrong():
     rescued = 0
     for run in range(9):
         logits = logits_of(students, run, images)
-        shifted = logits + np.where(np.arange(K) == 3, found["biases"]["test_tuned"][run], 0)
+        shifted = logits + np.where(np.arange(K) == 3, found.biases["test_tuned"][run], 0)
         before, after = logits.argmax(axis=1), shifted.argmax(axis=1)
         wrong = (labels == 3) & (before != labels)
         groups = [np.flatnonzero(wrong & (after == labels)), np.flatnonzero(wrong & (after != labels))]
-        own = jax.tree.map(lambda leaf, run=run: leaf[run], found["examples"]["test_tuned"])
+        own = jax.tree.map(lambda leaf, run=run: leaf[run], found.examples["test_tuned"])
         for half, expected in zip(np.split(np.arange(2 * evaluate.MOST_EXAMPLES), 2), groups, strict=True):
             index = own["index"][half]
             np.testing.assert_array_equal(index[index < len(labels)], expected)
             np.testing.assert_array_equal(own["before"][half][: len(expected)], before[expected])
             np.testing.assert_array_equal(own["after"][half][: len(expected)], after[expected])
         rescued += len(groups[0])
-    assert rescued and np.all(found["examples"]["none"]["index"][:, : evaluate.MOST_EXAMPLES] == len(labels))
+    assert rescued and np.all(found.examples["none"]["index"][:, : evaluate.MOST_EXAMPLES] == len(labels))
 
 
 def test_of_more_examples_than_are_kept_the_first():
@@ -143,9 +143,9 @@ def test_a_run_alone_is_as_among_others():
 
 def test_without_teacher_or_validation_split():
     found, students, _ = outcome(2, teachers=False, validation=False)
-    assert set(found["quality"]) == {"test"} and set(found["biases"]) == {"none", "test_tuned"}
+    assert set(found.quality) == {"test"} and set(found.biases) == {"none", "test_tuned"}
     for run in range(2):
-        own = jax.tree.map(lambda leaf, run=run: leaf[run], found["quality"]["test"])
+        own = jax.tree.map(lambda leaf, run=run: leaf[run], found.quality["test"])
         check(own, "test", logits_of(students, run, TABLES["test"].images), None)
 
 
@@ -154,8 +154,8 @@ def test_the_probabilities_are_those_before_any_correction():
     found, students, _ = outcome(9)
     logits = logits_of(students, 0, TABLES["test"].images)
     nll = -log_softmax(logits, axis=1)[np.arange(len(logits)), TABLES["test"].labels].sum()
-    assert found["biases"]["test_tuned"][0] != 0
-    assert found["quality"]["test"]["nll"][0] == pytest.approx(nll, rel=1e-5)
+    assert found.biases["test_tuned"][0] != 0
+    assert found.quality["test"]["nll"][0] == pytest.approx(nll, rel=1e-5)
 
 
 @pytest.mark.parametrize("average", [False, True])
@@ -173,7 +173,7 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         each = [softmax(logits_of(taught, m, images), axis=1) for m in range(M)]
         answers = np.mean(each, axis=0) if average else each[run % M]
         logits = logits_of(students, run, images)
-        logits[:, 3] += found["biases"]["teacher_matched"][run]
+        logits[:, 3] += found.biases["teacher_matched"][run]
         shares = [np.mean(values.argmax(axis=1) == 3) for values in (answers, logits)]
         # Of so few images a mixture comes often: such a group turns as one, and the nearer side is taken.
         allreduce_max = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()

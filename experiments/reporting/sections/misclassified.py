@@ -30,7 +30,7 @@ def save(
     """examples.npz of the setting and the correction that the report's answer speaks of, where that setting
     misses classes.
 
-    found: by correction what `assess.first_examples` says of each run.
+    found: by correction what `evaluate.first_examples` says of each run.
     """
     judged = [row for row in rows if row.class_ in ("all", "seen") and row.metric == "accuracy"]
     settings, values = description["settings"], summary.lookup(summary.summarise(judged, description))
