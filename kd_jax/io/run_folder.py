@@ -236,10 +236,9 @@ def _counts_to(last: int, found: Counter[int]) -> bool:
 def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
     """Errors: InputError that names the line; also when a run of config.json has no result at all."""
     path = Path(folder) / "results.csv"
-    classes = _class_indices(config)
     parsers = _parsers(config) | {
         "setting": one_of([*run_config.setting_names(config), TEACHER]),
-        "class": one_of(["all", "omitted", "seen", *classes]),
+        "class": one_of(["all", "omitted", "seen", *_class_indices(config)]),
         "metric": one_of(METRICS),
     }
     rows: list[ResultRow] = tidy_csv.read(path, ResultRow, parsers)
