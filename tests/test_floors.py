@@ -2,7 +2,6 @@
 
 import ast
 import graphlib
-import sys
 from pathlib import Path
 
 import pytest
@@ -84,10 +83,6 @@ def upward(me: str, names: set[str]) -> list[str]:
 
 READERS_OF_FLAGS = ("experiments/cli/flags.py",)
 LONGEST_ENTRY_POINT = 150  # lines
-# What does not keep to this yet; these lists may only become shorter.
-STILL_READ_FLAGS = ("experiments/report.py",)
-STILL_IMPORT_REPORT = ("experiments/cli/running.py", "experiments/studies/representation.py")
-STILL_LONGER = ("experiments/report.py",)
 
 
 def is_entry_point(path: str) -> bool:
@@ -98,14 +93,12 @@ def flags_breaches(path: str, source: str) -> list[str]:
     """Where FLAGS is read outside an entry point's main, and the entry points that are imported."""
     tree = ast.parse(source)
     found = []
-    if path not in (*READERS_OF_FLAGS, *STILL_READ_FLAGS):
+    if path not in READERS_OF_FLAGS:
         allowed = [node for node in ast.walk(tree) if is_entry_point(path) and runs_as_entry_point(node)]
         inside = {id(node) for part in allowed for node in ast.walk(part)}
         found += [f"reads FLAGS in line {n.lineno}" for n in reads_of_flags(tree) if id(n) not in inside]
-    if path not in STILL_IMPORT_REPORT:
-        names = {name for name in imported(tree) if within(name, "experiments")}
-        found += [f"imports {n}" for n in names for entry in ENTRY_POINTS if within(n, entry)]
-    return found
+    names = {name for name in imported(tree) if within(name, "experiments")}
+    return found + [f"imports {n}" for n in names for entry in ENTRY_POINTS if within(n, entry)]
 
 
 def runs_as_entry_point(node: ast.AST) -> bool:
@@ -172,18 +165,7 @@ def test_flags_are_read_by_entry_points_alone_which_nobody_imports(path):
 def test_entry_points_are_thin():
     lengths = {path: (ROOT / path).read_text().count("\n") for path in FILES if is_entry_point(path)}
     assert len(lengths) >= 9
-    assert {path for path, length in lengths.items() if length > LONGEST_ENTRY_POINT} == {*STILL_LONGER}
-
-
-def test_what_is_excepted_needs_it(monkeypatch):
-    """An exception that is no longer needed is taken out of its list."""
-    for name, listed in (
-        ("STILL_READ_FLAGS", STILL_READ_FLAGS),
-        ("STILL_IMPORT_REPORT", STILL_IMPORT_REPORT),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(sys.modules[__name__], name, ())
-            assert all(flags_breaches(path, (ROOT / path).read_text()) for path in listed)
+    assert max(lengths.values()) <= LONGEST_ENTRY_POINT
 
 
 @pytest.mark.parametrize(
@@ -298,3 +280,12 @@ def test_each_breach_is_seen(path, source):
 )
 def test_what_the_plan_allows_is_allowed(path, source):
     assert violations(path, source) == []
+
+
+LONGEST_TEST_FILE = 400  # lines
+
+
+def test_test_files_are_short():
+    lengths = {path: path.read_text().count("\n") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(lengths) > 50
+    assert [str(path) for path, length in lengths.items() if length > LONGEST_TEST_FILE] == []

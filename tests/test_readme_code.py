@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import report
 from experiments.gallery import pages
 from experiments.gallery.rows import Ours
+from experiments.reporting import report
 from kd_jax import data, losses, models
 from kd_jax.io import run_folder
 from kd_jax.types import Batch, HParams
-from tests.experiments.reporting.test_report import (
+from tests.experiments.reporting.toy_run import (
     SETTINGS,
     SOFT,
     toy_curve,

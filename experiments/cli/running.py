@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import report
 from experiments.cli import cluster, main, progress, run_dir, signals
 from experiments.cli.flags import RunConfig
-from experiments.reporting import tensorboard
+from experiments.reporting import report, tensorboard
 from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, metrics

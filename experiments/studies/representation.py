@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import report
 from experiments.cli import progress
 from experiments.cli.parse import parse_classes
+from experiments.reporting import report
 from experiments.reporting.sections import hidden_signals
 from experiments.settings import teachers
 from experiments.settings.students import num_ensembles

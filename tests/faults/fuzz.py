@@ -27,9 +27,9 @@ from unittest import mock
 import jax
 import numpy as np
 
-from experiments import report
 from experiments.cli import main
 from experiments.gallery import committed
+from experiments.reporting import report
 from experiments.reporting.content import read
 from experiments.settings import teachers
 from experiments.studies import compression
@@ -137,13 +137,13 @@ class Target(NamedTuple):
 def render(folder: Path) -> None:
     """The whole report, nothing written; its figures are not drawn."""
     with mock.patch.object(report, "_figures", lambda content: {}):
-        report._render(folder)
+        report.render(folder)
 
 
 def render_figures(folder: Path) -> None:
     """The whole report with its figures, but for their files."""
     with mock.patch.object(plots, "render", lambda figure, kind="png": b""):
-        report._render(folder)
+        report.render(folder)
 
 
 def replace(path: Path, content: bytes) -> None:

@@ -7,8 +7,7 @@ from unittest import mock
 
 import pytest
 
-from experiments import report
-from experiments.reporting import comparison
+from experiments.reporting import comparison, report
 from kd_jax import data, plots
 from tests.faults import loaded, samples
 

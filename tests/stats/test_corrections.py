@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags
 
-from experiments import report
+from experiments.reporting import report
 from kd_jax import losses, models, plots
 from kd_jax.evaluate import bias_correction, evaluate
 from kd_jax.io import run_folder
@@ -17,7 +16,7 @@ from kd_jax.stats import corrections, summary
 from kd_jax.stats.corrections import CORRECTIONS, Correction
 from kd_jax.train import sweep
 from kd_jax.types import Table
-from tests.experiments.reporting.test_report import (
+from tests.experiments.reporting.toy_run import (
     SETTINGS,
     SOFT,
     toy_curve,
@@ -68,11 +67,10 @@ def test_an_added_rule_is_computed_where_there_is_what_it_needs(added, held_out)
         assert chosen[added] == 4
 
 
-def test_an_added_correction_is_in_tables_figures_and_page(added, tmp_path, monkeypatch):
+def test_an_added_correction_is_in_tables_figures_and_page(added, tmp_path):
     rows = [row._replace(correction=row.correction.replace("teacher_matched", added)) for row in toy_rows()]
     folder = write_run(tmp_path / "toy", SETTINGS, rows, toy_history(), toy_curve())
-    monkeypatch.setattr(flags.FLAGS["full"], "value", True)
-    shown = report.build(folder)
+    shown = report.build(folder, report.Options(full=True))
     assert f"after bias correction {added}." in " ".join(shown.split())
     assert shown.count(f"\n {added} ") == 3  # in the small table and in both full ones
     text = (folder / "report.md").read_text()

@@ -7,14 +7,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import report
+from experiments import report as entry_point
 from experiments.cli import help
+from experiments.reporting import report
 from experiments.reporting.sections import learning_speed as sections
 from kd_jax import plots
 from kd_jax.errors import InputError
 from kd_jax.stats import learning_speed
 from kd_jax.stats.rows import HistoryRow
-from tests.experiments.reporting.test_report import cells, rows_of, write_run
+from tests.experiments.reporting.toy_run import cells, rows_of, write_run
 
 FAST, SLOW = "T=4", "labels"
 SETTINGS = [{"name": FAST, "omitted": []}, {"name": SLOW, "omitted": []}]
@@ -126,18 +127,13 @@ def folder(tmp_path):
     return write_run(tmp_path / "toy", SETTINGS, rows, history_of(CURVES), flags={"batch_size": 32})
 
 
-def section_of(folder, *words):
-    report.main(["report", str(folder), *words])
+def section_of(folder, target_accuracy=None):
+    report.build(folder, report.Options(target_accuracy))
     return (folder / "report.md").read_text().split("## Learning speed")[1].split("\n## ")[0]
 
 
-def reach(monkeypatch, percent):
-    monkeypatch.setattr(flags.FLAGS["target_accuracy"], "value", percent)
-
-
-def test_the_section_by_hand(folder, monkeypatch):
-    reach(monkeypatch, 50.0)
-    text = section_of(folder)
+def test_the_section_by_hand(folder):
+    text = section_of(folder, 50.0)
     assert "The level is 50 %. " in text and "validation split" in text
     heads = ["reached by", "epochs", "updates", "epoch mean, %", "last epoch, %"]
     assert cells(text, "setting") == [*heads, "n"]
@@ -154,16 +150,14 @@ def test_the_level_of_the_report_is_said(folder):
     assert cells(text, SLOW)[:3] == ["0 of 3", "-", "-"] and "test" not in text
 
 
-def test_some_seeds_make_no_interval(folder, monkeypatch):
-    reach(monkeypatch, 40.0)
-    text = section_of(folder)
+def test_some_seeds_make_no_interval(folder):
+    text = section_of(folder, 40.0)
     assert cells(text, FAST)[:3] == ["3 of 3", "1.3 ± 1.4", "3 ± 3"]  # epochs 2, 1, 1: sd 0.577
     assert cells(text, SLOW)[:3] == ["2 of 3", r"2.5\*", r"5\*"]  # epochs 3 and 2
 
 
-def test_a_level_beyond_all_is_no_number(folder, monkeypatch):
-    reach(monkeypatch, 99.0)
-    text = section_of(folder)
+def test_a_level_beyond_all_is_no_number(folder):
+    text = section_of(folder, 99.0)
     assert cells(text, FAST)[:3] == ["0 of 3", "-", "-"] and "Not all seeds" not in text
 
 
@@ -193,7 +187,7 @@ def test_the_flag():
 @flagsaver.flagsaver
 def test_a_level_that_is_no_percentage_is_refused(given):
     with pytest.raises(InputError, match="--target_accuracy cannot be this"):
-        help.parse(["report", f"--target_accuracy={given}", "run"], report.EXAMPLE)
+        help.parse(["report", f"--target_accuracy={given}", "run"], entry_point.EXAMPLE)
 
 
 # The figure of a grid

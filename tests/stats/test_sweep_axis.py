@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments import report
+from experiments.reporting import report
 from kd_jax import plots
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.sweep_axis import axis_of, controls_of
-from tests.experiments.reporting.test_report import rows_of, write_run
+from tests.experiments.reporting.toy_run import rows_of, write_run
 
 STUDENT = {
     "omitted": [],

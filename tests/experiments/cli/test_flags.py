@@ -14,8 +14,6 @@ from kd_jax.train import noise, optim, subliminal
 from tests.experiments.cli.test_help import ENTRY_POINTS, ROOT
 
 HEAVY = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax", "matplotlib", "kd_jax.models")
-STILL_HEAVY = ("report",)
-"""Entry points that load such packages before their flags are parsed; they must become fewer."""
 
 
 def test_the_words_are_those_of_the_library():
@@ -45,7 +43,7 @@ print(json.dumps([status, sorted(sys.modules)]))
 
 
 @pytest.mark.parametrize("words, status", [(["--help"], 0), (["--epocs=3"], 2), (["--quiet=maybe"], 2)])
-@pytest.mark.parametrize("name", sorted(set(ENTRY_POINTS) - set(STILL_HEAVY)))
+@pytest.mark.parametrize("name", sorted(ENTRY_POINTS))
 def test_flags_are_parsed_before_anything_heavy_is_loaded(name, words, status, tmp_path):
     command = [sys.executable, "-P", "-c", LOADED, name, *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -5,11 +5,11 @@ import json
 import pytest
 from absl import flags
 
-from experiments import report
+from experiments import report as entry_point
 from experiments.reporting import comparison
 from kd_jax.errors import InputError
 from kd_jax.io import run_config
-from tests.experiments.reporting.test_report import SOFT, rows_of, toy_history, write_run
+from tests.experiments.reporting.toy_run import SOFT, rows_of, toy_history, write_run
 
 SETTINGS = [{"name": SOFT, "omitted": [2]}]
 
@@ -111,17 +111,17 @@ def test_main_writes_into_out_alone(a, b, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(flags.FLAGS["out"], "value", str(tmp_path / "out"))
     monkeypatch.setattr(flags.FLAGS["out"], "present", 1)
     monkeypatch.setattr("sys.argv", words := ["report", str(a), str(b)])
-    report.main(words)
+    entry_point.main(words)
     assert capsys.readouterr().out.endswith(f"Report: {tmp_path / 'out' / 'report.html'}\n")
     written = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {path.name for path in written} == {"comparison.json", "report.md", "report.html"}
-    report.main(words)
+    entry_point.main(words)
     assert written == {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     monkeypatch.setattr("sys.argv", other := ["report", str(b), str(a)])
     with pytest.raises(InputError, match="--out is taken"):
-        report.main(other)
+        entry_point.main(other)
     with pytest.raises(InputError, match="--out is of a comparison"):
-        report.main(other[:2])
+        entry_point.main(other[:2])
     assert before == {path: path.read_bytes() for path in (*a.rglob("*"), *b.rglob("*")) if path.is_file()}
 
 

@@ -6,7 +6,7 @@ from experiments.reporting.sections import hidden_signals
 from kd_jax.io import run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.rows import HistoryRow, RepresentationRow
-from tests.experiments.reporting.test_report import rows_of, write_run
+from tests.experiments.reporting.toy_run import rows_of, write_run
 
 FULL, CUT = "T=20 omit=2", "T=20 omit=2 top1"
 SETTINGS = [{"name": FULL, "omitted": [2]}, {"name": CUT, "omitted": [2], "teacher_ablation": "top1"}]

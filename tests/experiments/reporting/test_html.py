@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import report
-from experiments.reporting import html
+from experiments.reporting import html, report
 from experiments.reporting.content import read, report_sections
 from experiments.reporting.sections import misclassified
 from kd_jax import plots
 from kd_jax.errors import InputError
 from kd_jax.io import examples, tidy
 from kd_jax.io.examples import Examples
-from tests.experiments.reporting.test_report import ALL, SOFT, rows_of, toy_history, toy_rows, write_run
+from tests.experiments.reporting.toy_run import ALL, SOFT, rows_of, toy_history, toy_rows, write_run
 
 HOSTILE = "<script>alert(1)</script>"
 BIASES = (-1.0, 0.0, 2.5)

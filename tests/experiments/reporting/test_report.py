@@ -1,138 +1,32 @@
 """The report of a run folder whose every number is derived by hand, and what its figures show."""
 
-import io
 import itertools
 import json
-import math
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
-import numpy as np
 import pytest
-from absl import flags
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.container import BarContainer
-from PIL import Image
 
-from experiments import report
-from experiments.reporting import sentences, text
+from experiments.reporting import report, sentences, text
 from experiments.reporting.content import content_of
 from kd_jax import plots
-from kd_jax.errors import InputError
-from kd_jax.io import confusions, run_config, run_folder, tidy
+from kd_jax.io import run_config, run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.corrections import CORRECTIONS
-from kd_jax.stats.rows import Confusion, HistoryRow, ResultRow
-
-ALL, SOFT = "T=20 alpha=1 omit=none", "T=20 alpha=1 omit=2"
-SETTINGS = [{"name": ALL, "omitted": []}, {"name": SOFT, "omitted": [2]}]
-PER_CLASS = 10  # test examples of each class
-
-
-def confusion(right):
-    """i32[K,K]: right[k] of the examples of class k are called k, the others the next class."""
-    counts = np.diag(right)
-    for k, number in enumerate(right):
-        counts[k, (k + 1) % len(right)] += PER_CLASS - number
-    return counts
-
-
-def rows_of(setting, seed, correction, right, omitted=(), bias=None, splits=("validation", "test")):
-    """results.csv's rows of one run under one correction, in which right[k] of class k are right."""
-    classes = range(len(right))
-    parts = {"all": list(classes)} | {str(k): [k] for k in classes}
-    if omitted:
-        parts |= {"omitted": list(omitted), "seen": [k for k in classes if k not in omitted]}
-    values = []
-    for part, members in parts.items():
-        correct, total = sum(right[k] for k in members), PER_CLASS * len(members)
-        values += [
-            (part, "accuracy", correct / total),
-            (part, "errors", total - correct),
-            (part, "support", total),
-        ]
-    values += [] if bias is None else [("omitted", "bias", bias)]
-    return [ResultRow(setting, seed, split, correction, *value) for split in splits for value in values]
-
-
-def matrices_of(rows, classes):
-    """The confusion matrix that belongs to each accuracy of all classes on the test split."""
-    test = {row[:2] + row[3:6]: row.value for row in rows if row.split == "test"}
-    for setting, seed, correction, class_, metric in test:
-        if (class_, metric) == ("all", "accuracy"):
-            key = (setting, seed, correction)
-            wrong = [int(test.get((*key, str(k), "errors"), 0)) for k in range(classes)]
-            yield Confusion(*key, confusion([PER_CLASS - number for number in wrong]))
-
-
-def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, **changes):
-    runs = itertools.product([setting["name"] for setting in settings], range(seeds))
-    config = {
-        "format": 2,
-        "experiment": "distill",
-        "command": "./launch.sh distill --omit=none,2",
-        "flags": {"omit": "none,2"},
-        "versions": {"jax": "0.10.2", "numpy": "2.4.6"},
-        "device": "1 x cpu (cpu), 2 CPU cores",
-        "data": {
-            "name": "toy",
-            "fingerprint": "ab12",
-            "num_classes": classes,
-            "class_names": [str(k) for k in range(classes)],
-            "train": 60,
-            "validation": 30,
-            "test": PER_CLASS * classes,
-        },
-        "teacher": {"path": "runs/teacher", "sha256": "cd34", "model": "mlp-8", "num_teachers": 1},
-        "settings": settings,
-        "runs": [
-            {"run": run, "setting": name, "seed": seed, "teacher_seed": 0}
-            for run, (name, seed) in enumerate(runs)
-        ],
-    }
-    run_config.write(folder, config | changes)
-    run_folder.write_history(folder, history)
-    run_folder.write_results(folder, rows)
-    confusions.write(folder, list(matrices_of(rows, classes)), classes)
-    run_folder.write_bias_curve(folder, curve)
-    return folder
-
-
-def toy_rows():
-    rows = rows_of("teacher", 0, "none", [10, 10, 9])
-    for seed in range(3):
-        rows += rows_of(ALL, seed, "none", [10, 9, 10])
-        rows += rows_of(SOFT, seed, "none", [10, 10, (2, 4, 6)[seed]], (2,), 0.0)
-        rows += rows_of(SOFT, seed, "teacher_matched", [(9, 10, 8)[seed], 10, 9], (2,), (2.0, 2.5, 3.0)[seed])
-        rows += rows_of(SOFT, seed, "test_tuned", [10, 10, 9], (2,), 4.0)
-    return rows
-
-
-def toy_history():
-    return [
-        HistoryRow(3 * run + seed, setting, seed, epoch, split, metric, value + 0.1 * seed)
-        for run, setting in enumerate((ALL, SOFT))
-        for seed in range(3)
-        for epoch in (1, 2)
-        for split in ("train", "validation")
-        for metric, value in (("loss", 1.0), ("accuracy", 0.2 * epoch), ("accuracy_omitted", 0.1))
-        if metric != "accuracy_omitted" or (run, split) == (1, "validation")
-    ]
-
-
-def toy_curve():
-    labels, right = np.repeat(range(3), PER_CLASS), np.array([[10, 10, 1], [5, 7, 9]])
-    biases = np.array([-1.0, 3.0])
-    return [row for seed in range(3) for row in tidy.bias_rows(SOFT, seed, biases, right, labels, [2])]
-
-
-@pytest.fixture
-def drawn():
-    """For a test that looks at the files of figures."""
+from kd_jax.stats.rows import HistoryRow, ResultRow
+from tests.experiments.reporting.toy_run import (
+    ALL,
+    SETTINGS,
+    SOFT,
+    cells,
+    rows_of,
+    toy_curve,
+    toy_history,
+    toy_rows,
+    write_run,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -140,17 +34,6 @@ def undrawn(request, monkeypatch):
     """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve())
-
-
-def cells(text, *starts):
-    """The cells of the Markdown row that starts with these."""
-    (line,) = [line for line in text.splitlines() if line.startswith("| " + " | ".join(starts) + " |")]
-    return [cell.strip() for cell in line.strip("|").split("|")][len(starts) :]
 
 
 def test_the_tables_by_hand(folder):
@@ -203,9 +86,8 @@ def test_the_report_says_what_it_must(drawn, folder):
 
 
 @pytest.mark.parametrize(("formats", "linked"), [("png", "png"), ("svg", "svg"), ("png,svg", "png")])
-def test_the_formats_of_figures_are_those_of_the_flag(folder, monkeypatch, formats, linked):
-    monkeypatch.setattr(flags.FLAGS["figure_formats"], "value", formats)
-    report.build(folder)
+def test_the_formats_of_figures_are_those_that_are_wanted(folder, formats, linked):
+    report.build(folder, report.Options(figure_formats=formats))
     names = ("class_bars", "learning_curves", "bias_curve", "confusion_matrix")
     files = {f"{name}.{kind}" for name in names for kind in formats.split(",")}
     assert {path.name for path in (folder / "figures").iterdir()} == files
@@ -243,10 +125,9 @@ def test_the_other_measures_by_hand(folder):
     ]  # fmt: skip
 
 
-def full_report(monkeypatch, folder):
+def full_report(folder):
     """The lines that `report --full` prints."""
-    monkeypatch.setattr(flags.FLAGS["full"], "value", True)
-    return report.build(folder).splitlines()
+    return report.build(folder, report.Options(full=True)).splitlines()
 
 
 def test_the_terminal_shows_the_answer_and_a_small_table(folder):
@@ -269,8 +150,8 @@ def test_the_terminal_shows_the_answer_and_a_small_table(folder):
     ]
 
 
-def test_the_full_tables_of_the_terminal_by_hand(folder, monkeypatch):
-    lines = full_report(monkeypatch, folder)
+def test_the_full_tables_of_the_terminal_by_hand(folder):
+    lines = full_report(folder)
     assert "The interval of each class is in report.md." in lines
     at = lines.index(f"{SOFT}  (n = 3)")
     assert lines[at + 1 : at + 4] == [
@@ -321,7 +202,7 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     sums = summary.summarise(run.results, run.config)
     content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
-    of_content, of_tuned = report._figures(content), report._figures(tuned)
+    of_content, of_tuned = report.draw(content), report.draw(tuned)
     name = "confusion_matrix.png"
     assert of_content[name] == (folder / "figures" / name).read_bytes() != of_tuned[name]
     uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
@@ -414,11 +295,11 @@ def many_settings(count, classes):
 
 
 @pytest.mark.parametrize("count, classes", [(11, 10), (12, 10), (4, 11)])
-def test_the_terminal_tables_fit(tmp_path, monkeypatch, count, classes):
+def test_the_terminal_tables_fit(tmp_path, count, classes):
     settings, rows = many_settings(count, classes)
     settings[0]["name"] = long = "a setting of a long name: " + "x" * 90
     rows = [row._replace(setting=long) if row.setting.startswith("T=0 ") else row for row in rows]
-    lines = full_report(monkeypatch, write_run(tmp_path, settings, rows, seeds=2, classes=classes))
+    lines = full_report(write_run(tmp_path, settings, rows, seeds=2, classes=classes))
     assert max(map(len, lines[:-1])) <= 80
     table = [line.split() for line in lines if line.startswith(" validation_tuned")]
     few = classes == 10
@@ -439,24 +320,24 @@ def test_a_data_set_of_many_classes(tmp_path):
     assert heads == ["all classes", "seen", "omitted", "n"]
 
 
-def test_a_run_of_teachers(tmp_path, monkeypatch):
+def test_a_run_of_teachers(tmp_path):
     settings = [{"name": "teacher", "omitted": [1]}]
     rows = [row for seed in range(3) for row in rows_of("teacher", seed, "none", [10, 7 + seed, 10], (1,))]
     history = [HistoryRow(s, "teacher", s, 1, "train", "accuracy", 0.5) for s in range(3)]
     runs = [{"run": s, "setting": "teacher", "seed": s, "teacher_seed": None} for s in range(3)]
     changes = {"experiment": "train_teacher", "teacher": None, "runs": runs}
     folder = write_run(tmp_path, settings, rows, history, **changes)
-    lines = full_report(monkeypatch, folder)
+    lines = full_report(folder)
     assert lines.count("teacher  (n = 3)") == 1 and any(" 80.0*" in line for line in lines)
     assert lines[0].startswith("Having never seen class 1, the teacher gets 80.00 %")
     report_text = (folder / "report.md").read_text()
     assert "How accurate is the teacher?" in report_text and "luck" not in report_text
 
 
-def test_one_seed_without_validation_history_or_teacher(tmp_path, monkeypatch):
+def test_one_seed_without_validation_history_or_teacher(tmp_path):
     rows = rows_of(ALL, 0, "none", [10, 9, 10], splits=("test",))
     folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=1, teacher=None)
-    lines = full_report(monkeypatch, folder)
+    lines = full_report(folder)
     assert lines[0] == "The student gets 96.67 % of the test examples right."
     assert any(line.startswith("One seed, so no interval.") for line in lines) and "±" not in "".join(lines)
     assert {path.stem for path in (folder / "figures").iterdir()} == {"class_bars", "confusion_matrix"}
@@ -465,11 +346,11 @@ def test_one_seed_without_validation_history_or_teacher(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "seeds, words", [(2, "cover the luck of the teacher"), (3, "n are those of the teachers")]
 )
-def test_several_teachers(tmp_path, monkeypatch, seeds, words):
+def test_several_teachers(tmp_path, seeds, words):
     rows = [row for seed in range(seeds) for row in rows_of(ALL, seed, "none", [10, 9, 6 + seed])]
     runs = [{"run": s, "setting": ALL, "seed": s, "teacher_seed": s % 2} for s in range(seeds)]
     folder = write_run(tmp_path, SETTINGS[:1], rows, seeds=seeds, runs=runs)
-    shown = " ".join(" ".join(full_report(monkeypatch, folder)).split())
+    shown = " ".join(" ".join(full_report(folder)).split())
     assert words in shown and "of 2 teachers" in shown
     assert f"{ALL} (n = 2{' teachers' * (seeds > 2)})" in shown
 
@@ -483,199 +364,3 @@ def test_names_cannot_break_the_page(tmp_path):
     text = (folder / "report.md").read_text()
     assert r"\<script>" in text and "|<script>" not in text and " <script>" not in text
     assert r"| a\|b | \*c\* | n |" in text
-
-
-def test_a_damaged_folder_is_left_as_it_was(tmp_path, capsys):
-    bad = write_run(tmp_path / "bad", SETTINGS, toy_rows(), toy_history(), toy_curve())
-    (bad / "bias_curve.csv").unlink()
-    with pytest.raises(InputError, match=r"bias_curve\.csv"):
-        report.main(["report", str(bad)])
-    assert not (bad / "report.md").exists() and not (bad / "figures").exists()
-    assert not capsys.readouterr().out
-
-
-def test_main_reports_on_a_folder(folder, capsys):
-    report.main(["report", str(folder)])
-    assert capsys.readouterr().out.count("Report: ") == 1
-    with pytest.raises(InputError, match="RUN"):
-        report.main(["report"])
-
-
-HEAVY = ("jax", "flax", "optax", "orbax", "sklearn", "scipy.stats", "tensorboardX")
-DRAWING = ("matplotlib", "PIL", "jinja2")
-
-
-@pytest.mark.parametrize(
-    ("code", "absent"),
-    [
-        ("import experiments.report", (*HEAVY, *DRAWING)),
-        ("import runpy; runpy.run_module('experiments.report', run_name='__main__')", HEAVY),
-    ],
-)
-def test_the_command_loads_nothing_that_it_does_not_need(folder, code, absent):
-    code = f"import atexit, sys; atexit.register(lambda: print({{*{absent}}} & {{*sys.modules}})); {code}"
-    command = [sys.executable, "-c", code, str(folder)]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "set()"
-
-
-def test_the_command_refuses_in_one_line(tmp_path):
-    command = [sys.executable, "-m", "experiments.report", str(tmp_path / "none")]
-    root = Path(__file__).parents[3]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    assert done.returncode == 2 and not done.stdout
-    assert len(done.stderr.splitlines()) == 1 and "no such folder" in done.stderr
-
-
-# Figures: the data that they show.
-
-
-@pytest.fixture
-def run(folder):
-    return run_folder.read_run(folder)
-
-
-@pytest.fixture
-def values(run):
-    return summary.lookup(summary.summarise(run.results, run.config))
-
-
-def labels_of(figure):
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-
-
-def notes_of(figure):
-    """What stands below the figure, whose title is a text of its own kind."""
-    return [text.get_text() for text in figure.texts if text is not figure._suptitle]
-
-
-def test_learning_curves(run):
-    left, right = (figure := plots.learning_curves(run.history, run.config)).axes
-    assert labels_of(figure) == [ALL, SOFT]
-    # Epoch e: 0.2 e + (0, 0.1, 0.2) over the seeds: mean 0.2 e + 0.1.
-    for line in left.lines:
-        np.testing.assert_allclose(np.asarray(line.get_xydata()), [[1, 30], [2, 50]])
-    (line,) = right.lines
-    np.testing.assert_allclose(np.asarray(line.get_xydata()), [[1, 20], [2, 20]])
-    # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.84; the band is cut at 0.
-    band = np.asarray(right.collections[0].get_paths()[0].vertices)[:, 1]
-    assert (band.min(), band.max()) == pytest.approx((0.0, 44.84), abs=0.01)
-    assert "(%)" in left.get_ylabel() and left.get_xlabel() == "epoch"
-    assert notes_of(figure) == ["toy; mean; bands: 95 % interval; n = 3 seeds."]
-
-
-def test_learning_curves_without_a_validation_split(run):
-    history = [row for row in run.history if row.split == "train"]
-    (axes,) = plots.learning_curves(history, run.config).axes
-    assert axes.get_ylabel() == "training accuracy (%)" and len(axes.lines) == 2
-
-
-def test_learning_curves_of_many_settings_stay_readable():
-    settings = [{"name": f"s{i}", "omitted": []} for i in range(20)]
-    runs = [{"run": i, "setting": f"s{i}", "seed": 0, "teacher_seed": None} for i in range(20)]
-    history = [HistoryRow(i, f"s{i}", 0, 1, "validation", "accuracy", i / 20) for i in range(20)]
-    config = {"settings": settings, "runs": runs, "data": {"name": "/data/of/toys"}}
-    figure = plots.learning_curves(history, config)
-    assert notes_of(figure) == ["toys; one seed, so no interval."]
-    looks = {
-        (line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[13:]
-    }
-    assert len(looks) == len(set(zip(*looks, strict=True)).pop()) == 7
-    assert labels_of(figure) == ["13 other settings", *(f"s{i}" for i in range(13, 20))]
-
-
-def test_class_bars(run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
-    first, second = figure.axes
-    # What has omitted classes comes first.
-    assert (first.get_title("left"), second.get_title("left")) == (SOFT, ALL)
-    bars = [container for container in first.containers if isinstance(container, BarContainer)]
-    heights = [[bar.get_height() for bar in container] for container in bars]
-    np.testing.assert_allclose(heights, [[100, 100, 40], [90, 100, 90]])
-    assert [tick.get_text() for tick in second.get_xticklabels()] == ["0", "1", "2"]
-    assert set(labels_of(figure)) == {
-        "as trained", "bias corrected, teacher_matched", "never seen in training",
-    }  # fmt: skip
-
-
-def test_class_bars_where_nothing_is_missing(run, values):
-    config = run.config | {"settings": SETTINGS[:1]}
-    (axes,) = plots.class_bars(values, config, {}).axes
-    (points,) = axes.containers
-    np.testing.assert_allclose(np.asarray(points.lines[0].get_xydata()), [[0, 100], [1, 90], [2, 100]])
-    assert axes.get_ylim()[0] > 70  # the interval of class 1 begins at 73.5
-
-
-def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
-    figure = partial(plots.class_bars, values, run.config, {SOFT: "teacher_matched"})
-    files = {kind: plots.render(figure(), kind) for kind in ("png", "svg")}
-    assert all(file == plots.render(figure(), kind) for kind, file in files.items())
-    with Image.open(io.BytesIO(files["png"])) as image:
-        assert image.size[0] == 7.2 * 300 and image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
-    text = " ".join(ElementTree.fromstring(files["svg"]).itertext())
-    for words in ("accuracy (%)", "never seen in training", "95 % interval; n = 3 seeds.", SOFT):
-        assert words in text
-    assert b"20" not in files["svg"].split(b"<metadata>")[1].split(b"</metadata>")[0]  # no date
-
-
-def test_legend_and_note_stand_below_the_panels(drawn, run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
-    plots.render(figure)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    (legend,), (note,) = figure.legends, [text for text in figure.texts if text is not figure._suptitle]
-    lowest = min(axes.get_tightbbox(renderer).y0 for axes in figure.axes)
-    box = legend.get_window_extent(renderer)
-    assert lowest >= box.y1 and box.y0 >= note.get_window_extent(renderer).y1 and box.x0 > 0
-
-
-def test_bias_curve(run, values):
-    figure = plots.bias_curve(run.bias_curve, values, run.config, [SOFT])
-    (axes,) = figure.axes
-    lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
-    np.testing.assert_allclose(lines["omitted classes"], [[-1, 10], [3, 90]])
-    np.testing.assert_allclose(lines["seen classes"], [[-1, 100], [3, 60]])
-    np.testing.assert_allclose(lines["all classes"], [[-1, 70], [3, 70]])
-    assert (
-        lines["bias chosen, teacher_matched"][0, 0] == 2.5 and lines["bias chosen, test_tuned"][0, 0] == 4.0
-    )
-    assert "(nats)" in axes.get_xlabel()
-
-
-@pytest.mark.parametrize(
-    "chosen, drawn", [(3.5, True), (6.9, True), (7.1, False), (150.04, False), (-4.9, True), (-5.1, False)]
-)
-def test_biases_outside_the_curve(run, values, chosen, drawn):
-    # The curve goes from -1 to 3: the axis extends by up to 4 on each side, what is further out is written.
-    key = (SOFT, "test", "test_tuned", "omitted", "bias")
-    values[key] = values[key]._replace(mean=chosen)
-    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
-    marks = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in axes.lines}
-    low, high = axes.get_xlim()
-    assert marks["bias chosen, teacher_matched"] == 2.5
-    if drawn:
-        assert marks["bias chosen, test_tuned"] == chosen and low < chosen < high
-        assert axes.get_xlabel().endswith("(nats)")
-    else:
-        assert "bias chosen, test_tuned" not in marks and -5 < low < high < 7
-        assert axes.get_xlabel().endswith(f"(nats)\nchosen beyond this axis: test_tuned {chosen:.1f}")
-
-
-def test_confusion_matrix(run):
-    figure = plots.confusion_matrix(run.confusions, run.config, SOFT, ["none", "teacher_matched"])
-    before, after, _ = figure.axes
-    # Of the 2s, 40 % are right on average, and the others are called 0.
-    expected = [[100, 0, 0], [0, 100, 0], [60, 0, 40]]
-    np.testing.assert_allclose(np.asarray(before.images[0].get_array()), expected)
-    expected = [[90, 10, 0], [0, 100, 0], [10, 0, 90]]
-    np.testing.assert_allclose(np.asarray(after.images[0].get_array()), expected)
-    assert [text.get_text() for text in before.texts] == ["100", "100", "60", "40"]
-    assert [tick.get_text() for tick in before.get_yticklabels()] == ["0", "1", "2 *"]
-
-
-def test_undefined_values_leave_gaps_not_errors(drawn, run, values):
-    values = {
-        key: value._replace(mean=math.nan, low=math.nan, high=math.nan) for key, value in values.items()
-    }
-    assert plots.render(plots.class_bars(values, run.config, {}))
