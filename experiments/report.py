@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments.reporting import comparison, report
 
     if len(folders) == 1:
-        options = report.Options(*(FLAGS[name].value for name in report.Options._fields))
+        options = report.Options(**{name: FLAGS[name].value for name in report.Options._fields})
         print(report.build(folders[0], options))
     else:
         files, shown = comparison.render(folders, shared.require_folder("out", "runs/comparison"))
