@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> None:
     from experiments.reporting import comparison, report
 
     if len(folders) == 1:
-        options = report.Options(**{name: FLAGS[name].value for name in report.Options._fields})
+        level, formats, full = (FLAGS[name].value for name in ("target_accuracy", "figure_formats", "full"))
+        options = report.Options(level, str(formats), bool(full))
         print(report.build(folders[0], options))
     else:
         files, shown = comparison.render(folders, shared.require_folder("out", "runs/comparison"))
