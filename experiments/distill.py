@@ -41,11 +41,13 @@ shared.group(
 shared.group(
     "Omitted classes",
     flags.DEFINE_string(
-        "omit", None, "Class sets left out of the transfer set, comma list (none): none,3,7+8."
+        "omit", None, "Class sets to omit from the transfer set, comma list (none): none,3,7+8."
     ),
-    flags.DEFINE_string("seen", None, "Class sets that alone are seen, comma list, as in 7+8."),
     flags.DEFINE_string(
-        "shots", "0", "Examples of each class left out that are seen all the same, comma list."
+        "seen", None, "Class sets to keep; all other classes are omitted. Comma list, as in 7+8."
+    ),
+    flags.DEFINE_string(
+        "shots", "0", "Examples of each omitted class that are kept for training, comma list."
     ),
 )
 shared.group(
@@ -64,7 +66,7 @@ shared.group(
     flags.DEFINE_string(
         "teacher_ablations",
         "full",
-        f"What students hear of the teacher, comma list of {', '.join(shared.TEACHER_ABLATIONS)}.",
+        f"Teacher ablations, comma list of {', '.join(shared.TEACHER_ABLATIONS)}.",
     ),
     flags.DEFINE_string(
         "student_init",

@@ -36,7 +36,7 @@ shared.group(
 )
 shared.group(
     "Omitted classes",
-    flags.DEFINE_string("omit", "none", "Class sets left out of the images of --transfers=own, comma list."),
+    flags.DEFINE_string("omit", "none", "Class sets to omit from the images of --transfers=own, comma list."),
 )
 shared.group(
     "Distillation",

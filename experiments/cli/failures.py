@@ -8,16 +8,20 @@ import shlex
 import sys
 import tempfile
 import traceback
+from pathlib import Path
+
+import kd_jax
 
 MEMORY = "a computation that fits into the memory of this device"
 _READABLE, _ROOM = "files and folders that this user may use", "room on the disk"
 _THERE, _PATH = "files and folders that are there", "paths that this system can use"
 _FEWER, _WHOLE = "fewer files open at a time (see `ulimit -n`)", "a disk that can be read and written"
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 MENDABLE = {
     errno.ENOMEM: MEMORY,
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _ROOM),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ETXTBSY), _READABLE),
-    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _THERE),
+    **dict.fromkeys(_ABSENT, _THERE),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _PATH),
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), _FEWER),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO), _WHOLE),
@@ -36,7 +40,15 @@ def expected(error: BaseException) -> str:
 
     if isinstance(error, jax.errors.JaxRuntimeError):
         return MEMORY if _OUT_OF_MEMORY.search(str(error)) else ""
-    return MENDABLE.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+    if not isinstance(error, OSError) or (error.errno in _ABSENT and _is_ours(error.filename)):
+        return ""
+    return MENDABLE.get(error.errno or 0, "")
+
+
+def _is_ours(path: object) -> bool:
+    """Whether a file that is absent belongs to the program or to Python: no user can mend that."""
+    ours = (Path(__file__).parents[1], Path(kd_jax.__file__).parent, Path(sys.prefix))
+    return isinstance(path, str) and any(Path(path).absolute().is_relative_to(folder) for folder in ours)
 
 
 def record(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments.gallery import performance, recipes, reliability
 from experiments.gallery.rows import FIXED, Ours, Table
 from experiments.gallery.studies import TABLES
-from experiments.reporting.markdown import NO_SPREAD, half_width, rounded_width, table
+from experiments.reporting.markdown import NO_SPREAD, bound, half_width, rounded_width, table
 from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
 from kd_jax.stats import summary
@@ -74,7 +74,7 @@ def render(shown: Table, results: Path) -> str:
 
 def show(ours: Ours, results: Path) -> str:
     """mean ± half width (n), or mean (1) where there is one value, from the committed json files; of an
-    interval whose sides differ, the larger one."""
+    interval whose sides differ, the larger one, or its `bound`."""
     folder = results / ours.run
     name = FIXED_FILE if ours.correction == FIXED else "summary.json"
     values = summary.lookup(json.loads((folder / name).read_text()))
@@ -84,5 +84,6 @@ def show(ours: Ours, results: Path) -> str:
     scale, digits = (1, 1) if ours.metric == "errors" else (100, 2)
     width = scale * half_width(interval)
     half = f" ± {rounded_width(width, digits)}" if not math.isnan(width) else ""
+    half = bound(interval, scale, digits) or half
     half = f", {NO_SPREAD}" if not half and interval.n > 1 else half
     return f"{scale * interval.mean:.{digits}f}{half} ({interval.n})"

@@ -28,15 +28,27 @@ class Section(NamedTuple):
 
 
 def show(interval: Interval | None, scale: float = 100, digits: int = 2, half: str | None = " ±") -> str:
-    """Mean and, where there is one and `half` says how to join it, the half width of the interval; of several
-    units without an interval, that they show no spread."""
+    """Mean and, where there is one and `half` says how to join it, the half width of the interval, or its
+    `bound`; of several units without an interval, that they show no spread."""
     if interval is None or math.isnan(interval.mean):
         return "-"
+    if half is not None and (text := bound(interval, scale, digits)):
+        return f"{scale * interval.mean:z.{digits}f}{text}"
     width = scale * half_width(interval)
     text = rounded_width(width, digits if width < 10 else min(digits, 1))
     text = ">100" if scale == 100 and width > 100 else text  # which says all there is to say
     joined = f"{half}{text}" if not math.isnan(width) else f" ({NO_SPREAD})" if interval.n > 1 else ""
     return f"{scale * interval.mean:z.{digits}f}{'' if half is None else joined}"  # z: no -0.00
+
+
+def bound(interval: Interval, scale: float, digits: int) -> str:
+    """Of an interval that lies on one side of the mean, as of a share of 0 or 1, its other end, rounded away
+    from the mean: ", at most 0.73" or ", at least 99.27"; else nothing."""
+    if interval.low == interval.mean < interval.high:
+        return f", at most {math.ceil(scale * interval.high * 10**digits) / 10**digits:.{digits}f}"
+    if interval.low < interval.mean == interval.high:
+        return f", at least {math.floor(scale * interval.low * 10**digits) / 10**digits:.{digits}f}"
+    return ""
 
 
 def half_width(interval: Interval) -> float:

@@ -146,8 +146,10 @@ def about_intervals(content: Content) -> str:
     teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
     text = f"Means over {summary.units_of(config)}; ± is half the width of the 95 % Student t interval."
     if _without_spread(content):
-        text += " Shares of examples that are the same in all of them have the larger side of the exact "
-        text += "binomial (Clopper-Pearson) interval over all their examples; other values have none there."
+        text += (
+            " An accuracy that is the same in all of them has the exact binomial (Clopper-Pearson) interval "
+        )
+        text += "over the examples of all of them; of other values no interval is given there."
     if len(seeds) == 1:
         text = "One seed, so no interval."
     text = " ".join([about_diverged(content), text]).strip()

@@ -58,7 +58,7 @@ def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
 
 
 def num_ensembles(teachers: Teachers | None) -> int:
-    """How many different ensembles the seeds 0, 1, ... meet in turn; seed s meets number s modulo this."""
+    """The number of distinct ensembles; seed s learns from ensemble s modulo this."""
     if teachers is None or teachers.average:
         return 1
     return group_size(teachers.variables[0])

@@ -44,6 +44,8 @@ def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
     Errors: InputError that names what the file lacks, or why it cannot be read; OSError where it is absent.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise InputError(f"{path} cannot be read", "a regular file", "a folder, a pipe or a device")
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             omitted = ", ".join(key for key in keys if key not in members)

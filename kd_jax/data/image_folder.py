@@ -114,7 +114,7 @@ def survey(root: Path) -> Listing:
         given = f"{_some(map(_text, strangers), len(strangers))} not in {train_folder}"
         expected = f"the classes of {train_folder}"
         raise InputError(f"{root}: a test class has no training images", expected, given)
-    if len(splits) > 1:
+    if len(splits) > 1 and any(splits[1].values()):
         notes.append(f"{held_out['val']}/ is the validation split, {held_out['test']}/ the test split")
     by_class = [[split.get(name, []) for name in classes] for split in (train, *splits[1:], splits[0])]
     empty: list[list[Picture]] = [[] for _ in classes]
@@ -168,7 +168,7 @@ def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> l
 
 
 def _look(root: Path, path: str) -> Picture | None:
-    """None for what is there and no file: to open a pipe would be to wait for ever."""
+    """None if it is no regular file: opening a pipe would block."""
     try:
         status = os.stat(root / path)
     except OSError:  # A link to nowhere or round in circles is an image that is lacking.

@@ -22,6 +22,7 @@ import numpy as np
 
 from kd_jax.data import arrays
 from kd_jax.data.cache import ARRAYS, read_npz
+from kd_jax.errors import InputError
 
 LAYOUTS = (
     (*ARRAYS, "val_images", "val_labels"),
@@ -55,12 +56,14 @@ def read(name: str) -> Content:
     """
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
     held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names"])
-    layout = next((names for names in LAYOUTS if held.keys() >= {*names[:4]}), ())
-    if not layout:
-        read_npz(path, ARRAYS)  # raises, and names what is missing
+    layout = max(LAYOUTS, key=lambda names: len(held.keys() & {*names[:4]}))
+    if not held.keys() >= {*layout[:4]}:
+        read_npz(path, layout[:4])  # raises, and names what is missing
     there = [key for key in layout[4:] if key in held]
     lone = len(there) == 1
     arrays.require(not lone, f"{path} lacks an array", f"both of {', '.join(layout[4:])}", ", ".join(there))
+    if there and not held[there[0]].size:
+        raise InputError(f"{name}: {there[0]} are empty", "a validation image, or no such arrays", "none")
     keys = layout[: 4 + len(there)]
     images, notes = as_bytes(name, {key: held[key] for key in keys[::2]})
     labels = [class_numbers(f"{name}: {key}", held[key]) for key in keys[1::2]]
@@ -82,6 +85,11 @@ def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndar
     arrays.require(
         fitting, f"{name}: {keys[1]} do not fit the images", f"[{len(held_out)}]", [*held_out_labels.shape]
     )
+    for key, one, other in zip(keys, (held_out, held_out_labels), (images, labels), strict=True):
+        same = one.dtype.kind == other.dtype.kind or {one.dtype.kind, other.dtype.kind} <= set("iu")
+        arrays.require(
+            same, f"{name}: {key} are of another type", f"{other.dtype}, as in training", one.dtype
+        )
     strangers = np.setdiff1d(held_out_labels, labels)
     given = f"class {strangers[:1].tolist()}"
     arrays.require(not len(strangers), f"{name}: {keys[1]} name no class of training", "its classes", given)

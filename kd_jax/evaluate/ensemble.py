@@ -1,4 +1,4 @@
-"""What models come to together: the mean of their probabilities (at T = 1), and whom it gets right.
+"""Confusion matrices of ensembles: the mean of their models' probabilities at T = 1.
 
 What an ensemble of teachers is to a student depends on the loss (`losses.ENSEMBLE_TARGETS`). Left out: a
 majority vote.

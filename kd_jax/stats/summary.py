@@ -47,9 +47,8 @@ def unit_of(config: dict[str, Any], setting: str) -> str:
 def learns_from_teacher(setting: dict[str, Any], config: dict[str, Any]) -> bool:
     """Whether students of this setting depend on the teacher that they were given.
 
-    They do not where its part of the loss has the weight 0, or where its answer is the same whatever it
-    says: without the omitted classes, and with one class left. They do all the same where they begin with
-    its initial weights, or where its answers stand for labels.
+    True if the distillation loss has a weight above 0, if the students start from the teacher's initial
+    weights, or if its outputs replace the labels. False if the ablation leaves one class of its output.
     """
     if setting.get("student_init") == "teacher":
         return True
@@ -228,9 +227,9 @@ def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
 
 
 def describe_omitted(settings: Sequence[dict[str, Any]]) -> str:
-    """What being left out means for these settings, in words."""
+    """What omission means for these settings, in words."""
     if any(setting.get("shots") for setting in settings):
-        return "left out of training, but for the examples that left counts"
+        return "omitted from training, except for the shots"
     return "never seen in training"
 
 

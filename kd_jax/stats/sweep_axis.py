@@ -8,7 +8,7 @@ LABELS = {
     "classes": "classes",
     "depth": "hidden layers",
     "loss": "loss of the students",
-    "omitted": "classes left out",
+    "omitted": "omitted classes",
     "model": "network",
     "logit_mask": "logits that the loss sees",
     "perturb": "noise added to the initial weights (their deviations)",

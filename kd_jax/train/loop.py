@@ -194,8 +194,8 @@ def _append_epochs(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _saved(folder: Path) -> list[Path]:
-    """The checkpoints, the oldest first."""
-    return sorted(folder.glob("epoch_*"))
+    """The checkpoints, the oldest first. What has another name is not ours, and stays."""
+    return sorted(path for path in folder.glob("epoch_*") if re.fullmatch("epoch_[0-9]{6,}", path.name))
 
 
 def _load_newest(

@@ -85,7 +85,7 @@ REPLICATED, SHARDED = PartitionSpec(), PartitionSpec("runs")
 
 
 def put_on_mesh(tree, mesh: Mesh, spec: PartitionSpec):
-    """The same arrays, the same in every process, on the mesh: SPLIT along the runs axis, or EVERYWHERE."""
+    """The same arrays, the same in every process, on the mesh: SHARDED along the runs axis, or REPLICATED."""
     sharding = NamedSharding(mesh, spec)
 
     def put(leaf):
@@ -120,7 +120,7 @@ def gather(tree, num_runs: int):
 
 
 def map_runs(function, vmap_size: int | None):
-    """`function` over the leading axis of its one argument (a tree): all vmapped (chunk None), one after
+    """`function` over the leading axis of its one argument (a tree): all vmapped (None), one after
     another inside the same program (1), or `vmap_size` at a time. The result is the same, the cost is not."""
     if vmap_size is None:
         return jax.vmap(function)
@@ -145,7 +145,7 @@ def init_states(config: Config, keys: jax.Array, given: Variables | None = None)
     mesh = runs_mesh(len(keys))
     keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
     states = _init_all(config, mesh, put_on_mesh(given, mesh, REPLICATED), keys)
-    # Where they do not fit, this says so; whoever reads them first would wait for ever instead.
+    # Block here, so that running out of memory is raised here and not as a hang later.
     return jax.block_until_ready(states)
 
 

@@ -24,14 +24,14 @@ def draw(path, image, **options):
 def png_of(width, height):
     """The file of a black image, made without it."""
 
-    def vmap_size(kind, content):
+    def png_chunk(kind, content):
         code = zlib.crc32(kind + content)
         return len(content).to_bytes(4, "big") + kind + content + code.to_bytes(4, "big")
 
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
     rows = zlib.compress(bytes(10_000))
     return (
-        b"\x89PNG\r\n\x1a\n" + vmap_size(b"IHDR", header) + vmap_size(b"IDAT", rows) + vmap_size(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
     )
 
 

@@ -1,12 +1,14 @@
 """The cache of decoded arrays: used while its source stands, never believed when damaged, no obstacle."""
 
 import logging
+import os
 
 import numpy as np
 import pytest
 
 from kd_jax import data
 from kd_jax.data import cache, tfds
+from kd_jax.errors import InputError
 from tests.data.test_data import Trap, member, plant, same
 from tests.data.test_tfds import colour, prepare
 
@@ -120,3 +122,9 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 def test_memory_is_known():
     assert 2**26 < cache._available_memory() < 2**50
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "set.npz")
+    with pytest.raises(InputError, match="expected a regular file"):
+        data.load(tmp_path / "set.npz")

@@ -260,7 +260,7 @@ def test_folders_with_a_name_that_means_something_else(root, tmp_path, monkeypat
 # --- metadata ---------------------------------------------------------------------------------------------
 
 
-def vmap_size(kind, content, spoil=0):
+def png_chunk(kind, content, spoil=0):
     code = zlib.crc32(kind + content) ^ spoil
     return len(content).to_bytes(4, "big") + kind + content + code.to_bytes(4, "big")
 
@@ -272,20 +272,20 @@ def exif(orientation):
 
 
 BAD_CHUNKS = {
-    "EXIF without a TIFF header": vmap_size(b"eXIf", b"XX*\0" + exif(6)[10:]),
-    "EXIF in which nothing is": vmap_size(b"eXIf", b""),
-    "EXIF cut short": vmap_size(b"eXIf", exif(6)[6:-9]),
-    "EXIF of a wrong checksum": vmap_size(b"eXIf", exif(6)[6:], spoil=1),
-    "EXIF as a text that is no number": vmap_size(b"tEXt", b"Raw profile type exif\0exif\n 9\nzzzz"),
-    "XMP that is no UTF-8": vmap_size(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0\xff\xfe<tiff:Orientation>"),
-    "XMP compressed, damaged": vmap_size(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0damaged"),
-    "ICC profile, damaged": vmap_size(b"iCCP", b"icc\0\0damaged"),
-    "ICC profile of another method": vmap_size(b"iCCP", b"icc\0\7damaged"),
-    "text too long": vmap_size(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**22))),
-    "text of a wrong checksum": vmap_size(b"tEXt", b"Comment\0fine", spoil=1),
-    "resolution cut short": vmap_size(b"pHYs", b"\0\0"),
-    "animation cut short": vmap_size(b"acTL", b"\0"),
-    "a kind that nobody knows": vmap_size(b"xxXx", b"?"),
+    "EXIF without a TIFF header": png_chunk(b"eXIf", b"XX*\0" + exif(6)[10:]),
+    "EXIF in which nothing is": png_chunk(b"eXIf", b""),
+    "EXIF cut short": png_chunk(b"eXIf", exif(6)[6:-9]),
+    "EXIF of a wrong checksum": png_chunk(b"eXIf", exif(6)[6:], spoil=1),
+    "EXIF as a text that is no number": png_chunk(b"tEXt", b"Raw profile type exif\0exif\n 9\nzzzz"),
+    "XMP that is no UTF-8": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0\xff\xfe<tiff:Orientation>"),
+    "XMP compressed, damaged": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0damaged"),
+    "ICC profile, damaged": png_chunk(b"iCCP", b"icc\0\0damaged"),
+    "ICC profile of another method": png_chunk(b"iCCP", b"icc\0\7damaged"),
+    "text too long": png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**22))),
+    "text of a wrong checksum": png_chunk(b"tEXt", b"Comment\0fine", spoil=1),
+    "resolution cut short": png_chunk(b"pHYs", b"\0\0"),
+    "animation cut short": png_chunk(b"acTL", b"\0"),
+    "a kind that nobody knows": png_chunk(b"xxXx", b"?"),
 }
 
 

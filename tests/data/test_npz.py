@@ -128,7 +128,20 @@ REFUSED = {
         PLAIN | {f"{s}_images": IMAGES[s].astype(complex) for s in ("train", "test")},
         "train_images are of the wrong type",
     ),
-    "half of Keras": ({"x_train": IMAGES["train"], "y_train": LABELS["train"]}, "lacks train_images"),
+    "half of Keras": ({"x_train": IMAGES["train"], "y_train": LABELS["train"]}, "lacks x_test, y_test"),
+    "nothing": ({"a": np.zeros(3)}, "lacks train_images"),
+    "no validation images": (
+        MEDMNIST | {"val_images": np.zeros((0, 6, 5), np.uint8), "val_labels": np.zeros((0, 1), int)},
+        "val_images are empty",
+    ),
+    "validation labels of another type": (
+        MEDMNIST | {"val_labels": np.arange(3) + 0.5},
+        "val_labels are of another",
+    ),
+    "structured labels": (
+        MEDMNIST | {"val_labels": np.zeros(3, [("a", int)])},
+        "val_labels are of another type",
+    ),
     "validation images alone": (PLAIN | {"val_images": IMAGES["val"]}, "lacks an array: .*given val_images"),
     "validation of another size": (
         MEDMNIST | {"val_images": np.zeros((3, 5, 5), np.uint8)},

@@ -176,8 +176,8 @@ def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_cla
         logits[:, 3] += found.biases["teacher_matched"][run]
         shares = [np.mean(values.argmax(axis=1) == 3) for values in (answers, logits)]
         # Of so few images a mixture comes often: such a group turns as one, and the nearer side is taken.
-        allreduce_max = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
-        assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= allreduce_max / 2 + 1
+        largest = np.unique(images.reshape(len(images), -1), axis=0, return_counts=True)[1].max()
+        assert 0 < shares[0] < 1 and abs(shares[0] - shares[1]) * len(images) <= largest / 2 + 1
 
 
 def prior_matched(others, rare, fraction, called=()):

@@ -93,11 +93,11 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(launch, toy, tm
 def flip_a_byte(folder: Path) -> Path:
     """Of the largest file of a checkpoint."""
     files = [path for path in (folder / "arrays").rglob("*") if path.is_file()]
-    allreduce_max = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(allreduce_max.read_bytes())
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
-    allreduce_max.write_bytes(content)
-    return allreduce_max
+    largest.write_bytes(content)
+    return largest
 
 
 @pytest.fixture

@@ -23,7 +23,11 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="session")
 def launch(home):
     given = bad_input.environment(home) | {"JAX_COMPILATION_CACHE_DIR": f"{home}-compiled"}
-    with mock.patch.dict(os.environ, given), Launcher(home) as launcher:
+    with mock.patch.dict(
+        os.environ, given
+    ):  # for its process alone: other tests of this session have their own
+        launcher = Launcher(home)
+    with launcher:
         yield launcher
 
 

@@ -202,3 +202,9 @@ def test_a_checkpoint_of_an_older_version_is_continued(whole, copied):
     shutil.rmtree(copied)
     checkpoint.save(copied / "epoch_000004", arrays, {"epoch": 4, "num_runs": 4})
     same_bits(train(copied, start=no_start), whole[1:])
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(tmp_path):
+    for name in ("epoch_000002", "epoch_000010 (copy)", "epoch_backup", "epoch_000010_2"):
+        (tmp_path / name).mkdir()
+    assert loop._saved(tmp_path) == [tmp_path / "epoch_000002"]

@@ -40,8 +40,8 @@ def end(monkeypatch, tmp_path, capsys):
     return ended
 
 
-def of_system(number):
-    return OSError(number, os.strerror(number), "/some/file")
+def of_system(number, file="/some/file"):
+    return OSError(number, os.strerror(number), file)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,7 @@ def test_what_the_user_can_mend_is_one_line(end, error, words):
         JaxError("UNIMPLEMENTED: no such operation on this device"),
         of_system(errno.EBADF),
         of_system(errno.EINVAL),
+        of_system(errno.ENOENT, str(Path(failures.__file__).parent / "a_template_of_ours.html")),
         OSError("no number at all"),
         TimeoutError("waited too long"),
         TypeError("unsupported operand"),
