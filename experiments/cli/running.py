@@ -89,7 +89,7 @@ def train_runs(
     description: what config.json would say if the runs began now.
     start: (config, keys) -> the states of fresh runs.  folder: of the checkpoints, within `options.out`.
     Returns: (states, history): on the mesh, with its padding; {"train": {...}, "validation": {...}} of numpy
-        arrays [R,E,...]; with `Config.track` also "corrected" and "probe".
+        arrays [R,E,...]; with `Config.monitor` also "corrected" and "probe".
     """
     num_runs, out = len(keys), options.out
     length = min(options.checkpoint_every, options.epochs)

@@ -74,7 +74,7 @@ def class_parts(config: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 def report_sections(folder: Path, content: Content, reach: float | None) -> list[Section]:
-    """What follows the accuracies of the classes.  folder: of the run; reach: as in `learning.section`."""
+    """The sections after the accuracies.  folder: of the run; reach: as in `learning_speed.section`."""
     names = [setting["name"] for setting in content.settings]
     return [
         *calibration.section(names, content.values),

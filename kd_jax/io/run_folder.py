@@ -41,7 +41,7 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | omitted | seen | 0..K-1), metric, value.
-                Metrics: accuracy (fraction; of one class, its recall), errors, total (counts),
+                Metrics: accuracy (fraction; of one class, its recall), errors, support (counts),
                 bias (class omitted: what is added to the omitted classes' logits, in nats). Of each class,
                 fractions: precision (0 where nothing is called so), f1 (0 where nothing is right). Of class
                 all, macro_recall (which is the macro recall), macro_precision, macro_f1: means over the
@@ -86,7 +86,7 @@ SHA256SUMS      the sha256 of config.json, history.csv, results.csv, confusions.
 summary.json    {"format": 2, "results": [{"setting", "split", "correction", "class", "metric", "mean", "low",
                 "high", "n"}], "paired": [{"a", "b", "split", "correction", "class", "metric", "difference",
                 "low", "high", "p", "n"}], "diverged": [{"setting", "seed", "epoch"}]}. 95 % intervals; n
-                counts independent units (see stats.py). A pair is a minus b over the same seeds, both under
+                counts independent units (intervals.py). A pair is a minus b over the same seeds, both under
                 that correction; where a and b are the same setting, it is that correction minus none. What is
                 undefined is null, and so are the ends of the interval over teachers of several folders, which
                 differ by more than their seed, and are one unit. Where the units show no spread, shares of
@@ -218,7 +218,7 @@ def _require_epochs(path: Path, rows: list[HistoryRow], config: dict[str, Any], 
         return
     found: dict[tuple[str, int], Counter[int]] = {}
     for row in rows:
-        if row.metric not in TRACKED_METRICS:  # of which there are fewer where nothing can be told
+        if row.metric not in TRACKED_METRICS:  # of which there are fewer where no class is omitted
             found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
     trained = {setting for setting, _ in found}
     judged = sorted(run for run in runs if run[0] in trained)

@@ -78,7 +78,7 @@ def _accuracy_omitted(counts: dict, omitted: Sequence[Sequence[int]]) -> np.ndar
 def _tracked_rows(
     name: str, counts: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list[HistoryRow]:
-    """Of `tracking.track`: of the omitted classes, and of all."""
+    """Of `monitor.track`: of the omitted classes, and of all."""
     values = {f"accuracy_{name}": counts["correct"].sum(-1) / counts["support"].sum(-1)}
     values[f"accuracy_omitted_{name}"] = _accuracy_omitted(counts, omitted)
     return [

@@ -1,6 +1,6 @@
 """What the rows of results.csv come to: intervals, paired differences, and what is worth showing (host side).
 
-The format of summary.json is documented in results.py, the intervals in stats.py.
+The format of summary.json is documented in io/run_folder.py, the intervals in intervals.py.
 """
 
 import itertools
@@ -94,7 +94,7 @@ def interval_of(
 ) -> intervals.Interval:
     """The interval over the seeds at which the value is defined, clustered by the teachers they share.
 
-    total, most: as in `stats.mean_interval`.
+    total, most: as in `intervals.mean_interval`.
     """
     defined = {seed: value for seed, value in by_seed.items() if not math.isnan(value)}
     if setting == TEACHER:
@@ -234,7 +234,7 @@ def describe_omitted(settings: Sequence[dict[str, Any]]) -> str:
 
 
 def _examples(key: Key, groups: dict[Key, dict[int, float]]) -> tuple[float | None, float]:
-    """(total, most) of `stats.mean_interval` for the values of this key; total None where it is unknown."""
+    """(total, most) of `mean_interval` for the values of this key; total None where it is unknown."""
     setting, split, _, class_, metric = key
     totals = groups.get((setting, split, "none", class_, "support"))
     if metric not in (*SHARES, *COUNTS) or not totals:
