@@ -43,8 +43,8 @@ def random_translate(key: jax.Array, images: jax.Array, pixels: int) -> jax.Arra
     than a gather: it is elementwise, so it vectorises everywhere.
     Sources: Hinton et al. 2015, section 3 (inputs jittered by up to two pixels); He et al. 2016, section 4.2
     (CIFAR: four pixels).
-    The draws, and those of the affine warp, are the batch's, not keyed by example as those below: so were those of
-    older results.
+    The draws, and those of the affine warp, are the batch's, not keyed by example as those below: so were
+    those of older results.
 
     Args: key: consumed; images: u8[B,h,w,c]; pixels: at least 0.  Returns: u8[B,h,w,c].
     """
