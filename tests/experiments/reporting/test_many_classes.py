@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -55,7 +56,15 @@ def write_and_report(folder: Path) -> None:
     run_folder.write_bias_curve(folder, ())
     run_folder.write_results(folder, rows)
     report.build(folder)
-    print(json.dumps([len(rows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+    print(json.dumps([len(rows), peak_memory()]))
+
+
+def peak_memory() -> int:
+    """Of this process, in bytes. getrusage's, on Linux, is at least that of the process that started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])  # type: ignore[index]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 @pytest.mark.slow
@@ -65,6 +74,6 @@ def test_a_thousand_classes(tmp_path):
     said = subprocess.check_output([sys.executable, "-P", "-c", code], env=environment, text=True)
     num_rows, peak = json.loads(said.splitlines()[-1])
     assert num_rows < 15 * K * RUNS * len(CORRECTIONS)  # linear in K: about 5 measures of a class and split
-    assert peak * 1024 < 2 * 2**30  # bytes
+    assert peak < 2 * 2**30
     assert (tmp_path / "report.html").is_file()
     assert (tmp_path / "confusions.npz").stat().st_size < 5 * 2**20
