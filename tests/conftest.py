@@ -4,13 +4,12 @@ import atexit
 import os
 import tempfile
 
-# Read once, when JAX starts its first device. Compiling is most of the time, so it is done without
-# optimisation and as one module; of a flag that comes twice the last one holds, so XLA_FLAGS may say
-# otherwise.
+from tests.quick_compile import QUICK
+
+# Read once, when JAX starts its first device; of a flag that comes twice the last one holds, so XLA_FLAGS may
+# say otherwise.
 os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1 "
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    f"{QUICK} {os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 )
 
 import jax

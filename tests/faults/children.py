@@ -20,6 +20,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests.quick_compile import QUICK
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock")
 SLOW = (
@@ -48,8 +50,7 @@ class Children:
     def __init__(self, folder: Path, **environment: str):
         self.folder = folder
         (folder / ".streams").mkdir(parents=True, exist_ok=True)
-        quick = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-        quick += "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        quick = f"--xla_force_host_platform_device_count=2 {QUICK}"
         own = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": quick, "PYTHONDONTWRITEBYTECODE": "1"}
         environment = os.environ | own | environment
         pipe = subprocess.PIPE
