@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,31 @@ LONGEST_TEST_FILE = 400  # lines
 
 
 def test_test_files_are_short():
-    lengths = {path: path.read_text().count("\n") for path in (ROOT / "tests").rglob("test_*.py")}
+    lengths = {path: path.read_text().count("\n") for path in (ROOT / "tests").rglob("*.py")}
     assert len(lengths) > 50
     assert [str(path) for path, length in lengths.items() if length > LONGEST_TEST_FILE] == []
+
+
+def words_of_the_program(source: str) -> list[str]:
+    """launch.sh anywhere, and flags in texts that are no docstrings: the library has neither."""
+    tree = ast.parse(source)
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    explained = {
+        id(node.body[0].value)  # type: ignore[attr-defined]
+        for node in ast.walk(tree)
+        if isinstance(node, holders) and ast.get_docstring(node)
+    }
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    flags = [n.value for n in texts if id(n) not in explained and re.search(r"(^|\W)--[a-z]", n.value)]
+    return flags + re.findall(r"launch\.sh", source)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.startswith("kd_jax/")])
+def test_the_library_speaks_neither_of_flags_nor_of_launch_sh(path):
+    assert words_of_the_program((ROOT / path).read_text()) == []
+
+
+def test_words_of_the_program_are_seen():
+    assert words_of_the_program('"""--fine"""\nraise ValueError("--wrong")\n') == ["--wrong"]
+    assert words_of_the_program('x = f"{y} or --wrong={z}"') == [" or --wrong="]
+    assert words_of_the_program("# ./launch.sh") == ["launch.sh"]

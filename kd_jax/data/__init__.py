@@ -116,8 +116,8 @@ def _load(
         for option, given in (("image_size", image_size), ("skip_unreadable", skip_unreadable)):
             if given and loader is None and (os.sep in name or os.path.isdir(name)):
                 raise _unknown(name, Path())  # its path is wrong, not the option
-            wrong = f"--{option} is for image folders"
-            require(not given, wrong, f"none with dataset {name!r}", f"--{option}={given}")
+            wrong = f"{option} is for image folders"
+            require(not given, wrong, f"none with dataset {name!r}", f"{option}={given}")
         if loader is None:
             return _load_tfds(name, data_dir, cache_dir, progress)
         return loader(name, data_dir, cache_dir)

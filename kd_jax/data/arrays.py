@@ -124,7 +124,7 @@ def _range_notes(split: str, images: np.ndarray) -> list[str]:
     lowest, highest = int(images.min()), int(images.max())
     if highest >= _DARK:
         return []
-    cure = f"np.rint(255 / {highest} * images).astype(np.uint8) spreads them, or --normalize=data"
+    cure = f"np.rint(255 / {highest} * images).astype(np.uint8) spreads them, or normalise by the data"
     return [f"the {split} images hold values {lowest} to {highest} of 0 to 255 alone: {cure}"]
 
 

@@ -255,7 +255,7 @@ def decode(
     if faults and not skip_unreadable:
         named = (f"{_text(pictures[index].path)} ({fault})" for index, fault in faults.items())
         wrong = f"{len(faults)} of {len(pictures)} images in {root} cannot be read"
-        raise InputError(wrong, "whole images, or --skip_unreadable", _some(named, len(faults)))
+        raise InputError(wrong, "whole images, or skip_unreadable", _some(named, len(faults)))
     seen = np.delete(np.arange(len(pictures)), list(faults))
     for new, old in enumerate(seen) if faults else ():  # in place: a second copy may not fit into memory
         pixels[new] = pixels[old]
@@ -315,7 +315,9 @@ def _decode_all(
         if image.pixels.shape != shape:
             both = ((shape, first), (image.pixels.shape, path))
             sizes = (f"{w} x {h} ({_text(p)})" for (h, w, _), p in both)
-            raise InputError(f"{root} has images of several sizes", "--image_size", " and ".join(sizes))
+            raise InputError(
+                f"{root} has images of several sizes", "one size, or an image_size", " and ".join(sizes)
+            )
         pixels[index] = image.pixels
         return image.remarks
 

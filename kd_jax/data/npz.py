@@ -129,7 +129,7 @@ def as_bytes(name: str, images: Mapping[str, np.ndarray]) -> tuple[list[np.ndarr
         return splits, notes
     low, high = float(min(split.min() for split in splits)), float(max(split.max() for split in splits))
     given = f"{splits[0].dtype} from {low:g} to {high:g}"
-    expected = "values in [0, 1] or in [0, 255]; --normalize normalises them"
+    expected = "values in [0, 1] or in [0, 255]; the model normalises them"
     known = low >= 0 and high <= 255 and not 1 < high < _DARK  # which nan is not
     arrays.require(known, f"{name}: images are on no known scale", expected, given)
     scale, meaning = (255, "shares of 255") if high <= 1 else (1, "bytes")

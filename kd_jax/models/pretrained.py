@@ -168,7 +168,7 @@ def convert(model, template: Variables, arrays: dict[str, np.ndarray]) -> tuple[
     }
     if any(wrong.values()):
         found = "; ".join(_some(what, which) for what, which in wrong.items() if which)
-        raise InputError("weights of another network", "the keys of --model in torchvision's names", found)
+        raise InputError("weights of another network", "the keys of this model in torchvision's names", found)
     taken = {
         path: _layout(given[key], leaves[path])
         for path, key in keys.items()

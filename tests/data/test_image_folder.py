@@ -250,7 +250,7 @@ def test_which_names_are_folders(root, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["digits", "set.npz", "cifar100"])
 @pytest.mark.parametrize("options", [{"image_size": 32}, {"skip_unreadable": True}])
 def test_options_of_folders_alone(name, options):
-    with pytest.raises(InputError, match=f"--{next(iter(options))} is for image folders: .*'{name}'; given"):
+    with pytest.raises(InputError, match=f"^{next(iter(options))} is for image folders: .*'{name}'; given"):
         data.load(name, **options)
 
 

@@ -129,7 +129,7 @@ def test_image_size(tmp_path, shape):
 def test_images_of_several_sizes(load, root):
     draw(root / "train" / "dingo" / "wide.png", pixels(1, (6, 8, 3)))
     line = refused(load)
-    assert "several sizes: expected --image_size" in line
+    assert "several sizes: expected one size, or an image_size" in line
     assert line.endswith("given 5 x 6 (train/Samoyed/0.png) and 8 x 6 (train/dingo/wide.png)")
     assert load(image_size=4).train_images.shape == (10, 4, 4, 3)
 
@@ -181,7 +181,7 @@ UNREADABLE = {
 def test_unreadable_files(load, root, content, reason, options):
     (root / "train" / "Samoyed" / "00.jpg").write_bytes(content)  # the first of all
     line = refused(load, **options)
-    assert f"1 of 16 images in {root} cannot be read: expected whole images, or --skip_unreadable" in line
+    assert f"1 of 16 images in {root} cannot be read: expected whole images, or skip_unreadable" in line
     assert "given train/Samoyed/00.jpg (" in line and reason in line
     dataset = load(skip_unreadable=True, **options)
     assert dataset.num_skipped == 1 and len(dataset.train_images) == 9

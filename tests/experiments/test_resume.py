@@ -14,6 +14,7 @@ import pytest
 from kd_jax.io import checkpoint
 from tests.experiments.launcher import ROOT, Launcher
 from tests.experiments.runs import TEACHER_FILES, config_of, done, same_arrays, snapshot
+from tests.io.damage import flip_a_byte
 
 
 def test_the_same_command_again_changes_nothing(launch, teacher, sweep, tmp_path):
@@ -88,16 +89,6 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(launch, toy, tm
         (tmp_path / name).write_text("half")
     outcome = launch("train_teacher", *toy.words, f"--out={tmp_path}", draw=False)
     assert outcome.status == 0 and {path.name for path in tmp_path.iterdir()} == TEACHER_FILES
-
-
-def flip_a_byte(folder: Path) -> Path:
-    """Of the largest file of a checkpoint."""
-    files = [path for path in (folder / "arrays").rglob("*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    return largest
 
 
 @pytest.fixture

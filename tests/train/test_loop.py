@@ -19,6 +19,7 @@ from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
 from kd_jax.train import loop, make_config, optim, sweep
 from kd_jax.types import Table
+from tests.io.damage import flip_a_byte
 
 N, K, EPOCHS = 16, 3, 5
 RANDOM = np.random.RandomState(0)
@@ -88,16 +89,6 @@ def stop_after(last: int):
             raise KeyboardInterrupt
 
     return on_segment
-
-
-def flip_a_byte(folder: Path) -> Path:
-    """Of the largest file."""
-    files = [path for path in (folder / "arrays").rglob("*") if path.is_file()]
-    largest = max(files, key=lambda path: path.stat().st_size)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
-    return largest
 
 
 @pytest.mark.parametrize("last", [0, 2, 4])

@@ -21,12 +21,7 @@ from tests.experiments.reporting.toy_run import (
     SOFT,
 )
 
-
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture

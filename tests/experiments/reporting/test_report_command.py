@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from experiments import report as entry_point
-from kd_jax import plots
 from kd_jax.errors import InputError
 from tests.experiments.reporting.toy_run import (
     SETTINGS,
@@ -17,12 +16,7 @@ from tests.experiments.reporting.toy_run import (
     write_run,
 )
 
-
-@pytest.fixture(autouse=True)
-def undrawn(request, monkeypatch):
-    """Drawing takes ten times as long as all the rest of a report: elsewhere the files are empty."""
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(plots, "render", lambda figure, kind="png": b"")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def test_a_damaged_folder_is_left_as_it_was(tmp_path, capsys):
