@@ -2,7 +2,7 @@
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
 ratio is of one turn. With --out, a file in that folder holds all of it: gpu.json, or cpu_avx2.json by the
-instruction set. What is measured, and how, is in experiments/benchmarks/dense.py and pictures.py. The rivals
+instruction set. What is measured, and how, is in experiments/benchmarks/. The rivals
 need `./launch.sh setup bench`.
 """
 
@@ -59,11 +59,11 @@ def main(argv: Sequence[str]) -> None:
     require_known("parts", parts, PARTS)
     require_known("workloads", workloads, WORKLOADS)
     require_numbers_of_runs(FLAGS.runs, *numbers, str(FLAGS.growth_of or 1))
-    from experiments.benchmarks import dense, pictures
+    from experiments.benchmarks import costs, pictures
     from experiments.benchmarks import parts as benchmark
 
     if FLAGS.growth_of:
-        print(json.dumps(dense.measure_growth(FLAGS.growth_of)))
+        print(json.dumps(costs.measure_growth(FLAGS.growth_of)))
     elif FLAGS.rival_of:
         pictures.serve(FLAGS.rival_of)
     else:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.benchmarks import dense, pictures
+from experiments.benchmarks import costs, dense, pictures
 from experiments.cli import machine, provenance
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
@@ -28,7 +28,7 @@ class Options(NamedTuple):
 
 
 def starts(options: Options) -> list[dict]:
-    rows = dense.measure_starts()
+    rows = costs.measure_starts()
     for row in rows:
         seconds = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
         print(f"{row['program']}: first epoch after {seconds}")
@@ -51,7 +51,7 @@ def growth(options: Options) -> list[dict]:
 
 
 def extras(options: Options) -> dict:
-    shares = dense.measure_extras(options.repeats)
+    shares = costs.measure_extras(options.repeats)
     each, end = 100 * shares["evaluation_share"]["median"], 100 * shares["assessment_share"]
     print(f"evaluation {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True)
     return shares

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from kd_jax.data import cache, image_folder, npz, tfds
+from kd_jax.data import cache, image_decoding, image_folder, npz, tfds
 from kd_jax.data.arrays import check, require
 from kd_jax.data.cache import Held
 from kd_jax.errors import InputError, nearest_path
@@ -69,7 +69,7 @@ def load(
     *,
     image_size: int | None = None,
     skip_unreadable: bool = False,
-    progress: image_folder.Progress | None = None,
+    progress: image_decoding.Progress | None = None,
 ) -> Dataset:
     """The dataset called `name`.
 
@@ -107,7 +107,7 @@ def _load(
     cache_dir: Any,
     image_size: int | None,
     skip_unreadable: bool,
-    progress: image_folder.Progress | None,
+    progress: image_decoding.Progress | None,
 ) -> Dataset:
     loader = DATASETS.get(name) or (_load_npz if name.endswith(".npz") else None)
     try:
@@ -229,7 +229,7 @@ def _load_folder(
     held = cache.read(path, source)
     if held is not None and (skip_unreadable or held.num_skipped == 0):
         return _freeze(name, held)
-    decoded = image_folder.decode(listing, image_size, skip_unreadable, progress)
+    decoded = image_decoding.decode(listing, image_size, skip_unreadable, progress)
     arrays, num_validation, num_skipped, notes = decoded
     dataset = _assemble(name, arrays, listing.class_names, None, notes, num_validation, num_skipped)
     cache.write(path, source, dataset)

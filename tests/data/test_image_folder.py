@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd_jax import data
-from kd_jax.data import image_folder
+from kd_jax.data import image_decoding
 from kd_jax.errors import InputError
 from tests.data.images_on_disk import draw, pixels, refused
 
@@ -63,7 +63,7 @@ def test_a_test_folder_without_classes_is_passed_over(load, root):
 def test_a_test_folder_without_classes_is_refused_before_anything_is_decoded(load, root, monkeypatch):
     remove(root / "val")
     draw(root / "test" / "0.png", pixels(7))
-    monkeypatch.setattr(image_folder, "decode", None)
+    monkeypatch.setattr(image_decoding, "decode", None)
     assert "test/ has no class folders" in refused(load)
 
 
@@ -265,7 +265,7 @@ def test_cache_is_used(load, root, monkeypatch, tmp_path):
     (root / "val" / "dingo" / "bad.png").touch()
     dataset, small = load(skip_unreadable=True), load(skip_unreadable=True, image_size=3)
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    monkeypatch.setattr(image_folder, "decode", None)
+    monkeypatch.setattr(image_decoding, "decode", None)
     for options, expected in (({}, dataset), ({"image_size": 3}, small)):
         again = load(skip_unreadable=True, **options)
         assert same(again, expected) and again.num_skipped == 1
@@ -312,8 +312,8 @@ def test_cache_follows_its_source(load, root, change, monkeypatch, tmp_path):
     load()
     change(root)
     calls = []
-    decode = image_folder.decode
-    monkeypatch.setattr(image_folder, "decode", lambda *args: calls.append(args) or decode(*args))
+    decode = image_decoding.decode
+    monkeypatch.setattr(image_decoding, "decode", lambda *args: calls.append(args) or decode(*args))
     dataset = load()
     assert len(calls) == 1 and same(dataset, data.load(root, None, tmp_path / "other"))
 
@@ -324,7 +324,7 @@ def test_threads_change_nothing_and_progress_is_told(root, tmp_path, monkeypatch
     told = []
     many = data.load(root, None, tmp_path / "a", progress=lambda done, total: told.append((done, total)))
     assert told == [(done, 75) for done in range(1, 76)]
-    monkeypatch.setattr(image_folder, "_num_cores", lambda: 1)
+    monkeypatch.setattr(image_decoding, "_num_cores", lambda: 1)
     assert same(data.load(root, None, tmp_path / "b"), many)
     assert math.prod(many.train_images.shape) == 69 * 6 * 5 * 3
 
@@ -332,5 +332,5 @@ def test_threads_change_nothing_and_progress_is_told(root, tmp_path, monkeypatch
 def test_folders_by_odd_names_are_cached(root, tmp_path, monkeypatch):
     odd = Path(root.rename(tmp_path / ("ünïcode, näme\n" + 200 * "x")))
     dataset = data.load(odd, None, tmp_path / "cache")
-    monkeypatch.setattr(image_folder, "decode", None)
+    monkeypatch.setattr(image_decoding, "decode", None)
     assert same(data.load(odd, None, tmp_path / "cache"), dataset)
