@@ -124,12 +124,19 @@ group(
 group(
     "Where it goes, and how the work is done",
     flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it."),
-    flags.DEFINE_integer("checkpoint_every", 10, "Epochs from one checkpoint to the next.", lower_bound=1),
+    flags.DEFINE_integer(
+        "checkpoint_every",
+        10,
+        "Epochs from one checkpoint to the next.",
+        lower_bound=1,
+        upper_bound=1_000_000,
+    ),
     flags.DEFINE_integer(
         "vmap_size",
         None,
         "Runs a device vmaps together; 0: all. Default: by device. Results change by rounding (about 5e-7).",
         lower_bound=0,
+        upper_bound=1_000_000,
     ),
     flags.DEFINE_bool(
         "tensorboard",

@@ -1,5 +1,6 @@
 """A run folder: its training by the flags, with progress and time, and its end."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -44,8 +45,15 @@ def is_complete(out: Path, models_in: str = "") -> bool:
 
 def save_models(path: Path, variables: Variables, metadata: dict[str, Any]) -> None:
     """The trained networks, before anything is computed of them: a failure there costs no training. Those
-    that an earlier process saved are the same."""
-    if not path.exists():
+    that an earlier process saved are the same, unless they were damaged since: then they are saved again."""
+    whole = False
+    if jax.process_index() == 0:
+        with contextlib.suppress(InputError, OSError):
+            checkpoint.load(path)
+            whole = True
+        if not whole:
+            shutil.rmtree(path, ignore_errors=True)
+    if not cluster.broadcast_from_host0(int(whole)):
         checkpoint.save(path, variables, metadata)
 
 
@@ -145,7 +153,7 @@ def _record_continuation(out: Path, description: dict, epoch: int) -> None:
     config = run_config.read(out)
     continued = config.get("continued", [])
     last = continued[-1] if continued else config
-    if any(last[name] != now[name] for name in now):
+    if any(last.get(name) != now[name] for name in now):
         run_config.write(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
 
 

@@ -188,6 +188,7 @@ BAD_ARRAYS = {
     "shapes differ": ({"test_images": np.zeros((6, 4, 4), np.uint8)}, "training and test images differ"),
     "channels differ": ({"test_images": np.zeros((6, 4, 5, 3), np.uint8)}, "training and test images differ"),
     "too few labels": ({"train_labels": np.arange(11) % 3}, r"expected \[12\]; given \[11\]"),
+    "half a surrogate pair": ({"class_names": np.array(["a", "b", "\ud800"])}, "class_names cannot be shown"),
     "two classes an example": ({"train_labels": np.eye(12, dtype=int) + 1}, "multi-label"),
     "a scalar label": ({"train_labels": np.int64(1)}, "train_labels do not fit"),
     "float labels": ({"train_labels": np.arange(12) % 3.0}, "train_labels are of the wrong type"),

@@ -207,6 +207,7 @@ BAD_STUDENTS = {
     "no batch": (["--batch_size=0"], "--batch_size"),
     "no checkpoints": (["--checkpoint_every=0"], "--checkpoint_every"),
     "chunk below 0": (["--vmap_size=-1"], "--vmap_size"),
+    "chunk beyond all": (["--vmap_size=9223372036854775808"], "--vmap_size.*1000000"),
     "jitter of the whole image": (["--translate=8"], "at most 7 pixels, as images have 8 x 8; given 8"),
     "cutout beyond the image": (["--cutout=9"], "at most 8 pixels, as images have 8 x 8; given 9"),
     "cutout below 0": (["--cutout=-1"], "--cutout"),

@@ -13,6 +13,7 @@ import pytest
 from experiments.cli import cluster, failures, main, running
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint
+from tests.io.damage import flip_a_byte
 
 JaxError = jax.errors.JaxRuntimeError
 
@@ -136,3 +137,10 @@ def test_networks_that_were_saved_are_not_saved_again(tmp_path):
     before = checkpoint.load(tmp_path / "students")
     running.save_models(tmp_path / "students", {"x": np.zeros(3)}, {"model": "mlp"})
     np.testing.assert_array_equal(checkpoint.load(tmp_path / "students")[0]["x"], before[0]["x"])
+
+
+def test_networks_that_were_damaged_since_are_saved_again(tmp_path):
+    for _ in range(2):
+        running.save_models(tmp_path / "students", {"x": np.ones(3)}, {"model": "mlp"})
+        np.testing.assert_array_equal(checkpoint.load(tmp_path / "students")[0]["x"], np.ones(3))
+        flip_a_byte(tmp_path / "students")
