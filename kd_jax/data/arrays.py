@@ -63,12 +63,9 @@ def check(
     given = f"{class_names.dtype} {list(class_names.shape)}"
     fitting = class_names.dtype.kind == "U" and class_names.shape == (num_classes,)
     require(fitting, f"{name}: class_names do not fit the classes", f"{num_classes} strings", given)
-    odd = [
-        word for word in class_names.tolist() if not word.isprintable()
-    ]  # half a surrogate pair, a line break
-    require(
-        not odd, f"{name}: class_names cannot be shown", "printable words", ", ".join(map(ascii, odd[:1]))
-    )
+    # As half a surrogate pair, or a line break.
+    odd = [ascii(word) for word in class_names.tolist() if not word.isprintable()]
+    require(not odd, f"{name}: class_names cannot be shown", "printable words", ", ".join(odd[:1]))
     for split, images in (("train", train_images), ("test", test_images)):
         _require_content(f"{name}: {split}_images", images, notes)
     ready = (train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
