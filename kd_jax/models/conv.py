@@ -31,11 +31,12 @@ is longer costs less for each of its terms."""
 def preferred_way(platform: str, size: int, channels: int, groups: int) -> str:
     """The fastest of WAYS for a kernel of size x size pixels.
 
-    platform: as jax.default_backend() names it. On one core of an AMD EPYC (AVX-512), forward and both gradients, in
-    GFLOP per CPU second, `canonical` against matrix products of shifted images, which are gone: 3 x 3 kernels
-    of 32, 64, 128 and 256 channels 69 to 53, 82 to 62, 89 to 66, 92 to 67; of 16 channels 39 to 43; of stride
-    2 61 to 67. Kernels of one pixel: `products` 19 to 12 and more. The part `convolutions` of the benchmark
-    measures all ways of a device. Elsewhere than on CPUs nothing is measured yet, so XLA's own is taken.
+    platform: as jax.default_backend() names it. On one core of an AMD EPYC (AVX-512), forward and both
+    gradients, in GFLOP per CPU second, `canonical` against matrix products of shifted images, which are
+    gone: 3 x 3 kernels of 32, 64, 128 and 256 channels 69 to 53, 82 to 62, 89 to 66, 92 to 67; of 16
+    channels 39 to 43; of stride 2 61 to 67. Kernels of one pixel: `products` 19 to 12 and more. The part
+    `convolutions` of the benchmark measures all ways of a device. Elsewhere than on CPUs nothing is
+    measured yet, so XLA's own is taken.
     """
     if platform != "cpu":
         return "library"
