@@ -112,7 +112,7 @@ def plain_setting(content: Content) -> str:
 
 
 def _is_ensemble(config: dict[str, Any]) -> bool:
-    """Whether the teacher's rows hold each teacher's own accuracy, not that of what a student hears."""
+    """Whether the teacher's rows hold each teacher's own accuracy, not that of the ensemble that teaches."""
     teacher = config["teacher"] or {}
     together = teacher.get("teacher_seeds") == "ensemble" and teacher.get("num_teachers", 1) > 1
     return together or "members" in teacher
@@ -154,13 +154,14 @@ def about_intervals(content: Content) -> str:
         text = "One seed, so no interval."
     text = " ".join([about_diverged(content), text]).strip()
     if len(teachers) > 1:
-        text += " The intervals cover the luck of the teacher as well."
+        text += " The intervals cover the variation between teachers as well."
         if len(teachers) < len(seeds):
-            text += " Students of one teacher share its luck: "
+            text += " Students of one teacher are not independent: "
             text += "means, intervals and n are those of the teachers."
             text += _of_plain(config)
     elif config["teacher"] is not None:
-        text += " There is one teacher (or one ensemble) for all seeds: its luck is not covered."
+        text += " There is one teacher (or one ensemble) for all seeds: "
+        text += "variation between teachers is not covered."
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
 
 

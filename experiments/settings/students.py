@@ -1,4 +1,4 @@
-"""What students get from their teachers: which ensemble each hears, initial weights, targets."""
+"""What students get from their teachers: which ensemble teaches each, initial weights, targets."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -65,7 +65,7 @@ def num_ensembles(teachers: Teachers | None) -> int:
 
 
 def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
-    """The number of the ensemble that student `seed` hears; None where it is no single teacher a group."""
+    """The number of the ensemble that teaches student `seed`; None where it is no single teacher a group."""
     return None if teachers is None or teachers.average else seed % num_ensembles(teachers)
 
 

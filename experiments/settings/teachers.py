@@ -1,9 +1,8 @@
 """Whom students learn from: the folders that --teacher names, each one verified and matched with the data.
 
 A folder holds a group, M models of one structure that differ by their seed: teachers (train_teacher), or the
-students of one setting of an earlier distillation. Of each group a student hears one member, or all; those
-that it hears are its ensemble. Its target is the mean of their probabilities, or with --loss=logits of their
-logits.
+students of one setting of an earlier distillation. Of each group a student learns from one member, or all;
+those are its ensemble. Its target is the mean of their probabilities, or with --loss=logits of their logits.
 """
 
 import hashlib
@@ -73,7 +72,7 @@ class TeacherInfo:
 
 class Teachers(NamedTuple):
     """models: the module of each group; variables: of each group, leading axis M; average: whether a student
-    hears all members, not one of each group; info: what is known of them."""
+    learns from all members, not from one of each group; info: what is known of them."""
 
     models: tuple[Any, ...]
     variables: tuple[Variables, ...]
@@ -138,7 +137,7 @@ def _check_together(members: list[TeacherInfo]) -> None:
     for number, info in enumerate(members):
         if info.sha256 in [other.sha256 for other in members[:number]]:
             raise InputError("--teacher names a teacher twice", "each once", info.path)
-    # Else two students would share some of their teachers, not all: their luck would be neither one nor two.
+    # Else two students would share some of their teachers, not all: neither one unit nor two.
     if len({info.num_teachers for info in members}) > 1 and members[0].teacher_seeds == "paired":
         expected = "equally many in each folder, or --teacher_seeds=first or ensemble"
         given = ", ".join(f"{info.num_teachers} in {info.path}" for info in members)

@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 
 def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
-    """Trains, judges and reports all students, or goes on where an earlier process stopped.
+    """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
     flags: all values by name, for config.json.  Errors: InputError.
     """
@@ -76,7 +76,7 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
     students.warn_of_common_gaps(plan.settings, plan.teacher)
-    train_and_judge(options, plan)
+    train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
 
@@ -116,7 +116,7 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     )  # fmt: skip
 
 
-def train_and_judge(options: RunConfig, plan: Plan) -> None:
+def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
     config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
     seeds, num_runs = range(options.seeds), len(plan.runs)

@@ -196,7 +196,7 @@ def by_part(recall: np.ndarray, omitted: Sequence[int]) -> dict[str, float]:
 
 
 def teacher_features(study: Study, student: Student, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the teacher that this student hears; the first one's where it hears none or several."""
+    """Of the teacher that this student learns from; the first one's where there is none or several."""
     if study.teacher is None:
         return {}
     (model, *_), (variables, *_) = study.teacher.models, study.teacher.variables

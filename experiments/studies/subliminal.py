@@ -64,7 +64,7 @@ class Judged(NamedTuple):
 def run(
     options: RunConfig, lists: Lists, learning_rate: float, repeat_noise: bool, flags: dict[str, Any]
 ) -> None:
-    """Trains, judges and reports all models, or goes on where an earlier process stopped.
+    """Trains, evaluates and reports all models, or goes on where an earlier process stopped.
 
     flags: all values by name, for config.json.  Errors: InputError.
     """

@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 def run(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str, Any]) -> None:
-    """Trains, judges and reports the teachers, or goes on where an earlier process stopped.
+    """Trains, evaluates and reports the teachers, or goes on where an earlier process stopped.
 
     flags: all values by name, for config.json.  Errors: InputError.
     """
@@ -63,7 +63,7 @@ def run(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str, Any]
     if running.open_run_folder(options.out, plan.description, "teachers"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    train_and_judge(options, plan)
+    train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
 
@@ -124,7 +124,7 @@ def load_initial(
     return initial
 
 
-def train_and_judge(options: RunConfig, plan: Plan) -> None:
+def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
     seeds, (table, held_out, test) = range(options.seeds), plan.tables
     states, history = running.train_runs(

@@ -56,7 +56,7 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 KL(teacher || student)). Runs of older versions have neither these nor precision and f1.
                 ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
                 (correction none): of a setting, its students of all seeds together, under the first seed; of
-                "teacher", the teachers that a student hears, where they are several, under that student's
+                "teacher", the teachers of a student, where they are several, under that student's
                 teacher_seed, or 0 where it is null; in a run of train_teacher, those of all seeds, under 0;
                 none where one of them diverged.
                 A run that diverged, one that an epoch left with a number that is not finite, has one row

@@ -82,11 +82,11 @@ def clustered_interval(
 ) -> Interval:
     """The interval when value i was made with the teacher `clusters[i]`.
 
-    Students of one teacher share its luck: they are correlated, and counting each as independent makes the
-    interval too narrow by a factor of up to sqrt(students a teacher). The teachers are independent, so the
-    interval is that of the teachers' means, and n counts teachers. With a single cluster nothing can be
-    said about the luck of the teacher: it is the plain interval, for this one teacher; so it is too where
-    all clusters are distinct. Values that depend on no teacher are all of the cluster None.
+    Students of one teacher are correlated, and counting each as independent makes the interval too narrow by
+    a factor of up to sqrt(students a teacher). The teachers are independent, so the interval is that of the
+    teachers' means, and n counts teachers. With a single cluster nothing can be said about the variation
+    between teachers: it is the plain interval, for this one teacher; so it is too where all clusters are
+    distinct. Values that depend on no teacher are all of the cluster None.
     total, most: as in `mean_interval`, whose examples are then those of one student of each teacher.
 
     Errors: ValueError when `values` and `clusters` differ in length.

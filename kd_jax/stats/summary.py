@@ -121,7 +121,7 @@ def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, An
     setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
     Pairs that share fewer than two seeds are left out. The unit of a difference is the teacher as soon as one
     of both sides depends on it: the differences of a plain student to distilled ones of one teacher share
-    that teacher's luck. Between two plain settings it is the seed.
+    that teacher. Between two plain settings it is the seed.
     diverged: the runs that are in no mean.
     """
     rows = list(rows)

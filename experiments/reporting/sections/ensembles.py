@@ -42,7 +42,7 @@ def _num_members(setting: str, run: Run) -> str:
 
 
 def teachers_section(run: Run, values: Values) -> list[Section]:
-    """Each teacher alone, where a student hears several."""
+    """Each teacher alone, where a student learns from several."""
     teacher, errors, rows = run.config["teacher"] or {}, {}, []
     if (TEACHER, "test", "none", "all", "ensemble_errors") not in values or not teacher:
         return []

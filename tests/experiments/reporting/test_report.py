@@ -70,7 +70,8 @@ def test_the_report_says_what_it_must(drawn, folder):
     assert cells(text, SOFT, "teacher_matched", "93.33 ±8.28") == ["90.00 ±16.5", "3"]
     for words in (
         "./launch.sh distill --omit=none,2\n", "jax 0.10.2, numpy 2.4.6", "1 x cpu", "fingerprint ab12",
-        "sha256 cd34", "3 seeds", "one teacher", "its luck is not covered", "60 train, 30 validation,",
+        "sha256 cd34", "3 seeds", "one teacher", "variation between teachers is not covered",
+        "60 train, 30 validation,",
         "- test_tuned: bias tuned on the TEST set", "is no result",
     ):  # fmt: skip
         assert words in text, words
@@ -326,7 +327,7 @@ def test_a_run_of_teachers(tmp_path):
     assert lines.count("teacher  (n = 3)") == 1 and any(" 80.0*" in line for line in lines)
     assert lines[0].startswith("Having never seen class 1, the teacher gets 80.00 %")
     report_text = (folder / "report.md").read_text()
-    assert "How accurate is the teacher?" in report_text and "luck" not in report_text
+    assert "How accurate is the teacher?" in report_text and "variation" not in report_text
 
 
 def test_one_seed_without_validation_history_or_teacher(tmp_path):
@@ -339,7 +340,7 @@ def test_one_seed_without_validation_history_or_teacher(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "seeds, words", [(2, "cover the luck of the teacher"), (3, "n are those of the teachers")]
+    "seeds, words", [(2, "cover the variation between teachers"), (3, "n are those of the teachers")]
 )
 def test_several_teachers(tmp_path, seeds, words):
     rows = [row for seed in range(seeds) for row in rows_of(ALL, seed, "none", [10, 9, 6 + seed])]
