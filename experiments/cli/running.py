@@ -153,7 +153,7 @@ def _record_continuation(out: Path, description: dict, epoch: int) -> None:
     config = run_config.read(out)
     continued = config.get("continued", [])
     last = continued[-1] if continued else config
-    if any(last.get(name) != now[name] for name in now):
+    if not isinstance(last, dict) or any(last.get(name) != now[name] for name in now):
         run_config.write(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
 
 

@@ -98,8 +98,6 @@ def _check_config(path: Path, config: Any) -> None:
         _check_keys(f"{path}: teacher", {"num_teachers": 1} | about, {"num_teachers": int})
     if not isinstance(config.get("continued", []), list):
         raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
-    for later in config.get("continued", []):
-        _check_keys(f"{path}: continued", later, {"versions": dict})
     for run in config["runs"]:
         _check_keys(f"{path}: a run", run, _RUN)
         if run["setting"] not in settings:

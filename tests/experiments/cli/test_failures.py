@@ -12,7 +12,8 @@ import pytest
 
 from experiments.cli import cluster, failures, main, running
 from kd_jax.errors import InputError
-from kd_jax.io import checkpoint
+from kd_jax.io import checkpoint, run_config
+from tests.experiments.reporting.toy_run import SETTINGS, toy_curve, toy_history, toy_rows, write_run
 from tests.io.damage import flip_a_byte
 
 JaxError = jax.errors.JaxRuntimeError
@@ -137,6 +138,14 @@ def test_networks_that_were_saved_are_not_saved_again(tmp_path):
     before = checkpoint.load(tmp_path / "students")
     running.save_models(tmp_path / "students", {"x": np.zeros(3)}, {"model": "mlp"})
     np.testing.assert_array_equal(checkpoint.load(tmp_path / "students")[0]["x"], before[0]["x"])
+
+
+@pytest.mark.parametrize("before", [[], [5], [{}]])
+def test_a_continuation_is_recorded_whatever_stands_there(tmp_path, before):
+    folder = write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve(), continued=before)
+    now = {"versions": {"jax": "0.12"}, "device": "1 x cpu", "command": "./launch.sh distill"}
+    running._record_continuation(folder, now, 3)
+    assert run_config.read(folder)["continued"] == [*before, now | {"epoch": 3}]
 
 
 def test_networks_that_were_damaged_since_are_saved_again(tmp_path):
