@@ -20,7 +20,8 @@ from kd_jax.errors import InputError
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
 from kd_jax.stats.rows import RANDOM, RepresentationRow
-from kd_jax.train import INIT, sweep
+from kd_jax.train import sweep
+from kd_jax.train.keys import INIT
 from kd_jax.types import Variables
 
 

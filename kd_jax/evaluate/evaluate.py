@@ -15,7 +15,7 @@ from kd_jax import losses
 from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.models import predict, predict_stacked
 from kd_jax.stats.corrections import CORRECTIONS
-from kd_jax.train import MIXTURES
+from kd_jax.train.keys import MIXTURES
 from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import HParams, LossFn, Table, Variables
 

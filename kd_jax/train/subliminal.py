@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from kd_jax.models import init_variables
-from kd_jax.train import INIT, PERTURB, Config, init_state
+from kd_jax.train import Config, init_state
+from kd_jax.train.keys import INIT, PERTURB
 from kd_jax.train.sweep import QUICK_COMPILE, SHARDED, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import TrainState
 

@@ -12,7 +12,8 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from kd_jax import data, losses, models
 from kd_jax.evaluate import bias_correction, evaluate
 from kd_jax.losses import LOSSES
-from kd_jax.train import MIXTURES, sweep
+from kd_jax.train import sweep
+from kd_jax.train.keys import MIXTURES
 from kd_jax.types import Table
 
 K, M = 7, 2

@@ -1,0 +1,129 @@
+"""What an update sees of the data: the images of a batch, its targets, and its losses."""
+
+import jax
+import jax.numpy as jnp
+
+from kd_jax import losses
+from kd_jax.losses import teacher_ablations
+from kd_jax.models import forward, scale_pixels
+from kd_jax.train import keys
+from kd_jax.train.augment import mix, mixup_lambdas, mixup_partner
+from kd_jax.train.config import Config
+from kd_jax.types import Batch, HParams, Table
+
+
+def select_teacher(config: Config, table: Table, hparams: HParams) -> Table:
+    """The table with the variables of this run's teacher of each group alone, leading axis 1, unless all
+    teachers are averaged.
+
+    Done once a run: inside the step it would copy the weights at every update. Cached logits stay as they
+    are, one copy for all runs.
+    """
+    if table.teacher_variables is None or config.average_teachers:
+        return table
+
+    def pick(leaf):
+        # A lone teacher stays one copy for all runs, vmapped ones too.
+        return leaf if len(leaf) == 1 else jax.lax.dynamic_index_in_dim(leaf, hparams.teacher)
+
+    return table.replace(teacher_variables=jax.tree.map(pick, table.teacher_variables))
+
+
+def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
+    """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
+    student sees them, and so as a queried teacher sees them in evaluation mode. `table`: of
+    `select_teacher`."""
+    labels = table.labels[index]
+    logits = _teacher_logits(config, table, hparams, images, index)
+    if logits is None:
+        return Batch(labels)
+    if not config.has_labels:
+        labels = jnp.argmax(logits[:, : config.num_classes], axis=-1).astype(labels.dtype)
+    return Batch(labels, logits)
+
+
+def _teacher_logits(
+    config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array
+) -> jax.Array | None:
+    """What the run's teachers say of these examples, f32[B,K]; None where there is none."""
+    if table.teacher_variables is not None:
+        logits = [
+            jax.lax.map(lambda one, model=model: forward(model, one, images)[0], variables)
+            for model, variables in zip(config.teacher_models, table.teacher_variables, strict=True)
+        ]
+    elif table.teacher_logits is None:
+        return None
+    elif config.average_teachers:
+        logits = [cached[:, index] for cached in table.teacher_logits]
+    else:
+        logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
+    return losses.combine_teachers(logits, hparams.temperature, config.loss_fn)
+
+
+def augment_and_scale(
+    config: Config, key: jax.Array, images: jax.Array, step: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """The batch u8[B,h,w,c] as the student sees it at this step, and each example's share of its image.
+
+    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), shares None where nothing is mixed.
+    """
+    if config.augment is not None:
+        images = config.augment(jax.random.fold_in(jax.random.fold_in(key, keys.AUGMENT), step), images)
+    images = scale_pixels(images)
+    if config.mixup is None:
+        return images, None
+    mixup_key = jax.random.fold_in(jax.random.fold_in(key, keys.MIXUP), step)
+    shares = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
+    return mix(shares, images), shares
+
+
+def batch_losses(
+    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, shares: jax.Array | None
+) -> jax.Array:
+    """Each example's loss f32[B]; of a mixture, the losses against both its parts by their shares, which is
+    the loss against the mixed label for any loss that is linear in it.
+
+    A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
+    labels are.
+    """
+    logits, batch = mask_logits(logits, batch, hparams)
+    own = config.loss_fn(logits, batch, hparams)
+    if shares is None:
+        return own
+    other = jax.tree.map(mixup_partner, batch)
+    if config.teacher_models:
+        other = other.replace(teacher_logits=batch.teacher_logits)
+    return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
+
+
+def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
+    """The batch with the run's ablation applied to its teacher logits.  key: the run's own."""
+    if hparams.teacher_ablation is None or batch.teacher_logits is None:
+        return batch
+    signal_key = jax.random.fold_in(jax.random.fold_in(key, keys.ABLATION), step)
+    ablated = teacher_ablations.ablate_teacher_logits(
+        hparams.teacher_ablation, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
+    )
+    return batch.replace(teacher_logits=ablated)
+
+
+def mask_logits(logits: jax.Array, batch: Batch, hparams: HParams) -> tuple[jax.Array, Batch]:
+    """Both networks' logits with those that the loss does not see at probability 0, so that every loss is
+    that of the others alone (a label among them would cost 1e9), and no gradient reaches their weights.
+    logits: f32[B,K + A] -> the same shape."""
+    if hparams.logit_mask is None:
+        return logits, batch
+    seen = lambda x: jnp.where(hparams.logit_mask, x, teacher_ablations.NEVER)  # noqa: E731
+    taught = None if batch.teacher_logits is None else seen(batch.teacher_logits)
+    return seen(logits), batch.replace(teacher_logits=taught)
+
+
+def batch_images(
+    config: Config, table: Table, key: jax.Array, index: jax.Array, step: jax.Array
+) -> jax.Array:
+    """The raw batch u8[B,h,w,c]: the examples `index`, or noise.  key: the run's own."""
+    if config.noise is None:
+        return table.images[index]
+    number = step % config.num_updates if config.repeat_noise else step
+    noise_key = jax.random.fold_in(jax.random.fold_in(key, keys.NOISE), number)
+    return config.noise(noise_key, (config.batch_size, *config.image_shape))

@@ -1,0 +1,12 @@
+"""Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
+
+INIT = 0
+ORDER = 1
+DROPOUT = 2
+AUGMENT = 3
+MIXUP = 4
+NOISE = 5
+SHOTS = 6
+ABLATION = 7
+PERTURB = 8
+MIXTURES = 100
