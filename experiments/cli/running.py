@@ -264,8 +264,8 @@ def teacher_rows(
             rows += tidy.result_rows(TEACHER, seed, split, "none", confusion, omitted, None)
             if split == "test":
                 matrices.append(Confusion(TEACHER, seed, "none", confusion))
-            own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
-            rows += tidy.quality_rows(TEACHER, seed, split, own)
+            of_seed = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
+            rows += tidy.quality_rows(TEACHER, seed, split, of_seed)
         for number, members in enumerate(ensembles):
             if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))

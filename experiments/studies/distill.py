@@ -39,11 +39,6 @@ class DistillConfig:
     transfer: str
     track: bool
 
-    @property
-    def choice(self) -> teachers.Choice:
-        """Of teachers."""
-        return teachers.Choice(self.teacher, self.teacher_setting, self.teacher_seeds)
-
 
 class Plan(NamedTuple):
     """What is to be done, before anything is computed.
@@ -87,7 +82,10 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
-    teacher = teachers.load_for(lists.loss, distill_config.choice, dataset, validation)
+    teacher = teachers.load_for(
+        lists.loss, distill_config.teacher, distill_config.teacher_setting, distill_config.teacher_seeds,
+        dataset, validation,
+    )  # fmt: skip
     queried = augmentation.augments(options) or distill_config.transfer in NOISES
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
