@@ -50,9 +50,9 @@ def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
         expected = "one --teacher that drew its initial weights, paired or first"
         raise InputError("--student_init=teacher has no one teacher's draws to take", expected, info.path)
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
+    shapes = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
     theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
-    if own != theirs:
+    if shapes != theirs:
         raise InputError("--student_init=teacher needs its network", f"--model={info.model}", spec)
     initial_keys(teachers, [0])  # refuses what it cannot follow
 

@@ -103,8 +103,8 @@ def example_keys(key: jax.Array, num: int) -> jax.Array:
 
 def draws(key: jax.Array, num: int, each: int) -> jax.Array:
     """Uniform numbers in [0, 1), f32[num,each], each row of its example's own key.  key: consumed."""
-    own = lambda key: jax.random.uniform(key, (each,), jnp.float32)  # noqa: E731
-    return jax.vmap(own)(example_keys(key, num))
+    draw = lambda key: jax.random.uniform(key, (each,), jnp.float32)  # noqa: E731
+    return jax.vmap(draw)(example_keys(key, num))
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -139,8 +139,8 @@ def mixup_lambdas(key: jax.Array, num: int, concentration: float) -> jax.Array:
     own, so that it depends on no other and a step's gradient averages over weak and strong mixtures.
     key: consumed.
     """
-    own = lambda key: jax.random.beta(key, concentration, concentration, (), jnp.float32)  # noqa: E731
-    return jax.vmap(own)(example_keys(key, num))
+    draw = lambda key: jax.random.beta(key, concentration, concentration, (), jnp.float32)  # noqa: E731
+    return jax.vmap(draw)(example_keys(key, num))
 
 
 def mixup_partner(x: jax.Array) -> jax.Array:
@@ -148,10 +148,10 @@ def mixup_partner(x: jax.Array) -> jax.Array:
     return jnp.roll(x, -1, axis=0)
 
 
-def mix(shares: jax.Array, x: jax.Array) -> jax.Array:
-    """Each example's share of itself and the rest of its partner.  shares f32[B]; x f32[B,...]."""
-    shares = shares.reshape(-1, *[1] * (x.ndim - 1))
-    return shares * x + (1 - shares) * mixup_partner(x)
+def mix(mixup_lambda: jax.Array, x: jax.Array) -> jax.Array:
+    """Each example's share of itself and the rest of its partner.  mixup_lambda f32[B]; x f32[B,...]."""
+    mixup_lambda = mixup_lambda.reshape(-1, *[1] * (x.ndim - 1))
+    return mixup_lambda * x + (1 - mixup_lambda) * mixup_partner(x)
 
 
 @dataclasses.dataclass(frozen=True)
