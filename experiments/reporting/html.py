@@ -22,7 +22,7 @@ from kd_jax.stats.description import SettingInfo
 from kd_jax.stats.intervals import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
-LINES = {"omitted": 1, "seen": 0, "all": 2}  # the number of each one's colour in COLOURS
+LINES = {"omitted": 0, "seen": 1, "all": 2}  # the number of each one's colour in COLOURS, as in the figure
 MOST_CURVED, MOST_EPOCHS, MOST_CONFUSED, MOST_NAMED = 12, 500, 15, 20
 
 

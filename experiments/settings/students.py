@@ -78,13 +78,15 @@ def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
     return [[group * sizes[0] + number for group in range(len(sizes))] for number in numbers]
 
 
-def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -> None:
+def warn_of_common_gaps(
+    settings: Sequence[Setting], teacher: Teachers | None, class_names: Sequence[str]
+) -> None:
     """A class that neither student nor teacher saw cannot come back."""
     mask = teacher.info.class_mask if teacher else ()
     omitted = sorted({k for setting in settings for k in setting.omitted if mask and not mask[k]})
     if omitted:
         noun = "class" if len(omitted) == 1 else "classes"
-        log_note(f"note: the teacher never saw {noun} {', '.join(map(str, omitted))} either")
+        log_note(f"note: the teacher never saw {noun} {', '.join(class_names[k] for k in omitted)} either")
 
 
 def init_states(
