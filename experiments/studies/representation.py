@@ -66,8 +66,10 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
     run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
-    shown = report.build(study.folder)
-    print("\n".join([*text.section_lines(hidden_signals.read_off(study.folder)), shown.splitlines()[-1]]))
+    report_text = report.build(study.folder)
+    print(
+        "\n".join([*text.section_lines(hidden_signals.read_off(study.folder)), report_text.splitlines()[-1]])
+    )
 
 
 def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
