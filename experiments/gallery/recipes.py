@@ -1,6 +1,11 @@
 """Recipes: what a flag file says of itself, and the blocks of the pages that list recipes.
 
 A recipe belongs to the study whose key its name begins with, and a study has a page in experiments/results/.
+
+The head of a recipe is a comment: sentences, then facts, one a line: `# minutes: 20` (on 2 CPU cores),
+`# source: ...` (who published figures), and any number of published figures in the units of the pages, each
+with what it is of, as in `summary.json`:
+    # published: T=20 omit=3, test_tuned, class 3, errors = 14
 """
 
 import json
@@ -15,6 +20,7 @@ from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import plain, show, table, tabulate
 from kd_jax.io import run_config
 from kd_jax.stats import summary
+from kd_jax.stats.corrections import CORRECTIONS
 
 STUDIES = {
     "quickstart": ("Quickstart on the embedded digits", "quickstart.md"),
@@ -35,12 +41,17 @@ OTHERS = "others"
 MOST_SETTINGS = 12
 
 
+FACTS = ("source", "published", "minutes")
+
+
 class Recipe(NamedTuple):
-    """A flag file: its name, the comment at its head, and its flags as {name: value}."""
+    """A flag file: its name, the sentences at its head, its flags as {name: value}, and the facts of its
+    head, each (one of FACTS, text)."""
 
     name: str
     head: str
     flags: dict[str, str]
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def entry(self) -> str:
@@ -58,6 +69,27 @@ class Recipe(NamedTuple):
     def reduced(self) -> bool:
         """Whether the head says that it is."""
         return "educed" in self.head
+
+    @property
+    def minutes(self) -> int | None:
+        """Its time on 2 CPU cores, None where the head does not say."""
+        found = [text for name, text in self.facts if name == "minutes"]
+        return int(found[0]) if found and found[0].isdecimal() else None
+
+    @property
+    def published(self) -> dict[summary.Key, str]:
+        """Others' figures by (setting, "test", correction, class, metric), in % or as a number of errors.
+
+        Errors: ValueError for a line of another form.
+        """
+        return dict(parse_published(text) for name, text in self.facts if name == "published")
+
+    @property
+    def datasets(self) -> list[str]:
+        """What it reads: its dataset and the transfer sets that are no noise."""
+        named = [self.flags.get("dataset", "digits"), self.flags.get("transfer", "own")]
+        named += self.flags.get("transfers", "own").split(",")
+        return [name for name in dict.fromkeys(named) if name != "own" and not name.endswith("_noise")]
 
     @property
     def study(self) -> str:
@@ -79,9 +111,27 @@ def study_of(name: str) -> str:
 def read(path: Path) -> Recipe:
     """The recipe in a flag file, whose comments all stand at its head."""
     lines = path.read_text().splitlines()
-    head = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    found = [re.fullmatch(rf"({'|'.join(FACTS)}): (.+)", line) for line in comments]
+    head = " ".join(line for line, fact in zip(comments, found, strict=True) if not fact)
     flags = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("--"))
-    return Recipe(path.stem, head.replace("+-", "±"), flags)
+    facts = tuple((fact[1], fact[2].replace("+-", "±")) for fact in found if fact)
+    return Recipe(path.stem, head.replace("+-", "±"), flags, facts)
+
+
+def parse_published(text: str) -> tuple[summary.Key, str]:
+    """A published figure and what it is of: "SETTING[, CORRECTION][, CLASS], METRIC = FIGURE", where CLASS is
+    `omitted`, `seen` or `class` and its number.
+
+    Errors: ValueError for another form.
+    """
+    what, equals, figure = text.rpartition(" = ")
+    setting, *middle, metric = what.split(", ")
+    correction = [part for part in middle if part in CORRECTIONS]
+    class_ = [part.removeprefix("class ") for part in middle if part not in CORRECTIONS]
+    if not (equals and figure and metric) or len(correction) > 1 or len(class_) > 1:
+        raise ValueError(f"no published figure: {text}")
+    return (setting, "test", *(correction or ["none"]), *(class_ or ["all"]), metric), figure  # type: ignore[return-value]
 
 
 def read_all(folder: Path) -> list[Recipe]:
