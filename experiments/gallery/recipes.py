@@ -39,6 +39,8 @@ STUDIES = {
 
 OTHERS = "others"
 MOST_SETTINGS = 12
+PICTURES = ("axis", "bias_curve", "class_bars")
+"""Which figure of a run stands for its study: the first that there is."""
 
 
 FACTS = ("source", "published", "minutes")
@@ -140,10 +142,13 @@ def read_all(folder: Path) -> list[Recipe]:
 
 
 def blocks(folder: Path, results: Path) -> dict[str, Callable[[], str]]:
-    """`recipes_<study>` lists the recipes of a study, `overview` all studies."""
+    """`recipes_<study>` lists the recipes of a study, `overview` all studies, `gallery` a picture of each."""
     found = read_all(folder)
     result_of = {recipe.name: where_result_is(recipe, found, results) for recipe in found}
-    named: dict[str, Callable[[], str]] = {"overview": partial(overview, found, result_of)}
+    named: dict[str, Callable[[], str]] = {
+        "overview": partial(overview, found, result_of),
+        "gallery": partial(pictures, found, results),
+    }
     for study in (*STUDIES, OTHERS):
         members = [recipe for recipe in found if recipe.study == study]
         named[f"recipes_{study}"] = partial(listing, members, result_of, results)
@@ -171,6 +176,17 @@ def overview(recipes: Sequence[Recipe], result_of: dict[str, str]) -> str:
         if members:
             rows.append([f"[{title}]({page})" if page else title, *cells])
     return "\n".join(table(["study", "recipes with results", "recipes without results yet"], rows))
+
+
+def pictures(recipes: Sequence[Recipe], results: Path) -> str:
+    """A picture of each study that has one, below a link to its page."""
+    lines = []
+    for study, (title, page) in STUDIES.items():
+        members = [recipe.name for recipe in recipes if recipe.study == study]
+        drawn = [f"{name}/figures/{kind}.png" for kind in PICTURES for name in reversed(members)]
+        if found := [path for path in drawn if (results / path).is_file()]:
+            lines += [f"[{title}]({page}): {Path(found[0]).parts[0]}", "", f"![{title}]({found[0]})", ""]
+    return "\n".join(lines).strip()
 
 
 def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path) -> str:

@@ -44,10 +44,17 @@ class Comparison(NamedTuple):
     rows: list[Row]
 
 
-def is_complete(recipe: Recipe, folder: Path, changed: dict[str, Any]) -> bool:
-    """Whether the folder holds a finished run of just these flags; where it is not sure, False: the entry
-    point then says what it finds.  changed: flags in place of the recipe's own."""
-    if not ((folder / "results.csv").is_file() and (folder / "summary.json").is_file()):
+def is_complete(recipe: Recipe, folder: Path, changed: dict[str, Any], teachers: Sequence[Path] = ()) -> bool:
+    """Whether the folder holds a finished run of just these flags, of teachers that were finished before it;
+    where it is not sure, False: the entry point then says what it finds.
+
+    changed: flags in place of the recipe's own.  teachers: their run folders.
+    """
+    result = folder / "results.csv"
+    if not (result.is_file() and (folder / "summary.json").is_file()):
+        return False
+    ends = [path.stat().st_mtime_ns for one in teachers if (path := one / "results.csv").is_file()]
+    if len(ends) < len(teachers) or any(end > result.stat().st_mtime_ns for end in ends):
         return False
     held = run_config.read(folder)["flags"]
     wanted = recipe.flags | {name: str(value) for name, value in changed.items()}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import pytest
 
@@ -112,6 +113,13 @@ def test_what_is_complete(toy, tmp_path):
     (folder / "results.csv").write_text("")
     assert reproduction.is_complete(toy, folder, {})
     assert reproduction.is_complete(toy, folder, {"seeds": 3})
+    teacher = tmp_path / "teacher" / "results.csv"
+    for time, same in ((None, False), (5, True), (4 * 10**9, False)):  # absent, older, newer
+        if time is not None:
+            teacher.parent.mkdir(exist_ok=True)
+            teacher.write_text("")
+            os.utime(teacher, (time, time))
+        assert reproduction.is_complete(toy, folder, {}, [teacher.parent]) is same
     assert not reproduction.is_complete(toy, folder, {"seeds": 2})
     for flags, same in (
         ({"flip": ""}, True),
