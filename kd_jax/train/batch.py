@@ -50,9 +50,11 @@ def make_batch(
 
 
 def cached_rows(table: Table, key: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
-    """The rows i32[B] of the cached teacher logits for the examples `index`: where the logits of the mirror
-    images are cached too, as `augment.RandomFlip` alone allows it, those of the images that it mirrors at
-    this step are in the second half of the rows.  key: the run's own."""
+    """The rows i32[B] of the cached teacher logits for the examples `index` of a whole batch.
+
+    Where the logits of the mirror images are cached too, as `augment.RandomFlip` alone allows it, those of
+    the images that it mirrors at this step are in the second half of the rows.  key: the run's own.
+    """
     num = len(table.labels)
     if table.teacher_logits is None or table.teacher_logits[0].shape[1] == num:
         return index
