@@ -52,6 +52,9 @@ def choose(names: Sequence[str], known: dict[str, Recipe]) -> list[Recipe]:
     for name in names:
         members = [known[name]] if name in known else [r for r in known.values() if of_study(r, name)]
         members = members or [r for r in known.values() if fnmatch.fnmatchcase(r.name, name)]
+        if not members and name in STUDIES:
+            wrong, expected = f"no result of {name} is committed", f"names of its recipes, or '{name}_*'"
+            raise InputError(wrong, expected, repr(name))
         if not members:
             near = nearest_name(name, [*known, *STUDIES])
             raise InputError("no such study", "a recipe or a study of --list", f"{name!r}{near}")

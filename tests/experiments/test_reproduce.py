@@ -31,10 +31,13 @@ def test_a_name_is_a_recipe_or_a_study_or_a_pattern():
 
 
 def test_of_a_study_those_without_a_result_are_left_out():
-    with_result = names(reproduce.choose(["cifar10"], KNOWN))
-    assert "cifar10_resnet18_teacher" not in with_result
+    with_result = names(reproduce.choose(["hinton"], KNOWN))
     assert all(reproduce.result_of(KNOWN[name]) for name in with_result)
-    assert names(reproduce.choose(["cifar10_resnet18_teacher"], KNOWN)) == ["cifar10_resnet18_teacher"]
+    with pytest.raises(InputError, match="no result of tiny_imagenet is committed"):
+        reproduce.choose(["tiny_imagenet"], KNOWN)
+    by_name = ["tiny_imagenet_teacher", "tiny_imagenet_students"]
+    assert names(reproduce.choose(["tiny_imagenet_*"], KNOWN)) == by_name
+    assert names(reproduce.choose(by_name, KNOWN)) == by_name
 
 
 def test_teachers_come_first_and_once():
