@@ -133,13 +133,13 @@ def cell(interval: Interval | None, key: summary.Key) -> str:
 
 
 def terminal(comparisons: Sequence[Comparison], quick: bool) -> str:
-    """The figures in 80 columns, with their explanation."""
+    """The figures in 80 columns, two lines each, with their explanation."""
     rows = [
-        [recipe.name, label(row.key), *_cells(row), "-" if quick else verdict(row)]
+        [f"{recipe.name}: {label(row.key)}", *_cells(row), "-" if quick else verdict(row)]
         for recipe, found in comparisons
         for row in found
     ]
-    head = ["recipe", "", "published", "ours", "yours", "agrees"]
+    head = ["", "  published", "ours", "yours", "agrees"]
     return "\n".join([*grouped(Grid(head, rows)), "", *wrapped(REDUCED if quick else NOTE)])
 
 

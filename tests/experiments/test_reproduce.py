@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,31 @@ def test_a_run_that_fails_ends_all_with_its_status(monkeypatch, tmp_path, capsys
     (command,) = asked  # of the teacher, not of its students
     assert end.value.code == 2 and f"--out={tmp_path}/quickstart_teacher" in command
     assert capsys.readouterr().err == "error: recipe quickstart_teacher ended with status 2; see above\n"
+
+
+def test_every_committed_result_agrees_with_itself(monkeypatch, tmp_path, capsys):
+    """Runs that leave what is committed: all figures are the same, published ones stand beside them, and each
+    line fits."""
+    chosen = [name for name in KNOWN if (pages.RESULTS / name / "summary.json").is_file()]
+
+    def copy(command):
+        folder = Path(next(word for word in command if word.startswith("--out=")).removeprefix("--out="))
+        shutil.copytree(pages.RESULTS / folder.name, folder)
+        return 0
+
+    monkeypatch.setattr(reproduce, "wait_for", copy)
+    monkeypatch.setattr(reproduce, "require_data", lambda order, data_dir: None)
+    monkeypatch.setattr(reproduce, "with_teachers", lambda chosen, known: chosen)
+    reproduce.run(chosen, tmp_path, False, None)
+    shown = capsys.readouterr().out
+    page = (tmp_path / "reproduced.md").read_text()
+    cells = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    verdicts = {row[-1].strip(" |") for row in cells if row[-1] != "agrees |"}
+    assert verdicts <= {"yes", "equal"} and len(cells) > 100, verdicts
+    assert all(f"## {name}\n" in page for name in chosen)
+    assert [line for line in shown.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+    figures = {figure for name in chosen for figure in KNOWN[name].published.values()}
+    assert figures <= {row[1] for row in cells}
 
 
 @pytest.mark.parametrize("word", ["quickstart --list", "nonsense", "", "quickstart --epochs=3"])
