@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from experiments.gallery.rows import Ours
 from experiments.gallery.studies import TABLES
+from experiments.reporting.content import count
 from experiments.reporting.markdown import plain, show, table, tabulate
 from kd_jax.io import run_config
-from kd_jax.stats import summary
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.summary import Key, Summary
 
 STUDIES = {
     "quickstart": ("Quickstart on the embedded digits", "quickstart.md"),
@@ -79,7 +80,7 @@ class Recipe(NamedTuple):
         return int(found[0]) if found and found[0].isdecimal() else None
 
     @property
-    def published(self) -> dict[summary.Key, str]:
+    def published(self) -> dict[Key, str]:
         """Others' figures by (setting, "test", correction, class, metric), in % or as a number of errors.
 
         Errors: ValueError for a line of another form.
@@ -121,7 +122,7 @@ def read(path: Path) -> Recipe:
     return Recipe(path.stem, head.replace("+-", "±"), flags, facts)
 
 
-def parse_published(text: str) -> tuple[summary.Key, str]:
+def parse_published(text: str) -> tuple[Key, str]:
     """A published figure and what it is of: "SETTING[, CORRECTION][, CLASS], METRIC = FIGURE", where CLASS is
     `omitted`, `seen` or `class` and its number.
 
@@ -133,7 +134,8 @@ def parse_published(text: str) -> tuple[summary.Key, str]:
     class_ = [part.removeprefix("class ") for part in middle if part not in CORRECTIONS]
     if not (equals and figure and metric) or len(correction) > 1 or len(class_) > 1:
         raise ValueError(f"no published figure: {text}")
-    return (setting, "test", *(correction or ["none"]), *(class_ or ["all"]), metric), figure  # type: ignore[return-value]
+    (rule,), (part,) = correction or ["none"], class_ or ["all"]
+    return Key(setting, "test", rule, part, metric), figure
 
 
 def read_all(folder: Path) -> list[Recipe]:
@@ -237,20 +239,19 @@ def files(recipe: Recipe, result: str, results: Path) -> str:
 
 def of_summary(folder: Path) -> list[str]:
     """The settings of a run that no table of studies.py shows: accuracies in %."""
-    config = run_config.read(folder)
-    values = summary.lookup(json.loads((folder / "summary.json").read_text()))
-    omitted = any(setting["omitted"] for setting in config["settings"])
+    settings = run_config.read(folder).settings
+    summary = Summary.from_json(json.loads((folder / "summary.json").read_text()))
+    omitted = any(setting.omitted for setting in settings)
     rows = []
-    for setting in config["settings"][:MOST_SETTINGS]:
-        name = setting["name"]
-        correction = summary.preferred_correction(name, values)
+    for setting in settings[:MOST_SETTINGS]:
+        name = setting.name
+        correction = summary.preferred_correction(name)
         used = correction if correction != "none" else "-"
-        keys = [("none", "all"), *([("none", "omitted"), (used, "omitted")] if omitted else [])]
-        cells = [show(values.get((name, "test", *key, "accuracy")), half=" ± ") for key in keys]
-        wrong = show(values.get((name, "test", "none", "all", "errors")), 1, 1, " ± ")
-        n = values[name, "test", "none", "all", "accuracy"].n
-        rows.append([name, wrong, *cells, *([used] if omitted else []), str(n)])
+        keys = [("all", "none"), *([("omitted", "none"), ("omitted", used)] if omitted else [])]
+        cells = [show(summary.accuracy(name, *key), half=" ± ") for key in keys]
+        wrong = show(summary.errors(name), 1, 1, " ± ")
+        rows.append([name, wrong, *cells, *([used] if omitted else []), count(summary.accuracy(name))])
     heads = ["omitted classes", "bias corrected", "correction"] if omitted else []
     lines = "\n".join(tabulate(["setting", "errors", "all classes", *heads, "n"], rows)).strip().splitlines()
-    left = len(config["settings"]) - MOST_SETTINGS
+    left = len(settings) - MOST_SETTINGS
     return [*lines, *(["", f"{left} more settings are in the summary."] if left > 0 else [])]

@@ -16,9 +16,9 @@ from experiments.reporting.markdown import Grid, difference_cells, plain, show, 
 from experiments.reporting.text import grouped, wrapped
 from kd_jax.errors import InputError
 from kd_jax.io import run_config
-from kd_jax.stats import summary
 from kd_jax.stats.intervals import Interval, mean_difference
 from kd_jax.stats.rows import TEACHER
+from kd_jax.stats.summary import Key, Summary
 
 NOTE = (
     "Test accuracy in %, or errors: mean ± half of the 95 % interval (n). Agrees: whether the 95 % interval "
@@ -31,7 +31,7 @@ REDUCED = "Reduced by --quick: these figures are no reproduction, and are not co
 class Row(NamedTuple):
     """One figure: what it is of, what others published, and both intervals, None where there is none."""
 
-    key: summary.Key
+    key: Key
     published: str
     ours: Interval | None
     yours: Interval | None
@@ -56,7 +56,7 @@ def is_complete(recipe: Recipe, folder: Path, changed: dict[str, Any], teachers:
     ends = [path.stat().st_mtime_ns for one in teachers if (path := one / "results.csv").is_file()]
     if len(ends) < len(teachers) or any(end > result.stat().st_mtime_ns for end in ends):
         return False
-    held = run_config.read(folder)["flags"]
+    held = run_config.read(folder).flags
     wanted = recipe.flags | {name: str(value) for name, value in changed.items()}
     return all(name in held and _same(held[name], text) for name, text in wanted.items())
 
@@ -73,35 +73,34 @@ def _same(held: Any, text: str) -> bool:
 
 def compare(recipe: Recipe, folder: Path, known: Iterable[Recipe], results: Path) -> Comparison:
     """The figures of a finished run beside those that are committed.  Errors: InputError."""
-    yours = _intervals(folder)
+    yours = _summary(folder)
     where = recipes.where_result_is(recipe, list(known), results)
-    ours = _intervals(results / where) if where else {}
-    keys = [*recipe.published, *_standard(recipe, folder, yours)]
-    rows = [
-        Row(key, recipe.published.get(key, ""), ours.get(key), yours.get(key)) for key in dict.fromkeys(keys)
-    ]
+    ours = _summary(results / where) if where else Summary({})
+    figures = recipe.published
+    keys = dict.fromkeys([*figures, *_standard(folder, yours)])
+    rows = [Row(key, figures.get(key, ""), ours.intervals.get(key), yours.intervals.get(key)) for key in keys]
     return Comparison(recipe, [row for row in rows if row.yours is not None])
 
 
-def _intervals(folder: Path) -> summary.Values:
+def _summary(folder: Path) -> Summary:
     path = folder / "summary.json"
     try:
-        return summary.lookup(json.loads(path.read_text()))
+        return Summary.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read", "one that `report` wrote", error) from None
 
 
-def _standard(recipe: Recipe, folder: Path, values: summary.Values) -> Iterable[summary.Key]:
+def _standard(folder: Path, summary: Summary) -> Iterable[Key]:
     """The accuracy of all classes of each setting, and of the omitted ones, as trained and corrected without
     a label."""
-    settings = run_config.read(folder)["settings"]
-    for setting in settings or [{"name": TEACHER, "omitted": []}]:
-        name = setting["name"]
-        yield name, "test", "none", "all", "accuracy"
-        if setting["omitted"]:
-            yield name, "test", "none", "omitted", "accuracy"
-            for correction in summary.label_free(name, values)[:1]:
-                yield name, "test", correction, "omitted", "accuracy"
+    settings = run_config.read(folder).settings
+    if not settings:
+        yield Key(TEACHER, "test", "none", "all", "accuracy")
+    for setting in settings:
+        yield Key(setting.name, "test", "none", "all", "accuracy")
+        if setting.omitted:
+            for correction in ("none", *summary.label_free(setting.name)[:1]):
+                yield Key(setting.name, "test", correction, "omitted", "accuracy")
 
 
 def verdict(row: Row) -> str:
@@ -116,7 +115,7 @@ def verdict(row: Row) -> str:
     return "n = 1" if difference.n < 2 else "no spread"
 
 
-def label(key: summary.Key) -> str:
+def label(key: Key) -> str:
     """What a figure is of, in few words."""
     setting, _, correction, class_, metric = key
     parts = [setting, "" if class_ == "all" else f"class {class_}" if class_.isdigit() else class_]
@@ -124,7 +123,7 @@ def label(key: summary.Key) -> str:
     return ", ".join(filter(None, parts))
 
 
-def cell(interval: Interval | None, key: summary.Key) -> str:
+def cell(interval: Interval | None, key: Key) -> str:
     """mean ± half (n)."""
     if interval is None:
         return "-"

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kd_jax.models import is_dense
 from kd_jax.models.split_batch import BATCH_AXIS
 from kd_jax.train import Config, init_state
-from kd_jax.types import HParams, TrainState, Variables
+from kd_jax.types import BatchLoss, HParams, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
@@ -100,9 +100,9 @@ def batch_parts(config: Config, hparams: HParams) -> int:
     hparams: leading axis R.
     """
     num_runs, num_devices = len(hparams.alpha), len(jax.devices())
-    is_coupled = config.mixup is not None or hparams.teacher_ablation is not None
+    relates_examples = isinstance(config.loss_fn, BatchLoss) or hparams.teacher_ablation is not None
     has_threads = jax.default_backend() == "cpu" and is_dense(config.model)
-    if is_coupled or has_threads or jax.process_count() > 1:
+    if config.mixup is not None or relates_examples or has_threads or jax.process_count() > 1:
         return 1
     spare = max(1, num_devices // num_runs)
     return max(parts for parts in range(1, spare + 1) if config.batch_size % parts == 0)

@@ -8,9 +8,10 @@ import pytest
 
 from experiments.gallery import recipes, reproduction
 from kd_jax.errors import InputError
-from kd_jax.io import run_config, run_files
+from kd_jax.io import run_files
 from kd_jax.stats.intervals import Interval
-from tests.io.test_run_folder import LABELS, SOFT, make_config
+from kd_jax.stats.summary import Key
+from tests.io.test_run_folder import LABELS, SOFT, make_config, write_config
 
 HEAD = f"""# Toys? They say so: 3 +- 1 %.
 # source: Toy et al. 2020
@@ -21,7 +22,7 @@ HEAD = f"""# Toys? They say so: 3 +- 1 %.
 --learning_rates=1e-3
 --out=runs/toy
 """
-KEY = (SOFT, "test", "none", "all", "accuracy")
+KEY = Key(SOFT, "test", "none", "all", "accuracy")
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def toy(tmp_path):
 
 def write(folder, mean, n=5, half=0.01, **others):
     config = make_config()
-    run_config.write(folder, config | {"flags": config["flags"] | {"learning_rates": "1e-3"} | others})
+    write_config(folder, config | {"flags": config["flags"] | {"learning_rates": "1e-3"} | others})
     ends = {"low": mean - half, "high": mean + half} if half else {"low": None, "high": None}
     entries = [
         dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True)) | ends
