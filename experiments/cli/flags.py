@@ -134,7 +134,12 @@ group(
 )
 group(
     "Where it goes, and how the work is done",
-    flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it."),
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Folder to write. The same command continues a run; report compares several runs there; "
+        "compression and benchmark only print without it.",
+    ),
     flags.DEFINE_integer(
         "checkpoint_every",
         10,

@@ -72,8 +72,9 @@ def pictures(benchmarks: list[dict]) -> str:
             name = row["workload"] + (" bfloat16" if row["precision"] == "bfloat16" else "")
             cells = [name, str(row["runs"]), f"{row['examples_per_second']['median']:,.0f}"]
             cells += [f"{row['flops_per_second']['median'] / 1e9:,.0f}", _range(row["share_of_peak"], 2)]
-            own = row["rivals"]
-            rows.append(cells + [_range(own[name]["times"], 2) if name in own else "" for name in rivals])
+            measured = row["rivals"]
+            cells += [_range(measured[name]["times"], 2) if name in measured else "" for name in rivals]
+            rows.append(cells)
         blocks.append(f"{_caption(content)}\n\n{_table([*columns, *rivals.values()], rows)}")
     return "\n\n".join(blocks)
 
@@ -88,10 +89,10 @@ def convolutions(benchmarks: list[dict]) -> str:
             rate = row["flops_per_second"]["median"] / 1e9
             text = f"{rate:,.{0 if rate >= 10 else 1}f} ({row['share_of_peak']['median']:.2f})"
             cells.setdefault((row["layer"], row["way"]), {})[mapping] = text
-        mappings = list(dict.fromkeys(mapping for own in cells.values() for mapping in own))
+        mappings = list(dict.fromkeys(mapping for by_mapping in cells.values() for mapping in by_mapping))
         rows = [
-            [layer, way, *(own.get(mapping, "") for mapping in mappings)]
-            for (layer, way), own in cells.items()
+            [layer, way, *(by_mapping.get(mapping, "") for mapping in mappings)]
+            for (layer, way), by_mapping in cells.items()
         ]
         table = _table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows)
         blocks.append(f"{_caption(content)}\n\n{table}")
@@ -123,7 +124,9 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
             "examples/s with `--vmap_size`",
             *("0 (all)" if way == "all" else str(way) for way in ways),
         ]
-        blocks.append(_table(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
+        blocks.append(
+            _table(columns, [[name, *(by_size[way] for way in ways)] for name, by_size in rates.items()])
+        )
     return "\n\n".join(blocks)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.cli import progress
 from experiments.cli.parse import parse_classes
-from experiments.reporting import report
+from experiments.reporting import report, text
 from experiments.reporting.sections import hidden_signals
 from experiments.settings import teachers
 from experiments.settings.students import num_ensembles
@@ -66,7 +66,8 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
     run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
-    print(report.build(study.folder))
+    shown = report.build(study.folder)
+    print("\n".join([*text.section_lines(hidden_signals.read_off(study.folder)), shown.splitlines()[-1]]))
 
 
 def read(folder: Path, data_dir: str | None, of: str | None) -> Study:

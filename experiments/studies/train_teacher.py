@@ -132,7 +132,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         sweep.stack_runs([plan.hparams], seeds),
         sweep.run_keys(seeds, 1, base=0),
         plan.description,
-        partial(sweep.init_states, given=plan.initial and plan.initial.variables),
+        partial(sweep.init_states, pretrained_variables=plan.initial and plan.initial.variables),
     )
     variables = sweep.gather(variables_of(states), len(seeds))
     ends = tidy.diverged_at(history)
