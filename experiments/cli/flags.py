@@ -50,17 +50,29 @@ def group(title: str, *defined: flags.FlagHolder) -> None:
 group(
     "Data",
     flags.DEFINE_string(
-        "dataset", "digits", "digits, a TFDS name such as mnist, an .npz file or a folder of images."
+        "dataset",
+        "digits",
+        "digits, a TFDS name such as mnist, an .npz file, a folder of images or of parquet files, or "
+        "hf:owner/name of the Hugging Face hub.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(
         "image_size",
         None,
-        "Pixels: each image of a folder is resized and cropped to such a square (default: as they are).",
+        "Pixels: each image of a folder or of parquet is resized and cropped to such a square (default: as "
+        "they are).",
         lower_bound=1,
         upper_bound=65_535,
     ),
-    flags.DEFINE_bool("skip_unreadable", False, "Leave out a folder's files that cannot be read."),
+    flags.DEFINE_bool("skip_unreadable", False, "Leave out images of files that cannot be read."),
+    flags.DEFINE_float(
+        "test_fraction",
+        None,
+        "Share of each class that is the test split, in ]0, 1[, where a folder or parquet has none (default: "
+        "0.2).",
+    ),
+    flags.DEFINE_string("image_column", None, "Of parquet: the column of images (default: it is found)."),
+    flags.DEFINE_string("label_column", None, "Of parquet: the column of labels (default: it is found)."),
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1)."
     ),
@@ -160,6 +172,9 @@ class RunConfig:
     data_dir: str | None
     image_size: int | None
     skip_unreadable: bool
+    test_fraction: float | None
+    image_column: str | None
+    label_column: str | None
     validation_fraction: float
     model: str
     normalize: str
