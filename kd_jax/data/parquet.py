@@ -58,7 +58,7 @@ class Decoded(NamedTuple):
 
 
 def find_files(root: Path, deep: bool = True) -> list[Path]:
-    """The parquet files of a folder, or the one of that name: those that lie in it, and below it, down to three
+    """The parquet files of a folder, or the one of that name: those in it, and below it, down to three
     levels, those of data/ and those of a split. Without `deep`, down to two levels."""
     if root.suffix.lower() == ".parquet":
         return [root]
