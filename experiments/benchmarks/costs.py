@@ -44,7 +44,7 @@ def measure_growth(num_runs: int) -> dict:
     """What `num_runs` students mlp-300-300 cost: time until the first pass is done, rate, memory."""
     jax.config.update("jax_enable_compilation_cache", False)
     config = make_config("mlp-300-300", 106)
-    ours = train_epochs(config, num_runs, sweep.default_vmap_size(jax.default_backend()))
+    ours = train_epochs(config, num_runs, sweep.default_vmap_size(jax.default_backend(), config.model))
     first = seconds(lambda: next(ours))
     second = min(seconds(lambda: next(ours)) for _ in range(2))
     shapes = jax.eval_shape(
@@ -65,7 +65,7 @@ def measure_extras(repeats: int) -> dict:
     each epoch, then biases, confusion matrices and curves at the end."""
     num_runs, updates = 8, -(-NUM_TRAIN // BATCH_SIZE)
     config = make_config("mlp-800-800", updates)
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     held_out, test = (random_table(num).replace(teacher_logits=None) for num in (NUM_HELD_OUT, 10_000))
     bare, whole = (
         train_epochs(config, num_runs, vmap_size),

@@ -157,8 +157,9 @@ def widths_of(workload: str) -> tuple[int, ...]:
 def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) -> dict:
     """One row of the table."""
     updates, widths = UPDATES[workload], widths_of(workload)
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
-    ours = train_epochs(make_config(workload, updates, precision), num_runs, vmap_size)
+    config = make_config(workload, updates, precision)
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
+    ours = train_epochs(config, num_runs, vmap_size)
     first = seconds(lambda: next(ours))
     best, loader, how = None, None, None
     if has_torch() and jax.default_backend() == "cpu":
@@ -215,7 +216,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         logit_mask=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
     )
     table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     ours = loop.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
     next(ours)
     turns: dict[str, list[float]] = {"ours": []}

@@ -103,7 +103,7 @@ def train_runs(
     length = min(options.checkpoint_every, options.epochs)
     vmap_size = options.vmap_size or None
     if options.vmap_size is None:
-        vmap_size = sweep.default_vmap_size(jax.default_backend())
+        vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     computed = 0.0  # when the last segment was
 
     def wait(of_segment: dict) -> None:

@@ -15,6 +15,7 @@ from experiments.benchmarks import dense, rivals
 from experiments.cli import machine
 from experiments.gallery import pages, performance
 from experiments.settings.dataset import require_memory
+from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.train import sweep
 from kd_jax.types import Table
@@ -65,7 +66,7 @@ def test_the_default_way_of_mapping_is_the_measured_best():
     benchmarks = [some for some in performance.read(pages.RESULTS / "benchmark") if "vmap_sizes" in some]
     assert benchmarks
     for content in benchmarks:
-        default = sweep.default_vmap_size(content["platform"])
+        default = sweep.default_vmap_size(content["platform"], models.build("mlp-4", 10))
         rates: dict[str, dict] = {}
         for row in content["vmap_sizes"]:
             rates.setdefault(row["workload"], {})[row["vmap_size"]] = row["examples_per_second"]["median"]

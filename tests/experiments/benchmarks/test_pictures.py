@@ -166,10 +166,11 @@ def wrong_defaults(content) -> list[str]:
     """Layers where the way that is taken is more than a tenth slower than another, with the runs mapped as
     they are by default. Rows without a size are of ways that are gone."""
     platform = content["platform"]
+    default = sweep.default_vmap_size(platform, models.build("cnn-4", 10))
     rates: dict[tuple, dict[str, float]] = {}
     asked = {}
     for row in content["convolutions"]:
-        if "size" in row and (row["runs"] == 1 or row["vmap_size"] == sweep.default_vmap_size(platform)):
+        if "size" in row and (row["runs"] == 1 or row["vmap_size"] == default):
             key = row["layer"], row["runs"]
             rates.setdefault(key, {})[row["way"]] = row["flops_per_second"]["median"]
             asked[key] = conv.preferred_way(platform, row["size"], row["channels"], row["groups"])
