@@ -102,7 +102,11 @@ group(
     "Training",
     flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000),
     flags.DEFINE_integer(
-        "epochs", 40, "Passes over the training images.", lower_bound=1, upper_bound=1_000_000
+        "epochs",
+        40,
+        "Passes over the training images; 0 keeps a teacher of --pretrained as it is.",
+        lower_bound=0,
+        upper_bound=1_000_000,
     ),
     flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000),
     flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "Optimiser."),
@@ -201,6 +205,9 @@ class RunConfig:
 
 def run_config(out: str, model: str) -> RunConfig:
     """The options of a run.  out, model: as they may be given, for the error where they are not."""
+    if FLAGS.epochs == 0 and not ("pretrained" in FLAGS and FLAGS.pretrained):
+        expected = "1 or more, or 0 with --pretrained of train_teacher, which keeps the teacher as it is"
+        raise InputError("--epochs cannot be this", expected, 0)
     return read(RunConfig, out=require_folder("out", out), model=require("model", model))
 
 
