@@ -103,17 +103,20 @@ def init_states(
     return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
 
 
-def with_teachers(table: Table, teacher: Teachers | None, queried: bool) -> Table:
+def with_teachers(table: Table, teacher: Teachers | None, queried: bool, mirrored: bool = False) -> Table:
     """The table with what the loss needs of the teachers: cached logits, or variables to query.
 
-    queried: whether the teachers are asked about each batch as students see it.
+    queried: whether the teachers are asked about each batch as students see it.  mirrored: whether the logits
+    on the mirror images are cached too.
     """
     if teacher is None:
         return table
     if queried:
         return table.replace(teacher_variables=teacher.variables)
+    images = np.asarray(table.images)
+    views = (images, images[:, :, ::-1]) if mirrored else (images,)
     logits = [
-        np.asarray(models.predict_stacked(model, variables, table.images))
+        np.concatenate([np.asarray(models.predict_stacked(model, variables, view)) for view in views], axis=1)
         for model, variables in zip(teacher.models, teacher.variables, strict=True)
     ]
     return table.replace(teacher_logits=tuple(logits))

@@ -101,9 +101,14 @@ def draws(key: jax.Array, num: int, each: int) -> jax.Array:
     return jax.vmap(draw)(example_keys(key, num))
 
 
+def flips(key: jax.Array, num: int) -> jax.Array:
+    """Which examples of a batch `flip` mirrors under this key, bool[num].  key: consumed."""
+    return draws(key, num, 1)[:, 0] < 0.5
+
+
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image left to right with probability 1/2.  key: consumed; u8[B,h,w,c] -> u8[B,h,w,c]."""
-    mirrored = draws(key, images.shape[0], 1).reshape(-1, 1, 1, 1) < 0.5
+    mirrored = flips(key, images.shape[0]).reshape(-1, 1, 1, 1)
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 

@@ -16,6 +16,7 @@ from kd_jax.train.batch import (
     augment_and_scale,
     batch_images,
     batch_losses,
+    cached_rows,
     make_batch,
     select_teacher,
 )
@@ -61,8 +62,10 @@ def train_step(
     """
     images = batch_images(config, table, state.key, index, step)
     images, mixup_lambda = augment_and_scale(config, state.key, images, step)
-    images, index = own_part((images, index))
-    batch = ablate_teacher_logits(make_batch(config, table, hparams, images, index), hparams, state.key, step)
+    rows = cached_rows(table, state.key, index, step)
+    images, index, rows = own_part((images, index, rows))
+    batch = make_batch(config, table, hparams, images, index, rows)
+    batch = ablate_teacher_logits(batch, hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
