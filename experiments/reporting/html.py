@@ -282,8 +282,7 @@ def confusion(content: Content) -> dict[str, Any] | None:
     names, omitted = data.class_names, description.setting(name).omitted
     heads = [corrections.title(correction) for correction in shown]
     labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
-    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels}
-    section |= {"matrices": [], "most": []}
+    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
     if data.num_classes <= MOST_NAMED:
         text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731
         section["matrices"] = [
