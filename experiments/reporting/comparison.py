@@ -218,7 +218,7 @@ def _facts(description: RunDescription) -> dict[str, str]:
         if name not in flags.NOT_PART_OF_THE_EXPERIMENT
     }
     facts["teacher"] = str((description.teacher or {}).get("sha256", "-"))[:12]
-    return facts | {"kd_jax": description.versions.get("kd_jax", "-"), "device": description.device}
+    return facts | {"kd_jax": str(description.versions.get("kd_jax", "-")), "device": description.device}
 
 
 def _curves(runs: Runs) -> list[dict[str, Any]]:
