@@ -33,11 +33,11 @@ def paths() -> list[Path]:
 
 def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """Every block by its name; what it returns is Markdown."""
-    found: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
-    found |= performance.blocks_of(results / "benchmark")
-    found["reliability"] = partial(reliability.table, results / "reliability")
-    found |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
-    return found | recipes.blocks(recipe_folder, results)
+    by_name: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
+    by_name |= performance.blocks_of(results / "benchmark")
+    by_name["reliability"] = partial(reliability.table, results / "reliability")
+    by_name |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
+    return by_name | recipes.blocks(recipe_folder, results)
 
 
 def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:

@@ -145,14 +145,14 @@ def read_all(folder: Path) -> list[Recipe]:
 
 def blocks(folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """`recipes_<study>` lists the recipes of a study, `overview` all studies, `gallery` a picture of each."""
-    found = read_all(folder)
-    result_of = {recipe.name: where_result_is(recipe, found, results) for recipe in found}
+    every = read_all(folder)
+    result_of = {recipe.name: where_result_is(recipe, every, results) for recipe in every}
     named: dict[str, Callable[[], str]] = {
-        "overview": partial(overview, found, result_of),
-        "gallery": partial(pictures, found, results),
+        "overview": partial(overview, every, result_of),
+        "gallery": partial(pictures, every, results),
     }
     for study in (*STUDIES, OTHERS):
-        members = [recipe for recipe in found if recipe.study == study]
+        members = [recipe for recipe in every if recipe.study == study]
         named[f"recipes_{study}"] = partial(listing, members, result_of, results)
     return named
 
@@ -219,8 +219,8 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
 
 def needed(recipes: Sequence[Recipe]) -> list[str]:
     """A line on the recipes of teachers that other studies list; no line where there is none."""
-    own = {recipe.name for recipe in recipes}
-    others = sorted({teacher for recipe in recipes for teacher in recipe.teachers} - own)
+    listed = {recipe.name for recipe in recipes}
+    others = sorted({teacher for recipe in recipes for teacher in recipe.teachers} - listed)
     pages = {name: STUDIES[study_of(name)][1] if study_of(name) != OTHERS else "README.md" for name in others}
     links = ", ".join(f"`{name}` ([{page}]({page}))" for name, page in pages.items())
     return [f"Run these recipes of teachers first: {links}.", ""] if others else []

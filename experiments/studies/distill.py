@@ -70,7 +70,7 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    students.warn_of_common_gaps(plan.settings, plan.teacher)
+    students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 

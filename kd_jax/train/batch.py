@@ -89,7 +89,7 @@ def augment_and_scale(
 ) -> tuple[jax.Array, jax.Array | None]:
     """The batch u8[B,h,w,c] as the student sees it at this step, and each example's share of its image.
 
-    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), shares None where nothing is mixed.
+    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), mixup_lambda None where nothing is mixed.
     """
     if config.augment is not None:
         images = config.augment(_augment_key(key, step), images)
@@ -97,27 +97,27 @@ def augment_and_scale(
     if config.mixup is None:
         return images, None
     mixup_key = jax.random.fold_in(jax.random.fold_in(key, keys.MIXUP), step)
-    shares = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
-    return mix(shares, images), shares
+    mixup_lambda = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
+    return mix(mixup_lambda, images), mixup_lambda
 
 
 def batch_losses(
-    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, shares: jax.Array | None
+    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, mixup_lambda: jax.Array | None
 ) -> jax.Array:
     """Each example's loss f32[B]; of a mixture, the losses against both its parts by their shares, which is
-    the loss against the mixed label for any loss that is linear in it.
+    the loss against the mixed label for any loss that is linear in it.  mixup_lambda: f32[B] or None.
 
     A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
     labels are.
     """
     logits, batch = mask_logits(logits, batch, hparams)
-    own = config.loss_fn(logits, batch, hparams)
-    if shares is None:
-        return own
+    loss = config.loss_fn(logits, batch, hparams)
+    if mixup_lambda is None:
+        return loss
     other = jax.tree.map(mixup_partner, batch)
     if config.teacher_models:
         other = other.replace(teacher_logits=batch.teacher_logits)
-    return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
+    return mixup_lambda * loss + (1 - mixup_lambda) * config.loss_fn(logits, other, hparams)
 
 
 def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:
