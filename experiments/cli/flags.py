@@ -52,15 +52,13 @@ group(
     flags.DEFINE_string(
         "dataset",
         "digits",
-        "digits, a TFDS name such as mnist, an .npz file, a folder of images or of parquet files, or "
-        "hf:owner/name of the Hugging Face hub.",
+        "digits, a TFDS name such as mnist, an .npz, a folder of images or parquet, or hf:owner/name.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(
         "image_size",
         None,
-        "Pixels: each image of a folder or of parquet is resized and cropped to such a square (default: as "
-        "they are).",
+        "Side in pixels that each image of a file is resized and cropped to.",
         lower_bound=1,
         upper_bound=65_535,
     ),
@@ -68,11 +66,10 @@ group(
     flags.DEFINE_float(
         "test_fraction",
         None,
-        "Share of each class that is the test split, in ]0, 1[, where a folder or parquet has none (default: "
-        "0.2).",
+        "Share for testing where the data have no test split (0.2).",
     ),
-    flags.DEFINE_string("image_column", None, "Of parquet: the column of images (default: it is found)."),
-    flags.DEFINE_string("label_column", None, "Of parquet: the column of labels (default: it is found)."),
+    flags.DEFINE_string("image_column", None, "Column of images, of parquet."),
+    flags.DEFINE_string("label_column", None, "Column of labels, of parquet."),
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1)."
     ),
@@ -104,7 +101,7 @@ group(
     flags.DEFINE_integer(
         "epochs",
         40,
-        "Passes over the training images; 0 keeps a teacher of --pretrained as it is.",
+        "Passes over the training images; 0 with --pretrained: none.",
         lower_bound=0,
         upper_bound=1_000_000,
     ),
