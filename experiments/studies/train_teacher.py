@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from kd_jax import losses, models
 from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.models import pretrained
+from kd_jax.stats.description import RunDescription, SettingInfo
+from kd_jax.stats.rows import TEACHER
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.types import HParams, Table
 
@@ -49,7 +51,7 @@ class Plan(NamedTuple):
     hparams: HParams
     num_classes: int
     validation: np.ndarray
-    description: dict[str, Any]
+    description: RunDescription
     tables: tuple[Table, Table | None, Table]
 
 
@@ -87,16 +89,11 @@ def make_plan(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str
     )  # fmt: skip
     initial = load_initial(options, teacher_config, config)
     hparams = sweep.make_hparams(dataset.num_classes, omitted, learning_rate, weight_decay)
-    description = provenance.describe(flags, dataset, train, validation) | {
-        "teacher": None,
-        "settings": [{"name": "teacher", "omitted": list(omitted)}],
-        "runs": [
-            {"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None}
-            for seed in range(options.seeds)
-        ],
-    }
-    if initial is not None:
-        description["pretrained"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
+    description = provenance.describe(
+        flags, dataset, train, validation, [SettingInfo(TEACHER, {"omitted": omitted})],
+        [(TEACHER, seed, None) for seed in range(options.seeds)],
+        pretrained=initial and {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier},
+    )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     return Plan(
         omitted, model_options, config, initial, hparams, dataset.num_classes, validation, description, tables
@@ -138,20 +135,20 @@ def record_imported(out: Path, plan: Plan) -> None:
     if jax.process_index() > 0:
         return
     recorded = run_config.read(out)
-    if "imported" not in recorded:
+    if recorded.imported is None:
         assert plan.initial is not None
         stacked = jax.tree.map(lambda leaf: leaf[None], plan.initial.variables)
-        found = {}
+        imported = {}
         for split, table in zip(("validation", "test"), plan.tables[1:], strict=True):
             if table is not None:
                 predicted = np.argmax(models.predict_stacked(plan.config.model, stacked, table.images)[0], -1)
                 accuracy = float(np.mean(np.asarray(predicted == np.asarray(table.labels))))
-                found[split] = {"accuracy": accuracy, "support": len(predicted)}
-        recorded |= {"imported": found}
+                imported[split] = {"accuracy": accuracy, "support": len(predicted)}
+        recorded = replace(recorded, imported=imported)
         run_config.write(out, recorded)
     words = (
         f"{split} accuracy {100 * one['accuracy']:.2f} % of {one['support']:,} images"
-        for split, one in recorded["imported"].items()
+        for split, one in (recorded.imported or {}).items()
     )
     print(f"as imported: {', '.join(words)}", flush=True)
 
@@ -160,7 +157,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
     seeds, (table, held_out, test) = range(options.seeds), plan.tables
     keys = sweep.run_keys(seeds, 1, base=0)
-    start = partial(sweep.init_states, given=plan.initial and plan.initial.variables)
+    start = partial(sweep.init_states, pretrained_variables=plan.initial and plan.initial.variables)
     history: dict[str, Any] = {}
     if options.epochs:
         hparams = sweep.stack_runs([plan.hparams], seeds)
@@ -182,7 +179,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         [plan.config.model], [variables], [seeds], held_out, test, plan.omitted, lost
     )
     if jax.process_index() == 0:
-        names, masks = ["teacher"] * len(seeds), [plan.omitted] * len(seeds)
+        names, masks = [TEACHER] * len(seeds), [plan.omitted] * len(seeds)
         rows_of_history = tidy.history_rows(history, names, list(seeds), masks) if history else []
         run_folder.write_history(options.out, rows_of_history)
         confusions.write(options.out, matrices, plan.num_classes)
@@ -198,4 +195,4 @@ def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
         "num_models": options.seeds,
         "seeds": list(range(options.seeds)),
         "image_shape": list(plan.config.image_shape),
-    } | {key: plan.description[key] for key in copied if key in plan.description}
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}

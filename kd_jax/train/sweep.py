@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from kd_jax.models import is_dense
 from kd_jax.models.split_batch import BATCH_AXIS
 from kd_jax.train import Config, init_state
-from kd_jax.types import HParams, TrainState, Variables
+from kd_jax.types import BatchLoss, HParams, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
@@ -100,9 +100,9 @@ def batch_parts(config: Config, hparams: HParams) -> int:
     hparams: leading axis R.
     """
     num_runs, num_devices = len(hparams.alpha), len(jax.devices())
-    is_coupled = config.mixup is not None or hparams.teacher_ablation is not None
+    relates_examples = isinstance(config.loss_fn, BatchLoss) or hparams.teacher_ablation is not None
     has_threads = jax.default_backend() == "cpu" and is_dense(config.model)
-    if is_coupled or has_threads or jax.process_count() > 1:
+    if config.mixup is not None or relates_examples or has_threads or jax.process_count() > 1:
         return 1
     spare = max(1, num_devices // num_runs)
     return max(parts for parts in range(1, spare + 1) if config.batch_size % parts == 0)
@@ -158,27 +158,30 @@ def over_runs(function, mesh: Mesh, vmap_size: int | None):
     """(shared, runs) -> `function(shared, run)` of every run: `shared` is everywhere, `runs` are split over
     the mesh, and each device maps its own, `vmap_size` at a time."""
 
-    def own(shared, runs):
+    def map_device(shared, runs):
         return map_runs(partial(function, shared), vmap_size)(runs)
 
-    return jax.shard_map(own, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=SHARDED, check_vma=False)
+    in_specs = REPLICATED, SHARDED
+    return jax.shard_map(map_device, mesh=mesh, in_specs=in_specs, out_specs=SHARDED, check_vma=False)
 
 
-def init_states(config: Config, keys: jax.Array, given: Variables | None = None) -> TrainState:
+def init_states(config: Config, keys: jax.Array, pretrained_variables: Variables | None = None) -> TrainState:
     """States of R fresh runs, on the mesh, with its padding.
 
-    keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
+    keys: typed, [R].  pretrained_variables: what all runs start with instead of their own draws, as in
+    `init_state`.
     """
     mesh = runs_mesh(len(keys))
     keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
-    states = _init_all(config, mesh, put_on_mesh(given, mesh, REPLICATED), keys)
+    states = _init_all(config, mesh, put_on_mesh(pretrained_variables, mesh, REPLICATED), keys)
     # Block here, so that running out of memory is raised here and not as a hang later.
     return jax.block_until_ready(states)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
-def _init_all(config, mesh, given, keys):
-    return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
+def _init_all(config, mesh, pretrained_variables, keys):
+    init = lambda shared, key: init_state(config, key, shared)  # noqa: E731
+    return over_runs(init, mesh, 1)(pretrained_variables, keys)
 
 
 def pad_runs(tree, multiple: int):

@@ -83,6 +83,7 @@ def test_only_spare_devices_split_a_batch():
 
 def test_examples_that_depend_on_each_other_are_not_split(monkeypatch):
     assert sweep.batch_parts(dataclasses.replace(CONFIG, mixup=1.0), hparams_of(1)) == 1
+    assert sweep.batch_parts(dataclasses.replace(CONFIG, loss_fn=losses.LOSSES["dist"]), hparams_of(1)) == 1
     ablated = hparams_of(1).replace(teacher_ablation=np.zeros(1, np.int32))
     assert sweep.batch_parts(CONFIG, ablated) == 1
     monkeypatch.setattr(sweep.jax, "process_count", lambda: 2)

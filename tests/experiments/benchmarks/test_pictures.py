@@ -197,5 +197,5 @@ def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "cpu_avx2.json").write_text('{"speed": [], "vmap_sizes": []}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
-    (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "extras": {}}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "costs"}
+    (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "starts": []}')
+    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "starts"}
