@@ -29,7 +29,7 @@ shared.group(
     flags.DEFINE_string(
         "teacher",
         None,
-        "Run folders of train_teacher or distill; of several, the mean. Comma list: no comma in a name.",
+        "Run folders of train_teacher or distill, comma list; of several, the mean.",
     ),
     flags.DEFINE_string("teacher_setting", None, "Where --teacher is a folder of students: their setting."),
     flags.DEFINE_enum(
@@ -42,9 +42,7 @@ shared.group(
 )
 shared.group(
     "Omitted classes",
-    flags.DEFINE_string(
-        "omit", None, "Class sets to omit from the transfer set, comma list (none): none,3,7+8."
-    ),
+    flags.DEFINE_string("omit", None, "Class sets to omit from the transfer set, comma list: none,3,7+8."),
     flags.DEFINE_string("seen", None, "Class sets to keep, comma list; all other classes are omitted."),
     flags.DEFINE_string(
         "shots", "0", "Examples of each omitted class that are kept for training, comma list."

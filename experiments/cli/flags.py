@@ -63,7 +63,7 @@ group(
     flags.DEFINE_string(
         "dataset",
         "digits",
-        "digits, a TFDS name such as mnist, an .npz, a folder of images or parquet, or hf:owner/name.",
+        "digits, TFDS name, .npz, folder of images or parquet, hf:owner/name.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(

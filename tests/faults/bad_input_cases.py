@@ -316,7 +316,16 @@ BAD_BENCHMARK = {
     "out with a benchmark": (["--out={benchmarked}"], "--out is taken"),
 }
 BAD_INFO = {
-    "argument": (["digits"], "unexpected argument"),
+    "arguments": (["digits", "mnist"], "unexpected argument: expected info DATASET"),
+    "unknown dataset": (["mnits"], "unknown dataset"),
+    "folder of images of several sizes": (["{sizes}"], "images of several sizes"),
+    "folder with text as an image": (["{text_image}"], "1 of 10 images .*skip_unreadable"),
+    "out without a dataset": (["--out=x.png"], "means nothing here: expected info DATASET"),
+    "out that is there": (["digits", "--out={file}"], "--out is taken"),
+    "out inside the dataset": (["{classes}", "--out={classes}/cat"], "--out lies inside the dataset"),
+    "out inside a split": (["{pictures}", "--out={pictures}/train/cat"], "--out lies inside"),
+    "out missing": (["digits", "--out="], "--out is missing"),
+    "size of no folder": (["digits", "--image_size=8"], "image_size is for image folders"),
     "unknown flag": (["--data_dri=x"], "did you mean --data_dir"),
     "flag of a training": (["--seeds=3"], "means nothing here"),
 }
