@@ -277,7 +277,15 @@ def default(name: str) -> Any:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Gives the flags their values; returns the arguments that are no flags. Errors: flags.Error."""
-    return FLAGS(argv)
+    words = FLAGS.read_flags_from_files(list(argv[1:]))
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.lstrip("-").partition("=")
+        text = value if equals else following
+        # Python reads the digits of every script as numbers.
+        numeric = word.startswith("-") and name in FLAGS and FLAGS[name].flag_type() in ("int", "float")
+        if numeric and not text.isascii():
+            raise flags.IllegalFlagValueError(f"flag --{name}={text}: not of the digits 0 to 9")
+    return FLAGS([argv[0], *words])
 
 
 def meaningless() -> list[str]:

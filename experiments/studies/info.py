@@ -102,8 +102,8 @@ def _classes(dataset: data.Dataset, labels: Mapping[str, np.ndarray]) -> Chapter
 def _values(dataset: data.Dataset) -> Chapter:
     rows = []
     for split, images in (("training", dataset.train_images), ("test", dataset.test_images)):
-        means = np.mean(images.reshape(-1, images.shape[-1]), axis=0, dtype=np.float64)
-        words = ", ".join(f"{mean:.1f}" for mean in means)
+        pixels = images.reshape(-1, images.shape[-1])
+        words = ", ".join(f"{channel.mean(dtype=np.float64):.1f}" for channel in pixels.T)
         rows.append((split, f"{images.min()} to {images.max()} of 0 to 255, mean of each channel {words}"))
     return rows
 
