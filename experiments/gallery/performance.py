@@ -11,8 +11,11 @@ from experiments.reporting.markdown import table
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The committed benchmarks, the CPU's first."""
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    """The committed benchmarks, with the instruction set of a CPU, of which the file's name begins."""
+    return [
+        json.loads(path.read_text()) | {"instructions": INSTRUCTIONS.get("_".join(path.stem.split("_")[:2]))}
+        for path in sorted(folder.rglob("*.json"))
+    ]
 
 
 def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
@@ -33,7 +36,10 @@ def _range(values: dict[str, float], digits: int) -> str:
 def _caption(content: dict[str, Any]) -> str:
     versions = content["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
-    return f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
+    device = content["device"] + (
+        f" ({instructions})" if (instructions := content.get("instructions")) else ""
+    )
+    return f"{device}, {packages}; median of {content['repeats']} turns (lowest to highest):"
 
 
 def _mapped(vmap_size: int | None) -> str:
@@ -146,6 +152,7 @@ def starts(benchmarks: list[dict]) -> str:
 
 
 TURNS = ("first_seconds", "second_seconds")
+INSTRUCTIONS = {"cpu_avx2": "AVX2", "cpu_avx512": "AVX-512"}
 RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a core"}
 BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,
