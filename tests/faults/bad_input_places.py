@@ -119,6 +119,10 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
     (found["unreported"] / "results.csv").unlink()
     (found["unreported"] / "checkpoints").mkdir()
     (found["strange"] / "config.json").write_text('{"format": 2}')
+    found["blocked"] = bad / "blocked"
+    shutil.copytree(found["unreported"], found["blocked"])
+    (found["blocked"] / "checkpoints").rmdir()
+    (found["blocked"] / "checkpoints").touch()
     (found["foreign"] / "thesis.tex").write_text("years of work")
     (found["benchmarked"] / "gpu.json").write_text("{}")
     (found["bad_summary"] / "summary.json").write_text('{"results": [{"class": true}]}')
