@@ -123,7 +123,9 @@ group(
 )
 group(
     "Where it goes, and how the work is done",
-    flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it."),
+    flags.DEFINE_string(
+        "out", None, "Folder (of predict and export: file) to write; of a run, the same command continues it."
+    ),
     flags.DEFINE_integer(
         "checkpoint_every",
         10,

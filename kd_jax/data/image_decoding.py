@@ -35,12 +35,12 @@ def decode(
     files = [file for group in every for file in group]
     groups = np.repeat(np.arange(3 * classes), [len(group) for group in every])
     with images.ready():
-        is_image = np.array([_is_image(root, file.path) for file in files], bool)
+        is_image = np.array([is_picture(root, file.path) for file in files], bool)
         pictures, groups = (
             [file for file, good in zip(files, is_image, strict=True) if good],
             groups[is_image],
         )
-        pixels, faults, remarks = _decode_all(root, pictures, image_size, progress)
+        pixels, faults, remarks = read_pictures(root, pictures, image_size, progress)
     if faults and not skip_unreadable:
         named = (f"{as_text(pictures[index].path)} ({fault})" for index, fault in faults.items())
         wrong = f"{len(faults)} of {len(pictures)} images in {root} cannot be read"
@@ -62,7 +62,7 @@ def decode(
     )
 
 
-def _is_image(root: Path, path: str) -> bool:
+def is_picture(root: Path, path: str) -> bool:
     """Whether a file is one of a class's images, readable or not."""
     return os.path.splitext(path)[1].lower() in images.endings() or images.is_image(root / path)
 
@@ -87,11 +87,18 @@ def _notes(
     ]
 
 
-def _decode_all(
-    root: Path, pictures: Sequence[Picture], image_size: int | None, progress: Progress | None
+def read_pictures(
+    root: Path,
+    pictures: Sequence[Picture],
+    image_size: int | None,
+    progress: Progress | None,
+    like: tuple[str, tuple[int, ...]] | None = None,
 ) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
-    """(u8[N,h,w,3], number of a picture -> why it cannot be read, remark -> the paths of its pictures)."""
-    first, shape = _first_shape(root, pictures, image_size)
+    """(u8[N,h,w,3], number of a picture -> why it cannot be read, remark -> the paths of its pictures).
+
+    like: what has the shape that all are to have, and that shape (h, w, 3); None: the first picture.
+    """
+    first, shape = like or _first_shape(root, pictures, image_size)
     require_memory(root, len(pictures) * math.prod(shape))
     pixels = np.empty((len(pictures), *shape), np.uint8)
 

@@ -134,6 +134,14 @@ def _visible(root: Path, folder: str) -> list[str]:
     return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))
 
 
+def files_below(root: Path) -> tuple[list[Picture], list[str]]:
+    """(the files in a folder and in those below it, hidden ones left out; paths of what is no file)."""
+    strays: list[str] = []
+    files = _pictures(root, ".", strays, set())
+    relative = lambda path: path.removeprefix("./")  # noqa: E731
+    return [file._replace(path=relative(file.path)) for file in files], list(map(relative, strays))
+
+
 def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> list[Picture]:
     """The files in a folder, then those in each folder below it.
 

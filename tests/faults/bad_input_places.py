@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.io import checkpoint
-from tests.faults import samples
+from tests.faults import bad_networks, samples
 
 ODD_NAME = "ä b (Ж) ñ's"
 
@@ -30,6 +30,7 @@ def places(home: Path) -> dict[str, str]:
     found |= _runs(home / "bad", found["sweep"])
     found |= _arrays(home / "bad", home / "toy.npz")
     found |= _pictures(home / "bad")
+    found |= bad_networks.places(home / "bad", found)
     return {name: str(path) for name, path in found.items()}
 
 
