@@ -8,6 +8,7 @@ Numbers are traced, structure is static: every scalar that a sweep varies, the c
 leaf of `HParams`; whatever changes a shape or the graph is an argument that the compiler sees as static.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,8 @@ class HParams(flax.struct.PyTreeNode):
         None: the feature is off.
     logit_mask: bool[K + A], the logits that the loss sees; None: all. K logits of classes come first, then A
         auxiliary ones, which no label names (Cloud et al. 2025, section 6.2).
+    beta: f32[], a loss's own number, as the weight of its second term; None: the default of the loss.
+    feature_weight: f32[], weight of the feature loss, which is added; None: there is none.
     """
 
     learning_rate: jax.Array
@@ -58,6 +61,8 @@ class HParams(flax.struct.PyTreeNode):
     num_shots: jax.Array | None = None
     teacher_ablation: jax.Array | None = None
     logit_mask: jax.Array | None = None
+    beta: jax.Array | None = None
+    feature_weight: jax.Array | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -99,6 +104,18 @@ class Counts(flax.struct.PyTreeNode):
 
 LossFn = Callable[[jax.Array, Batch, HParams], jax.Array]
 """(student_logits f32[B,K], batch, hparams) -> f32[B], per example; the reduction belongs to the caller."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss:
+    """A LossFn that relates the examples of a batch to each other: its entry i depends on all of them. The
+    mean of the entries is the loss of the paper. Called as the function is."""
+
+    function: LossFn
+
+    def __call__(self, student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+        return self.function(student_logits, batch, hparams)
+
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images u8[B,h,w,c]) -> images u8[B,h,w,c]; the key is consumed."""

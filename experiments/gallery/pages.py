@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from experiments.gallery import performance, recipes, reliability
@@ -17,7 +17,7 @@ from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import NO_SPREAD, bound, half_width, rounded_width, table
 from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
-from kd_jax.stats import summary
+from kd_jax.stats.summary import Summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
@@ -72,13 +72,18 @@ def render(shown: Table, results: Path) -> str:
     return "\n".join(table(["", *shown.columns], rows))
 
 
+@lru_cache(maxsize=16)  # a table asks one file for each of its cells
+def _parsed(content: bytes) -> Summary:
+    return Summary.from_json(json.loads(content))
+
+
 def show(ours: Ours, results: Path) -> str:
     """mean ± half width (n), or mean (1) where there is one value, from the committed json files; of an
     interval whose sides differ, the larger one, or its `bound`."""
     folder = results / ours.run
     name = FIXED_FILE if ours.correction == FIXED else "summary.json"
-    values = summary.lookup(json.loads((folder / name).read_text()))
-    interval = values.get((ours.setting, "test", ours.correction, ours.class_, ours.metric))
+    summary = _parsed((folder / name).read_bytes())
+    interval = summary.get(ours.setting, ours.metric, ours.class_, ours.correction)
     if interval is None:
         raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)
     scale, digits = (1, 1) if ours.metric == "errors" else (100, 2)

@@ -18,9 +18,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
     """The blocks of what is measured, by name."""
     benchmarks = read(folder)
-    having = {
-        name: [content for content in benchmarks if PARTS.get(name, name) in content] for name in BLOCKS
-    }
+    having = {name: [content for content in benchmarks if name in content] for name in BLOCKS}
     return {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
 
 
@@ -112,28 +110,6 @@ def noise(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
-def growth(benchmarks: list[dict]) -> str:
-    """What more runs cost."""
-    columns = [
-        "mlp-300-300",
-        "peak memory",
-        "of which weights and moments",
-        "to compile and initialise",
-        "examples/s",
-    ]
-    blocks = []
-    for content in benchmarks:
-        rows = []
-        for row in content["growth"]:
-            peak, state = (f"{row[name] / 2**20:,.0f} MiB" for name in ("peak_memory_bytes", "state_bytes"))
-            runs = f"{row['runs']} run{'s' if row['runs'] > 1 else ''}"
-            rows.append(
-                [runs, peak, state, f"{row['compile_seconds']:.1f} s", f"{row['examples_per_second']:,.0f}"]
-            )
-        blocks.append(_table(columns, rows))
-    return "\n\n".join(blocks)
-
-
 def vmap_sizes(benchmarks: list[dict]) -> str:
     """Examples/s of each way of mapping the runs."""
     blocks = []
@@ -151,37 +127,28 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
-def costs(benchmarks: list[dict]) -> str:
-    """What is not training, and starts."""
-    columns = ["", "share of the training time, or seconds"]
-    blocks = []
-    for content in benchmarks:
-        extras = content["extras"]
-        rows = [
+def starts(benchmarks: list[dict]) -> str:
+    """Seconds to the first epoch."""
+    columns = ["from the command to the first epoch", "nothing compiled before", "compiled before"]
+    return "\n\n".join(
+        _table(
+            columns,
             [
-                "evaluation on 6,000 images after each epoch, mlp-800-800",
-                f"{100 * extras['evaluation_share']['median']:.1f} %",
+                [f"`{row['program']}` of the quickstart", *(f"{row[name]:.1f} s" for name in TURNS)]
+                for row in content["starts"]
             ],
-            [
-                "biases, curves and confusion matrices after 40 epochs, mlp-800-800",
-                f"{100 * extras['assessment_share']:.1f} %",
-            ],
-        ]
-        for row in content["starts"]:
-            times = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
-            rows.append([f"`{row['program']}` of the quickstart, from the command to its first epoch", times])
-        blocks.append(_table(columns, rows))
-    return "\n\n".join(blocks)
+        )
+        for content in benchmarks
+    )
 
 
+TURNS = ("first_seconds", "second_seconds")
 RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a core"}
 BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,
-    "growth": growth,
     "vmap_sizes": vmap_sizes,
     "noise": noise,
-    "costs": costs,
+    "starts": starts,
     "pictures": pictures,
     "convolutions": convolutions,
 }
-PARTS = {"costs": "extras"}  # of the benchmark, where a block is not named after its part

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from experiments.gallery.rows import Ours
 from experiments.gallery.studies import TABLES
+from experiments.reporting.content import count
 from experiments.reporting.markdown import plain, show, table, tabulate
 from kd_jax.io import run_config
-from kd_jax.stats import summary
+from kd_jax.stats.summary import Summary
 
 STUDIES = {
     "quickstart": ("Quickstart on the embedded digits", "quickstart.md"),
@@ -171,20 +172,19 @@ def files(recipe: Recipe, result: str, results: Path) -> str:
 
 def of_summary(folder: Path) -> list[str]:
     """The settings of a run that no table of studies.py shows: accuracies in %."""
-    config = run_config.read(folder)
-    values = summary.lookup(json.loads((folder / "summary.json").read_text()))
-    omitted = any(setting["omitted"] for setting in config["settings"])
+    settings = run_config.read(folder).settings
+    summary = Summary.from_json(json.loads((folder / "summary.json").read_text()))
+    omitted = any(setting.omitted for setting in settings)
     rows = []
-    for setting in config["settings"][:MOST_SETTINGS]:
-        name = setting["name"]
-        correction = summary.preferred_correction(name, values)
+    for setting in settings[:MOST_SETTINGS]:
+        name = setting.name
+        correction = summary.preferred_correction(name)
         used = correction if correction != "none" else "-"
-        keys = [("none", "all"), *([("none", "omitted"), (used, "omitted")] if omitted else [])]
-        cells = [show(values.get((name, "test", *key, "accuracy")), half=" ± ") for key in keys]
-        wrong = show(values.get((name, "test", "none", "all", "errors")), 1, 1, " ± ")
-        n = values[name, "test", "none", "all", "accuracy"].n
-        rows.append([name, wrong, *cells, *([used] if omitted else []), str(n)])
+        keys = [("all", "none"), *([("omitted", "none"), ("omitted", used)] if omitted else [])]
+        cells = [show(summary.accuracy(name, *key), half=" ± ") for key in keys]
+        wrong = show(summary.errors(name), 1, 1, " ± ")
+        rows.append([name, wrong, *cells, *([used] if omitted else []), count(summary.accuracy(name))])
     heads = ["omitted classes", "bias corrected", "correction"] if omitted else []
     lines = "\n".join(tabulate(["setting", "errors", "all classes", *heads, "n"], rows)).strip().splitlines()
-    left = len(config["settings"]) - MOST_SETTINGS
+    left = len(settings) - MOST_SETTINGS
     return [*lines, *(["", f"{left} more settings are in the summary."] if left > 0 else [])]

@@ -12,6 +12,7 @@ from kd_jax import models
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.io import checkpoint, run_config, run_folder
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import RunDescription, SettingInfo
 from kd_jax.train.counts import all_finite
 from kd_jax.types import Variables
 
@@ -38,7 +39,7 @@ class Networks(NamedTuple):
     """
 
     folder: Path
-    config: dict[str, Any]
+    description: RunDescription
     metadata: dict[str, Any]
     model: Any
     variables: Variables
@@ -64,7 +65,7 @@ class Chosen(NamedTuple):
     @property
     def class_names(self) -> list[str]:
         """K words."""
-        return self.networks.config["data"]["class_names"]
+        return list(self.networks.description.data.class_names)
 
 
 def describe(chosen: Chosen) -> str:
@@ -84,34 +85,34 @@ def load(folder: Path) -> Networks:
 
     Errors: InputError that names the file that is missing, damaged or of another run.
     """
-    config = run_config.read(folder)
-    if config["experiment"] not in HELD:
+    description = run_config.read(folder)
+    if description.experiment not in HELD:
         expected = f"a run folder of {' or '.join(HELD)}"
-        raise InputError(f"{folder} holds no trained networks", expected, f"one of {config['experiment']}")
-    path = folder / HELD[config["experiment"]]
+        raise InputError(f"{folder} holds no trained networks", expected, f"one of {description.experiment}")
+    path = folder / HELD[description.experiment]
     variables, metadata = checkpoint.load(path)
     try:
         num_classes = metadata["data"]["num_classes"]
         model = models.build(metadata["model"], num_classes, **metadata["model_options"])
         height, width, channels = metadata["image_shape"]
-        require_own(path, metadata, config)
+        require_own(path, metadata, description)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # of metadata
         if isinstance(error, InputError):
             raise
         expected = f"{path / 'manifest.json'} as the experiment wrote it"
         raise InputError("damaged checkpoint", expected, repr(error)) from None
-    return Networks(folder, config, metadata, model, variables, (height, width, channels))
+    return Networks(folder, description, metadata, model, variables, (height, width, channels))
 
 
-def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) -> None:
+def require_own(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
     """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
-    both = set(metadata["flags"]) & set(config["flags"]) - NOT_PART_OF_THE_EXPERIMENT
+    both = set(metadata["flags"]) & set(description.flags) - NOT_PART_OF_THE_EXPERIMENT
     differing = [
         f"--{name}={metadata['flags'][name]}"
         for name in sorted(both)
-        if metadata["flags"][name] != config["flags"][name]
+        if metadata["flags"][name] != description.flags[name]
     ]
-    if metadata["data"] != config["data"]:
+    if metadata["data"] != run_config.to_json(description)["data"]:
         differing.append(f"data {metadata['data']['name']} {str(metadata['data']['fingerprint'])[:12]}")
     if differing:
         raise InputError(
@@ -123,9 +124,9 @@ def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) ->
 
 def choose(networks: Networks, choice: Choice) -> Chosen:
     """The networks that the flags name. Errors: InputError for what the run does not have."""
-    config = networks.config
+    description = networks.description
     setting = _setting(networks, choice.setting)
-    runs = {run["seed"]: run["run"] for run in config["runs"] if run["setting"] == setting["name"]}
+    runs = {run.seed: run.run for run in description.runs if run.setting == setting.name}
     seeds = sorted(runs)
     if choice.ensemble and choice.seed is not None:
         raise InputError("--ensemble is of all seeds", "--ensemble or --seed", f"--seed={choice.seed}")
@@ -144,15 +145,15 @@ def choose(networks: Networks, choice: Choice) -> Chosen:
     stopped |= ~np.asarray(jax.vmap(all_finite)(variables))
     if stopped.any():
         given = f"seed {', '.join(str(seed) for seed, lost in zip(seeds, stopped, strict=True) if lost)}"
-        raise InputError(f"a run of {setting['name']!r} diverged", "one that stayed finite", given)
-    omitted = np.isin(np.arange(config["data"]["num_classes"]), setting["omitted"])
+        raise InputError(f"a run of {setting.name!r} diverged", "one that stayed finite", given)
+    omitted = np.isin(np.arange(description.data.num_classes), setting.omitted)
     correction, biases, note = _correction(networks, setting, seeds, choice.correction)
-    return Chosen(networks, setting["name"], seeds, variables, omitted, correction, biases, note)
+    return Chosen(networks, setting.name, seeds, variables, omitted, correction, biases, note)
 
 
-def _setting(networks: Networks, name: str | None) -> dict[str, Any]:
+def _setting(networks: Networks, name: str | None) -> SettingInfo:
     """The setting of that name, or the only one."""
-    by_name = {setting["name"]: setting for setting in networks.config["settings"]}
+    by_name = {setting.name: setting for setting in networks.description.settings}
     names = ", ".join(map(repr, by_name))
     if name is None and len(by_name) > 1:
         expected = f"--setting=NAME, one of {names}"
@@ -165,27 +166,27 @@ def _setting(networks: Networks, name: str | None) -> dict[str, Any]:
 
 
 def _correction(
-    networks: Networks, setting: dict[str, Any], seeds: list[int], name: str | None
+    networks: Networks, setting: SettingInfo, seeds: list[int], name: str | None
 ) -> tuple[str, np.ndarray, str]:
     """(name, biases f32[M], note) of the correction that is asked for: results.csv has the biases."""
     nothing = np.zeros(len(seeds), np.float32)
-    if name == "none" or (name is None and not setting["omitted"]):
+    if name == "none" or (name is None and not setting.omitted):
         return "none", nothing, ""
     if name is not None and name not in CORRECTIONS:
         near = nearest_name(name, CORRECTIONS)
         raise InputError("--correction is unknown", f"one of {', '.join(CORRECTIONS)}", f"{name!r}{near}")
-    if not setting["omitted"]:
+    if not setting.omitted:
         expected = "no --correction, or a setting that omits a class"
-        raise InputError(f"setting {setting['name']!r} omits no class", expected, f"--correction={name}")
+        raise InputError(f"setting {setting.name!r} omits no class", expected, f"--correction={name}")
     asked = name or DEFAULT_CORRECTION
     found: dict[str, dict[int, float]] = {}
-    for row in run_folder.read_results(networks.folder, networks.config):
-        if (row.setting, row.metric, row.class_) == (setting["name"], "bias", "omitted"):
+    for row in run_folder.read_results(networks.folder, networks.description):
+        if (row.setting, row.metric, row.class_) == (setting.name, "bias", "omitted"):
             found.setdefault(row.correction, {})[row.seed] = row.value
     measured = [each for each in found if each != "none" and set(seeds) <= set(found[each])]
     if asked in measured:
         return asked, np.array([found[asked][seed] for seed in seeds], np.float32), ""
     if name is None:
         return "none", nothing, f"{networks.folder} has no {asked}: the omitted classes are not corrected"
-    expected = f"one of {', '.join(['none', *measured])}, which results.csv has of {setting['name']!r}"
+    expected = f"one of {', '.join(['none', *measured])}, which results.csv has of {setting.name!r}"
     raise InputError(f"{networks.folder} has no such correction", expected, name)

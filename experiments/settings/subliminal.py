@@ -10,6 +10,7 @@ import numpy as np
 from experiments.cli.parse import parse_classes, parse_numbers, parse_words
 from experiments.settings import transfer
 from kd_jax.errors import InputError
+from kd_jax.stats.description import SettingInfo
 from kd_jax.train import subliminal, sweep
 from kd_jax.types import HParams
 
@@ -54,13 +55,13 @@ class Setting(NamedTuple):
     perturb: float | None = None
     temperature: float | None = None
 
-    def described(self) -> dict:
+    def info(self) -> SettingInfo:
         """Its entry in config.json."""
-        own = self._asdict() | self.structure._asdict()
-        own.pop("structure")
+        values = self._asdict() | self.structure._asdict()
+        del values["structure"], values["name"]
         if self.logit_mask is None:
-            own |= {"transfer": None, "loss": None}
-        return own | {"omitted": list(self.omitted)}
+            values |= {"transfer": None, "loss": None}
+        return SettingInfo(self.name, values)
 
 
 def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:

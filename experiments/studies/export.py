@@ -79,7 +79,7 @@ def describe(chosen: networks.Chosen) -> dict[str, Any]:
         "bias": float(chosen.biases[0]),
         "setting": chosen.setting,
         "seed": chosen.seeds[0],
-        "run": chosen.networks.config["command"],
+        "run": chosen.networks.description.command,
         "command": provenance.command(),
         "versions": metadata.get("versions", {}),
     }

@@ -43,7 +43,7 @@ def run(folder: Path, choice: networks.Choice, options: PredictConfig) -> None:
     chosen = networks.choose(networks.load(folder), choice)
     size = options.image_size
     if size is None and not options.images.lower().endswith(".npz"):
-        size = chosen.networks.config["flags"].get("image_size")  # to which training resized
+        size = chosen.networks.description.flags.get("image_size")  # to which training resized
     found = unlabelled.find(options.images, chosen.networks.image_shape, size)
     if chosen.note:
         log_note(f"note: {chosen.note}")

@@ -17,8 +17,10 @@ from experiments.settings import augmentation, training
 from experiments.settings import dataset as datasets
 from kd_jax import losses, models
 from kd_jax.errors import InputError
-from kd_jax.io import confusions, run_folder, tidy
+from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.models import pretrained
+from kd_jax.stats.description import RunDescription, SettingInfo
+from kd_jax.stats.rows import TEACHER
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.types import HParams, Table
 
@@ -48,7 +50,7 @@ class Plan(NamedTuple):
     hparams: HParams
     num_classes: int
     validation: np.ndarray
-    description: dict[str, Any]
+    description: RunDescription
     tables: tuple[Table, Table | None, Table]
 
 
@@ -84,16 +86,11 @@ def make_plan(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str
     )  # fmt: skip
     initial = load_initial(options, teacher_config, config)
     hparams = sweep.make_hparams(dataset.num_classes, omitted, learning_rate, weight_decay)
-    description = provenance.describe(flags, dataset, train, validation) | {
-        "teacher": None,
-        "settings": [{"name": "teacher", "omitted": list(omitted)}],
-        "runs": [
-            {"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None}
-            for seed in range(options.seeds)
-        ],
-    }
-    if initial is not None:
-        description["pretrained"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
+    description = provenance.describe(
+        flags, dataset, train, validation, [SettingInfo(TEACHER, {"omitted": omitted})],
+        [(TEACHER, seed, None) for seed in range(options.seeds)],
+        pretrained=initial and {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier},
+    )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     return Plan(
         omitted, model_options, config, initial, hparams, dataset.num_classes, validation, description, tables
@@ -150,7 +147,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         [plan.config.model], [variables], [seeds], held_out, test, plan.omitted, lost
     )
     if jax.process_index() == 0:
-        names, masks = ["teacher"] * len(seeds), [plan.omitted] * len(seeds)
+        names, masks = [TEACHER] * len(seeds), [plan.omitted] * len(seeds)
         run_folder.write_history(options.out, tidy.history_rows(history, names, list(seeds), masks))
         confusions.write(options.out, matrices, plan.num_classes)
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
@@ -165,4 +162,4 @@ def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
         "num_models": options.seeds,
         "seeds": list(range(options.seeds)),
         "image_shape": list(plan.config.image_shape),
-    } | {key: plan.description[key] for key in copied if key in plan.description}
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}

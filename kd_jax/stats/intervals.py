@@ -14,7 +14,7 @@ correction of p for the number of comparisons (the report says how many were mad
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from scipy.special import betaincinv, stdtr, stdtrit
 
@@ -38,6 +38,19 @@ class Difference(NamedTuple):
     high: float
     p: float
     n: int
+
+
+Kind = TypeVar("Kind", Interval, Difference)
+
+
+def to_json(numbers: Interval | Difference) -> dict[str, Any]:
+    """The fields; None where undefined, for JSON has no nan."""
+    return {name: None if math.isnan(value) else value for name, value in numbers._asdict().items()}
+
+
+def from_json(kind: type[Kind], entry: dict[str, Any]) -> Kind:
+    """An Interval or a Difference of what `to_json` wrote; other keys are ignored. Errors: KeyError."""
+    return kind._make(math.nan if entry[name] is None else entry[name] for name in kind._fields)
 
 
 def mean_interval(

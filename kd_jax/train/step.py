@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax.models import forward, forward_head, init_variables, predict
+from kd_jax.models.split_batch import mean_over_parts, own_part, sum_over_parts
 from kd_jax.train import keys
 from kd_jax.train.batch import (
     ablate_teacher_logits,
@@ -53,10 +54,14 @@ def train_step(
 ) -> tuple[TrainState, Counts]:
     """One update on the examples `index` i32[B]; `step` i32[] counts updates since the start of the run.
 
+    Where the batch is split over devices (models/split_batch.py), each computes its part of it, and all make
+    the same update.
+
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
     images = batch_images(config, table, state.key, index, step)
     images, shares = augment_and_scale(config, state.key, images, step)
+    images, index = own_part((images, index))
     batch = ablate_teacher_logits(make_batch(config, table, hparams, images, index), hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
 
@@ -70,6 +75,7 @@ def train_step(
         return jnp.mean(per_example), (logits, per_example, model_state)
 
     gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(trained)
+    gradients = mean_over_parts(gradients)
     params, opt_state = apply_gradients(
         config.optimizer, config.schedule(step), gradients, state.opt_state, trained, hparams
     )
@@ -78,6 +84,7 @@ def train_step(
     taught = None if batch.teacher_logits is None else batch.teacher_logits[:, : config.num_classes]
     counts = count(logits[:, : config.num_classes], batch.labels, per_example, taught)
     params = state.params | params
+    counts = sum_over_parts(counts)
     return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
 
 

@@ -254,7 +254,7 @@ def outcome(tmp_path_factory, launch):
 
 def test_every_setting_has_its_rows(outcome):
     config = run_config.read(outcome)
-    names = [setting["name"] for setting in config["settings"]]
+    names = [setting.name for setting in config.settings]
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2
     assert "auxiliary share=hidden transfer=own" in names and names[-2:] == ["teacher", "reference"]
     rows = read_results(outcome, config)

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.gallery import pages, recipes
 from kd_jax.io import run_config, run_files
-from tests.io.test_run_folder import LABELS, SOFT, make_config
+from tests.io.test_run_folder import LABELS, SOFT, describe
 
 TEXTS = {path.name: path.read_text() for path in sorted(pages.RESULTS.glob("*.md"))}
 NAMES = sorted(path.stem for path in pages.RECIPES.glob("*.flags"))
@@ -45,7 +45,7 @@ def folders(tmp_path):
     )
     (flags / "hidden_toys.flags").write_text("# Hidden?\n--transfers=own\n")
     folder = tmp_path / "results" / "toy_students"
-    run_config.write(folder, make_config())
+    run_config.write(folder, describe())
     key = {
         "setting": SOFT,
         "split": "test",

@@ -61,7 +61,7 @@ def test_settings_that_differ_little_stay_apart(settings):
 
 
 def test_what_is_left_of_a_class_and_what_is_heard_are_settings(launch):
-    ask = f"[setting.described() for setting in {PARSED}]"
+    ask = f"[{{'name': one.name, **one.info().values}} for one in {PARSED}]"
     words = ["--omit=none,3", "--shots=0,5", "--teacher_ablations=full,top1", "--alphas=0,1"]
     found = launch("distill", *words, ask=ask).value
     assert [(s["name"], s.get("shots"), s.get("teacher_ablation")) for s in found] == [
