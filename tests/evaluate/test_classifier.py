@@ -49,8 +49,8 @@ def test_a_convolutional_network_is_exported():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", ["resnet-8", "vgg-8-bn", "wrn-10-1", "shufflenet-x0.5-cifar", "mlp-5"])
-def test_every_family_is_exported(spec):
+@pytest.mark.parametrize("spec", ["resnet-8", "vgg-8-bn", "shufflenet-x0.5-cifar"])
+def test_families_are_exported(spec):
     exported_like_forward(spec, (16, 16, 3), 1e-5, normalize=NORMALIZE)
 
 
