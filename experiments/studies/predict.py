@@ -90,7 +90,12 @@ def classify_all(
         image_files.REMARKS[remark].format(f"{len(of)} images of {total} ({first_few(of, len(of))})")
         for remark, of in sorted(remarks.items())
     ]
-    return names, np.concatenate(each), notes
+    probabilities = np.concatenate(each)
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        given = f"others of {names[int(np.argmin(finite))]}"
+        raise InputError(f"{chosen.networks.folder} overflows", "finite probabilities", given)
+    return names, probabilities, notes
 
 
 def render(names: list[str], probabilities: np.ndarray, class_names: list[str], top_k: int) -> bytes:

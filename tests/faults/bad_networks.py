@@ -85,6 +85,10 @@ BAD_PREDICT = BAD_NETWORKS | {
         "no class": (["--images={colours}", "--top_k=0"], "--top_k cannot be this"),
     }.items()
 }
+BAD_PREDICT["a network that overflows"] = (
+    ["{overflowing}"],
+    "overflows: expected finite .*; given others of 0",
+)
 BAD_EXPORT = BAD_NETWORKS | {
     "unknown format": (["{teacher}", "--format=onxx"], "stablehlo | safetensors; given onxx"),
     "json is there": (["{teacher}", "--out={taken}"], "--out exists: expected a new file; given .*json"),
@@ -105,6 +109,10 @@ def places(bad: Path, found: dict[str, Path]) -> dict[str, Path]:
     shutil.rmtree(made["few_networks"] / "teachers")
     checkpoint.save(made["few_networks"] / "teachers", variables, about)
     shutil.copytree(found["sweep"], made["cut_networks"])
+    made["overflowing"] = shutil.copytree(made["few_networks"], bad / "overflowing")
+    shutil.rmtree(made["overflowing"] / "teachers")
+    huge = {"params": {k: {n: x * 0 + 1e38 for n, x in v.items()} for k, v in variables["params"].items()}}
+    checkpoint.save(made["overflowing"] / "teachers", huge, about)
     results = made["cut_networks"] / "results.csv"
     results.write_bytes(results.read_bytes()[:-3])
     made["colours"].mkdir()
