@@ -110,8 +110,8 @@ def device() -> str:
     if jax.default_backend() != "cpu":
         return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return f"{machine.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{machine.num_cores()} cores of {match.group(1) if match else platform.processor() or 'a CPU'}"
 
 
 def instruction_set() -> str:

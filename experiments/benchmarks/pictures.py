@@ -84,11 +84,11 @@ def candidates(model: str) -> Iterator[dict[str, Rate]]:
         return
     cores, work = machine.num_cores(), make_work(model)
     with several_processes(model, cores) as together:
-        found = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
-        found["processes"] = together
-        for run in found.values():
+        loops = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
+        loops["processes"] = together
+        for run in loops.values():
             run(2)
-        yield found
+        yield loops
 
 
 def measure_pictures(model: str, numbers: Sequence[int], precision: str, repeats: int) -> Iterator[dict]:

@@ -39,11 +39,11 @@ def _first_epoch(words: list[str], environment: dict, stop: bool) -> float:
         [sys.executable, "-P", "-m", *words], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        found = next((time.perf_counter() for line in process.stdout if line.startswith("epoch 1/")), None)
+        first = next((time.perf_counter() for line in process.stdout if line.startswith("epoch 1/")), None)
         if stop:
             process.kill()
         else:
             process.stdout.read()
-    if found is None:
+    if first is None:
         raise InputError("the quickstart did not start", "a line of its first epoch", words[0])
-    return found - start
+    return first - start

@@ -22,7 +22,7 @@ from kd_jax.stats.summary import Summary
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 RECIPES, RESULTS = REPOSITORY / "experiments" / "recipes", REPOSITORY / "experiments" / "results"
-PROBED = ("mnist_cnn_students", "cifar10_reduced_soft")  # runs whose representation.csv is shown
+PROBED = ("mnist_cnn_students",)  # runs whose representation.csv is shown
 FIXED_FILE = "fixed_bias.json"
 
 
@@ -33,11 +33,11 @@ def paths() -> list[Path]:
 
 def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """Every block by its name; what it returns is Markdown."""
-    found: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
-    found |= performance.blocks_of(results / "benchmark")
-    found["reliability"] = partial(reliability.table, results / "reliability")
-    found |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
-    return found | recipes.blocks(recipe_folder, results)
+    by_name: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
+    by_name |= performance.blocks_of(results / "benchmark")
+    by_name["reliability"] = partial(reliability.table, results / "reliability")
+    by_name |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
+    return by_name | recipes.blocks(recipe_folder, results)
 
 
 def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:

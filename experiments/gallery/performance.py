@@ -11,8 +11,11 @@ from experiments.reporting.markdown import table
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The committed benchmarks, the CPU's first."""
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    """The committed benchmarks, with the instruction set of a CPU, of which the file's name begins."""
+    return [
+        json.loads(path.read_text()) | {"instructions": INSTRUCTIONS.get("_".join(path.stem.split("_")[:2]))}
+        for path in sorted(folder.rglob("*.json"))
+    ]
 
 
 def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
@@ -33,7 +36,10 @@ def _range(values: dict[str, float], digits: int) -> str:
 def _caption(content: dict[str, Any]) -> str:
     versions = content["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
-    return f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
+    device = content["device"] + (
+        f" ({instructions})" if (instructions := content.get("instructions")) else ""
+    )
+    return f"{device}, {packages}; median of {content['repeats']} turns (lowest to highest):"
 
 
 def _mapped(vmap_size: int | None) -> str:
@@ -72,8 +78,9 @@ def pictures(benchmarks: list[dict]) -> str:
             name = row["workload"] + (" bfloat16" if row["precision"] == "bfloat16" else "")
             cells = [name, str(row["runs"]), f"{row['examples_per_second']['median']:,.0f}"]
             cells += [f"{row['flops_per_second']['median'] / 1e9:,.0f}", _range(row["share_of_peak"], 2)]
-            own = row["rivals"]
-            rows.append(cells + [_range(own[name]["times"], 2) if name in own else "" for name in rivals])
+            measured = row["rivals"]
+            cells += [_range(measured[name]["times"], 2) if name in measured else "" for name in rivals]
+            rows.append(cells)
         blocks.append(f"{_caption(content)}\n\n{_table([*columns, *rivals.values()], rows)}")
     return "\n\n".join(blocks)
 
@@ -88,10 +95,10 @@ def convolutions(benchmarks: list[dict]) -> str:
             rate = row["flops_per_second"]["median"] / 1e9
             text = f"{rate:,.{0 if rate >= 10 else 1}f} ({row['share_of_peak']['median']:.2f})"
             cells.setdefault((row["layer"], row["way"]), {})[mapping] = text
-        mappings = list(dict.fromkeys(mapping for own in cells.values() for mapping in own))
+        mappings = list(dict.fromkeys(mapping for by_mapping in cells.values() for mapping in by_mapping))
         rows = [
-            [layer, way, *(own.get(mapping, "") for mapping in mappings)]
-            for (layer, way), own in cells.items()
+            [layer, way, *(by_mapping.get(mapping, "") for mapping in mappings)]
+            for (layer, way), by_mapping in cells.items()
         ]
         table = _table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows)
         blocks.append(f"{_caption(content)}\n\n{table}")
@@ -123,7 +130,9 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
             "examples/s with `--vmap_size`",
             *("0 (all)" if way == "all" else str(way) for way in ways),
         ]
-        blocks.append(_table(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
+        blocks.append(
+            _table(columns, [[name, *(by_size[way] for way in ways)] for name, by_size in rates.items()])
+        )
     return "\n\n".join(blocks)
 
 
@@ -143,6 +152,7 @@ def starts(benchmarks: list[dict]) -> str:
 
 
 TURNS = ("first_seconds", "second_seconds")
+INSTRUCTIONS = {"cpu_avx2": "AVX2", "cpu_avx512": "AVX-512"}
 RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a core"}
 BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,

@@ -205,8 +205,8 @@ def _settings_table(runs: Runs) -> Grid:
 def _what_differs(runs: Runs) -> str | Grid:
     """Flags, teacher, device and program, where they are not the same in all runs."""
     facts = [_facts(content.run.description) for content in runs.values()]
-    every = dict.fromkeys(what for own in facts for what in own)
-    rows = [[what, *(own.get(what, "-") for own in facts)] for what in every]
+    every = dict.fromkeys(what for of_run in facts for what in of_run)
+    rows = [[what, *(of_run.get(what, "-") for of_run in facts)] for what in every]
     rows = [row for row in rows if len(set(row[1:])) > 1]
     return Grid(["", *runs], rows) if rows else "Nothing that config.json tells of."
 
@@ -228,6 +228,6 @@ def _curves(runs: Runs) -> list[dict[str, Any]]:
         for panel in html.learning_curves(content):
             for line in panel["lines"]:
                 if line["name"] == content.head[0]:
-                    own = {"name": f"{name}: {line['name']}", "colour": number if number < 7 else None}
-                    panels.setdefault(panel["title"], []).append(line | own)
+                    labelled = {"name": f"{name}: {line['name']}", "colour": number if number < 7 else None}
+                    panels.setdefault(panel["title"], []).append(line | labelled)
     return [{"title": title, "lines": lines} for title, lines in panels.items()]

@@ -22,7 +22,7 @@ from kd_jax.stats.description import SettingInfo
 from kd_jax.stats.intervals import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
-LINES = {"omitted": 1, "seen": 0, "all": 2}  # the number of each one's colour in COLOURS
+LINES = {"omitted": 0, "seen": 1, "all": 2}  # the number of each one's colour in COLOURS, as in the figure
 MOST_CURVED, MOST_EPOCHS, MOST_CONFUSED, MOST_NAMED = 12, 500, 15, 20
 
 
@@ -32,7 +32,7 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
     Errors: InputError for a damaged examples.npz.
     """
     description = content.run.description
-    found = examples.read(folder, description.data.num_classes)
+    shown = examples.read(folder, description.data.num_classes)
     learnt, biases = learning_curves(content), bias_curves(content)
     figures = {s.figure: _data_uri(folder / s.figure) for s in sections if s.figure}
     return fill(
@@ -51,8 +51,8 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
         biases=biases,
         maps=heat_maps(content),
         confusion=confusion(content),
-        found=found,
-        pictures=misclassified.pictures(found, description.data.class_names) if found else [],
+        examples=shown,
+        pictures=misclassified.pictures(shown, description.data.class_names) if shown else [],
         sections=sections,
         figures=figures,
         command=description.command,
@@ -78,8 +78,8 @@ def fill(template: str, data: dict[str, Any], **variables: Any) -> bytes:
     environment.globals["numeric_columns"] = _numeric_columns
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    own = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
-    return environment.get_template(template).render(own | variables).encode()
+    common = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
+    return environment.get_template(template).render(common | variables).encode()
 
 
 def _numeric_columns(table: Grid) -> list[Any]:
@@ -88,7 +88,7 @@ def _numeric_columns(table: Grid) -> list[Any]:
 
     columns = zip(table.head, *table.rows, strict=True)
     numeric = [all(re.match(r"[+\->]?\d|-?$", cell) for cell in column[1:]) for column in columns]
-    return [Markup(' class="number"') if found else "" for found in numeric]
+    return [Markup(' class="number"') if is_numeric else "" for is_numeric in numeric]
 
 
 def _data_uri(path: Path) -> str:
@@ -119,9 +119,9 @@ def learning_curves(content: Content) -> list[dict[str, Any]]:
     from kd_jax.plots.curves import MOST_CURVES
 
     split = learning_speed.judged_split(content.run.history)
-    found = curves.by_epoch(content.run.history, content.run.description, split)
-    settings = [s.name for s in content.run.description.settings if (s.name, "accuracy") in found]
-    coloured = curves.most_worth(found, settings, MOST_CURVES)
+    by_epoch = curves.by_epoch(content.run.history, content.run.description, split)
+    settings = [s.name for s in content.run.description.settings if (s.name, "accuracy") in by_epoch]
+    coloured = curves.most_worth(by_epoch, settings, MOST_CURVES)
     return [
         {
             "title": f"{'validation' if split == 'validation' else 'training'} accuracy (%), {title}",
@@ -129,14 +129,14 @@ def learning_curves(content: Content) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "colour": coloured.index(name) if name in coloured else None,
-                    "points": _points(_thinned(found[name, metric])),
+                    "points": _points(_thinned(by_epoch[name, metric])),
                 }
                 for name in settings
-                if (name, metric) in found
+                if (name, metric) in by_epoch
             ],
         }
         for metric, title in curves.TITLES.items()
-        if any((name, metric) in found for name in settings)
+        if any((name, metric) in by_epoch for name in settings)
     ]
 
 
@@ -164,14 +164,14 @@ def _bias_curve(content: Content, setting: SettingInfo) -> dict[str, Any]:
     description, name, omitted = content.run.description, setting.name, set(setting.omitted)
     shown, heads = class_parts(description)
     parts = list(dict.fromkeys(["omitted", "seen", "all", *shown]))
-    found = curves.by_bias(content.run.bias_curve, content.summary, description, name, parts)
+    by_bias = curves.by_bias(content.run.bias_curve, content.summary, description, name, parts)
     rows = zip(["all", *shown], ["all classes", *heads], strict=True)
     absent = {"omitted", *map(str, omitted)}
     return {
         "name": name,
-        "biases": list(found["all"]),
+        "biases": list(by_bias["all"]),
         "lines": [
-            {"name": f"{part} classes", "colour": colour, "points": _points(curves.in_percent(found[part]))}
+            {"name": f"{part} classes", "colour": colour, "points": _points(curves.in_percent(by_bias[part]))}
             for part, colour in LINES.items()
         ],
         "rows": [
@@ -180,8 +180,8 @@ def _bias_curve(content: Content, setting: SettingInfo) -> dict[str, Any]:
                 "name": head,
                 "omitted": part in absent,
                 "colour": LINES["all" if part == "all" else "omitted" if part in absent else "seen"],
-                "texts": [show_part(interval, part, " ± ") for interval in found[part].values()],
-                "means": [point[1] for point in _points(curves.in_percent(found[part]))],
+                "texts": [show_part(interval, part, " ± ") for interval in by_bias[part].values()],
+                "means": [point[1] for point in _points(curves.in_percent(by_bias[part]))],
             }
             for part, head in rows
         ],
@@ -273,19 +273,20 @@ def confusion(content: Content) -> dict[str, Any] | None:
     names, omitted = data.class_names, description.setting(name).omitted
     heads = [corrections.title(correction) for correction in shown]
     labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
-    found: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
+    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels}
+    section |= {"matrices": [], "most": []}
     if data.num_classes <= MOST_NAMED:
         text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731
-        found["matrices"] = [
+        section["matrices"] = [
             [[(text(share), round(share / 100, 3)) for share in row] for row in one] for one in shares
         ]
-        return found
+        return section
     wrong = shares[0] * (1 - np.eye(data.num_classes))
     most = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
     places = [divmod(int(k), data.num_classes) for k in most]
-    found["most"] = [
+    section["most"] = [
         (labels[true], labels[called], [f"{one[true, called]:.1f}" for one in shares])
         for true, called in places
         if wrong[true, called] > 0
     ]
-    return found
+    return section

@@ -13,6 +13,8 @@ from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import TEACHER
 from kd_jax.stats.summary import group
 
+MOST_NAMED = 5  # classes whose names the answer's note gives
+
 
 def question(description: RunDescription) -> str:
     """The line that heads the report."""
@@ -78,9 +80,9 @@ def _others(content: Content) -> str:
 def answer_table(content: Content) -> Grid:
     """The figures behind the answer: its setting, the teacher, and a plain student that omits the same
     classes, as trained and under the corrections that need no label."""
-    name, correction = content.head
+    name = content.head[0]
     parts = ["all", "omitted"] if content.head_setting.omitted else ["all"]
-    corrections = ("none", *(content.summary.label_free(name) or [correction]))
+    corrections = ("none", *_answer_corrections(content))
     shown = (TEACHER, plain_setting(content), name)
     rows = [
         [row[0], row[1], *row[3:]]
@@ -90,15 +92,30 @@ def answer_table(content: Content) -> Grid:
     return Grid(["setting", "correction", *(f"{part} classes" for part in parts), "n"], rows)
 
 
+def _answer_corrections(content: Content) -> list[str]:
+    """The corrections beside none that the small table shows."""
+    name, correction = content.head
+    return content.summary.label_free(name) or [correction]
+
+
 def answer_note(content: Content) -> str:
-    """What the small table shows, how its setting was chosen, and what was lost."""
+    """What the small table shows, how its setting and its corrections were chosen, and what was lost."""
     description = content.run.description
     what = "± half of the 95 % interval " if len(description.seeds()) > 1 else ""
     text = f"Test accuracy in % ({description.data.name}, {description.data.test} examples), mean {what}over "
     text += f"{description.describe_units()}."
-    return " ".join(
-        filter(None, [text, _how_chosen(content), about_diverged(content), about_validation(description)])
-    )
+    corrections = [name for name in _answer_corrections(content) if name != "none"]
+    explained = [f"{name}: {CORRECTIONS[name].label}." for name in corrections]
+    sentences = [text, _how_chosen(content), about_diverged(content), about_validation(description)]
+    return " ".join(filter(None, [*sentences, _class_names(content), *explained]))
+
+
+def _class_names(content: Content) -> str:
+    """A sentence where names of settings have numbers of classes that are called otherwise."""
+    names = content.run.description.data.class_names
+    omitted = sorted({k for setting in content.settings for k in setting.omitted})
+    called = [f"{k} is {names[k]}" for k in omitted if names[k] != str(k)]
+    return f"Classes in names of settings: {', '.join(called)}." if 0 < len(called) <= MOST_NAMED else ""
 
 
 def plain_setting(content: Content) -> str:

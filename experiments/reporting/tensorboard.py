@@ -37,7 +37,7 @@ def write(run_dir: Path) -> None:
     scalars = of_history(history, description)
     values = summary.Summary.from_json(json.loads((run_dir / "summary.json").read_text()))
     tested = of_test(values, description)
-    tags = sorted({tag for found in tested.values() for tag in found if tag.startswith("test/")})
+    tags = sorted({tag for by_tag in tested.values() for tag in by_tag if tag.startswith("test/")})
     hparams = hparams_of(description)
     shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
     for setting, by_epoch in scalars.items():

@@ -26,11 +26,11 @@ def grouped(table: Grid, gap: str = "  ") -> list[str]:
     for row in rows:
         cells = [_cut(row[0], first).ljust(first), *map(str.rjust, row[1:], widths)]
         lines.append(f" {gap.join(cells)}".rstrip())
-    found, last = lines[:1], None
+    shown, last = lines[:1], None
     for row, line in zip(table.rows, lines[1:], strict=True):
-        found += [line] if row[0] == last else [_cut(row[0], WIDTH), line]
+        shown += [line] if row[0] == last else [_cut(row[0], WIDTH), line]
         last = row[0]
-    return found
+    return shown
 
 
 def _cut(text: str, width: int) -> str:

@@ -70,7 +70,7 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    students.warn_of_common_gaps(plan.settings, plan.teacher)
+    students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
@@ -86,7 +86,7 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         lists.loss, distill_config.teacher, distill_config.teacher_setting, distill_config.teacher_seeds,
         dataset, validation,
     )  # fmt: skip
-    queried = augmentation.augments(options) or distill_config.transfer in NOISES
+    queried = augmentation.queries(options) or distill_config.transfer in NOISES
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train if moved is None else moved.images),
@@ -125,7 +125,10 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         all_hparams(plan.settings, plan.num_classes), seeds, students.num_ensembles(teacher)
     )
     table, held_out, test = sweep.put_on_mesh(
-        (students.with_teachers(plan.tables[0], teacher, plan.queried), *plan.tables[1:]),
+        (
+            students.with_teachers(plan.tables[0], teacher, plan.queried, augmentation.only_flips(options)),
+            *plan.tables[1:],
+        ),
         sweep.runs_mesh(num_runs),
         sweep.REPLICATED,
     )

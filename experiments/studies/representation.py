@@ -9,8 +9,9 @@ import numpy as np
 
 from experiments.cli import progress
 from experiments.cli.parse import parse_classes
-from experiments.reporting import report
+from experiments.reporting import report, text
 from experiments.reporting.sections import hidden_signals
+from experiments.settings import dataset as datasets
 from experiments.settings import teachers
 from experiments.settings.students import num_ensembles
 from experiments.settings.training import require_hidden_layer
@@ -66,7 +67,8 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
     run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
-    print(report.build(study.folder))
+    answer = report.build(study.folder)
+    print("\n".join([*text.section_lines(hidden_signals.read_off(study.folder)), answer.splitlines()[-1]]))
 
 
 def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
@@ -75,14 +77,7 @@ def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
     if config.experiment != "distill":
         raise InputError(f"{folder} holds no students", "a run of distill", config.experiment)
     stacked, metadata = checkpoint.load(folder / "students")
-    options = {name: config.flags.get(name) for name in ("image_size", "skip_unreadable")}
-    dataset = data.load(
-        config.data.name,
-        data_dir,
-        image_size=options["image_size"],
-        skip_unreadable=bool(options["skip_unreadable"]),
-        progress=progress.counting("decoding images"),
-    )
+    dataset = datasets.load_as(config.data.name, data_dir, config.flags)
     if dataset.fingerprint != config.data.fingerprint:
         expected = f"the data that it was trained on ({config.data.fingerprint[:12]})"
         raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])

@@ -20,6 +20,7 @@ _DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
 }  # fmt: skip
 _OPTIONAL = {
     "question": str, "transfer": dict | None, "pretrained": dict | None, "continued": list, "time": dict,
+    "imported": dict | None,
 }  # fmt: skip
 _OPTIONAL_DATA = {"skipped": int, "notes": list}
 _TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)

@@ -24,8 +24,8 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
                 within it, of its training, compilation included, and how many examples all its students (or
                 teachers) saw in it, epochs trained again counted again; over all processes that continued it,
-                without what one that was killed did after its last checkpoint. Runs of older versions do not
-                have it.
+                without what one that was killed did after its last checkpoint. "imported": of pretrained
+                teachers, {split: {"accuracy", "support"}} of their weights before training.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 metric (loss, in nats | accuracy, agreement, accuracy_omitted, fractions; with --track also
                 accuracy and accuracy_omitted followed by _corrected, under the bias that the known share of
@@ -214,7 +214,7 @@ def _require_epochs(path: Path, rows: list[HistoryRow], description: RunDescript
     trained at all, and of runs that are not lost: (setting, seed)."""
     epochs = description.flags.get("epochs")
     runs = {(run.setting, run.seed) for run in description.runs} - lost
-    if not isinstance(epochs, int) or not runs:
+    if not isinstance(epochs, int) or not runs or (epochs == 0 and not rows):
         return
     epochs_of: dict[tuple[str, int], Counter[int]] = {}
     for row in rows:

@@ -69,6 +69,7 @@ class RunDescription:
 
     flags, versions: values by name.  teacher, transfer, pretrained: as io/run_folder.py documents them, or
     None.  continued: an object for each time that the run was continued.  time: None in older runs.
+    imported: split -> accuracy and support of pretrained weights before training, or None.
     """
 
     experiment: str
@@ -85,6 +86,7 @@ class RunDescription:
     pretrained: Mapping[str, Any] | None = None
     continued: tuple[Mapping[str, Any], ...] = ()
     time: TimeSpent | None = None
+    imported: Mapping[str, Mapping[str, float]] | None = None
 
     def setting_names(self) -> list[str]:
         """In the order of the settings."""

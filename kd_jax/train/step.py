@@ -16,6 +16,7 @@ from kd_jax.train.batch import (
     augment_and_scale,
     batch_images,
     batch_losses,
+    cached_rows,
     make_batch,
     select_teacher,
 )
@@ -26,14 +27,14 @@ from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
 from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 
-def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:
+def init_state(config: Config, key: jax.Array, pretrained_variables: Variables | None = None) -> TrainState:
     """A run's state before its first epoch. key: the run's own typed key, kept in the state.
 
-    given: variables, any part of their tree, with which the run starts instead of its own draws.
+    pretrained_variables: any part of the tree of variables; the run starts with it instead of its own draws.
     """
     variables = dict(init_variables(config.model, jax.random.fold_in(key, keys.INIT), config.image_shape))
-    if given is not None:
-        variables = unflatten_dict(flatten_dict(variables) | flatten_dict(given))
+    if pretrained_variables is not None:
+        variables = unflatten_dict(flatten_dict(variables) | flatten_dict(pretrained_variables))
     params = variables.pop("params")
     opt_state = config.optimizer.direction.init(trainable_params(config, params))
     return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
@@ -60,9 +61,11 @@ def train_step(
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
     images = batch_images(config, table, state.key, index, step)
-    images, shares = augment_and_scale(config, state.key, images, step)
-    images, index = own_part((images, index))
-    batch = ablate_teacher_logits(make_batch(config, table, hparams, images, index), hparams, state.key, step)
+    images, mixup_lambda = augment_and_scale(config, state.key, images, step)
+    rows = cached_rows(table, state.key, index, step)
+    images, index, rows = own_part((images, index, rows))
+    batch = make_batch(config, table, hparams, images, index, rows)
+    batch = ablate_teacher_logits(batch, hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
@@ -71,7 +74,7 @@ def train_step(
     def mean_loss(params):
         variables = {"params": state.params | params, **state.model_state}
         logits, _, model_state = apply(config.model, variables, images, dropout_key)
-        per_example = batch_losses(config, logits, batch, hparams, shares)
+        per_example = batch_losses(config, logits, batch, hparams, mixup_lambda)
         return jnp.mean(per_example), (logits, per_example, model_state)
 
     gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(trained)

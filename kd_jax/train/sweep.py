@@ -158,27 +158,30 @@ def over_runs(function, mesh: Mesh, vmap_size: int | None):
     """(shared, runs) -> `function(shared, run)` of every run: `shared` is everywhere, `runs` are split over
     the mesh, and each device maps its own, `vmap_size` at a time."""
 
-    def own(shared, runs):
+    def map_device(shared, runs):
         return map_runs(partial(function, shared), vmap_size)(runs)
 
-    return jax.shard_map(own, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=SHARDED, check_vma=False)
+    in_specs = REPLICATED, SHARDED
+    return jax.shard_map(map_device, mesh=mesh, in_specs=in_specs, out_specs=SHARDED, check_vma=False)
 
 
-def init_states(config: Config, keys: jax.Array, given: Variables | None = None) -> TrainState:
+def init_states(config: Config, keys: jax.Array, pretrained_variables: Variables | None = None) -> TrainState:
     """States of R fresh runs, on the mesh, with its padding.
 
-    keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
+    keys: typed, [R].  pretrained_variables: what all runs start with instead of their own draws, as in
+    `init_state`.
     """
     mesh = runs_mesh(len(keys))
     keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
-    states = _init_all(config, mesh, put_on_mesh(given, mesh, REPLICATED), keys)
+    states = _init_all(config, mesh, put_on_mesh(pretrained_variables, mesh, REPLICATED), keys)
     # Block here, so that running out of memory is raised here and not as a hang later.
     return jax.block_until_ready(states)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
-def _init_all(config, mesh, given, keys):
-    return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
+def _init_all(config, mesh, pretrained_variables, keys):
+    init = lambda shared, key: init_state(config, key, shared)  # noqa: E731
+    return over_runs(init, mesh, 1)(pretrained_variables, keys)
 
 
 def pad_runs(tree, multiple: int):

@@ -107,7 +107,7 @@ def test_pairs_of_shared_teachers_count_teachers():
     assert (pair["difference"], pair["n"]) == (pytest.approx(0.175), 2)
 
 
-def test_classes_missing_from_one_setting_only_are_not_compared():
+def test_classes_omitted_by_one_setting_only_are_not_compared():
     settings = [{"name": "a", "omitted": [1]}, {"name": "b", "omitted": [2]}, {"name": "c", "omitted": [2]}]
     rows = [row for s in "abc" for row in accuracies(s, [0.1, 0.5, 0.3], class_="omitted")]
     assert set(pairs_of(summary_of(rows, settings=settings))) == {("b", "c", "none", "omitted", "accuracy")}

@@ -35,6 +35,10 @@ EXPLAINED = (
     f"{RANDOM!r}: the same networks before training."
 )
 
+READ_OFF = (
+    "Recall in % of the omitted classes and of the others, test split, by a linear probe; and of the omitted "
+    "ones by 10 neighbours. The table of the report has every layer and measure."
+)
 CHANNEL = (
     "What comes back of the omitted classes, test accuracy in % of their examples: as trained, and under the "
     "corrections that need no label of theirs."
@@ -57,6 +61,15 @@ def last_layer(folder: Path) -> str:
     description = run_config.read(folder)
     rows = run_folder.read_representation(folder, description)
     return "\n".join(tabulate(*_table(rows, rows[0].layer, description))).strip()
+
+
+def read_off(folder: Path) -> Section:
+    """What a terminal shows of the last hidden layer: which of an omitted class can be read off."""
+    description = run_config.read(folder)
+    rows = run_folder.read_representation(folder, description)
+    head, lines = _table(rows, rows[0].layer, description)
+    table = Grid(["", *head[1:4], head[-1]], [[line[0], "", *line[1:4], line[-1]] for line in lines])
+    return Section(f"What can be read off layer {rows[0].layer}", [READ_OFF, table])
 
 
 def _table(rows: list[RepresentationRow], layer: str, description: RunDescription) -> Grid:

@@ -33,6 +33,13 @@ def test_every_page_and_every_picture_is_linked():
     assert drawn <= links
 
 
+def test_each_study_with_a_picture_shows_one_in_the_gallery():
+    block = TEXTS["README.md"].partition("<!-- table gallery -->")[2].partition("<!-- end gallery -->")[0]
+    shown = re.findall(r"!\[[^]]+\]\((\w+)/figures/\w+\.png\)", block)
+    drawn = {recipes.study_of(path.parts[-3]) for path in pages.RESULTS.glob("*/figures/*.png")}
+    assert sorted(map(recipes.study_of, shown)) == sorted(drawn & {*recipes.STUDIES})
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Three recipes: a teacher, its students, of which there is a result, and one without a result."""

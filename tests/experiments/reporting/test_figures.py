@@ -90,7 +90,7 @@ def test_class_bars(run, values):
     }  # fmt: skip
 
 
-def test_class_bars_where_nothing_is_missing(run, values):
+def test_class_bars_where_nothing_is_omitted(run, values):
     description = replace(run.description, settings=run.description.settings[:1])
     (axes,) = plots.class_bars(values, description, {}).axes
     (points,) = axes.containers

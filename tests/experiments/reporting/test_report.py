@@ -264,7 +264,7 @@ def test_rebuilding_gives_the_same_bytes(drawn, folder):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_missing_class(tmp_path):
+def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_omitted_class(tmp_path):
     settings = [
         {"name": name, "omitted": [2]} for name in ("good on test", "good on missing", "good on validation")
     ]
