@@ -41,6 +41,11 @@ def files_below(root: Path) -> tuple[list[Picture], list[str]]:
     return [file._replace(path=relative(file.path)) for file in files], list(map(relative, strays))
 
 
+def visible(root: Path, folder: str) -> list[str]:
+    """What lies in a folder, without hidden files."""
+    return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))
+
+
 def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> list[Picture]:
     """The files in a folder, then those in each folder below it.
 
