@@ -59,10 +59,12 @@ class Plan(NamedTuple):
     tables: tuple[Table, Table | None, Table]
 
 
-def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
+def run(
+    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], told: str = ""
+) -> None:
     """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
-    flags: all values by name, for config.json.  Errors: InputError.
+    flags: all values by name, for config.json.  told: those that are the teacher's.  Errors: InputError.
     """
     plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
@@ -70,6 +72,8 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
+    if told:
+        print(f"as the teacher: {told}")
     students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
