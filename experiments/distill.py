@@ -82,7 +82,7 @@ shared.group(
     flags.DEFINE_bool(
         "track",
         False,
-        "Tell after each epoch what the omitted classes come to: corrected, and by a linear probe.",
+        "Measure the omitted classes after each epoch: bias corrected, and by a linear probe.",
     ),
 )
 

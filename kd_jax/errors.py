@@ -1,4 +1,4 @@
-"""What a user is told of bad input: one line, with the nearest of the known names where one was mistyped."""
+"""The error of bad input: one line, with the nearest of the known names where one was mistyped."""
 
 import difflib
 import os

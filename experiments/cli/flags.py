@@ -150,8 +150,8 @@ group(
     flags.DEFINE_string(
         "out",
         None,
-        "Folder to write. The same command continues a run; report compares several runs there; "
-        "compression and benchmark only print without it.",
+        "Folder (of predict and export: file) to write. The same command continues a run; report compares "
+        "several runs there; compression and benchmark only print without it.",
     ),
     flags.DEFINE_integer(
         "checkpoint_every",

@@ -1,4 +1,4 @@
-"""Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
+"""Distillation: settings x seeds trained as one program, their evaluation, and the run folder."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -165,7 +165,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
 
 
 def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the students says of them."""
+    """The metadata of the checkpoint of the students."""
     copied = ("data", "flags", "versions", "teacher", "settings", "runs")
     return {
         "model": spec,

@@ -1,4 +1,4 @@
-"""Teachers: several seeds as one program, what they come to, and their run folder."""
+"""Teachers: several seeds as one program, their evaluation, and their run folder."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -184,7 +184,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
 
 
 def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the teachers says of them."""
+    """The metadata of the checkpoint of the teachers."""
     copied = ("data", "flags", "versions", "pretrained")
     return {
         "model": options.model,

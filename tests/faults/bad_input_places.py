@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.io import checkpoint
-from tests.faults import bad_data_places, samples
+from tests.faults import bad_data_places, bad_networks, samples
 
 ODD_NAME = "ä b (Ж) ñ's"
 
@@ -31,6 +31,7 @@ def places(home: Path) -> dict[str, str]:
     found |= _arrays(home / "bad", home / "toy.npz")
     found |= _pictures(home / "bad")
     found |= bad_data_places.write(home / "bad", home / "toy.npz")
+    found |= bad_networks.places(home / "bad", found)
     return {name: str(path) for name, path in found.items()}
 
 
