@@ -18,8 +18,27 @@ shared.group(
     flags.DEFINE_string(
         "transfer",
         "own",
-        "Images that students are taught on: own, another dataset's, or noise, drawn anew: "
-        f"{', '.join(shared.NOISES)}.",
+        "Images that students are taught on: own, another dataset's, own+FILE.npz of synthesize, "
+        f"generator, or noise: {', '.join(shared.NOISES)}.",
+    ),
+    flags.DEFINE_enum(
+        "generator_objective",
+        None,
+        shared.GENERATOR_OBJECTIVES,
+        "Of --transfer=generator: of Micaelli & Storkey 2019 (default) or of Chen et al. 2019.",
+    ),
+    flags.DEFINE_float("generator_rate", None, "Peak learning rate of the generator (default: 1e-3)."),
+    flags.DEFINE_integer(
+        "generator_width",
+        None,
+        "Channels of its last layer but one; twice as many before (default: 32).",
+        lower_bound=1,
+        upper_bound=4096,
+    ),
+    flags.DEFINE_string(
+        "transfer_shares",
+        None,
+        "Of own+FILE.npz: the file's shares of each epoch, in [0, 1], comma list (default: 0.1).",
     ),
 )
 shared.group(

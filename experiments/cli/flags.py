@@ -25,6 +25,8 @@ PRECISIONS = ("float32", "bfloat16")
 LOSSES = ("soft", "hard_label", "labels", "logits")
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
 NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
+GENERATOR_OBJECTIVES = ("adversarial", "dafl")
+SYNTHESIS_METHODS = ("class_impressions", "deep_inversion")
 SUBLIMINAL_PARTS = ("hidden", "class_head", "auxiliary_head")
 
 GROUPS: dict[str, list[str]] = {
@@ -33,6 +35,7 @@ GROUPS: dict[str, list[str]] = {
     "Teachers": [],
     "Omitted classes": [],
     "Distillation": [],
+    "Synthesis of images": [],
     "Training": [],
     "Augmentation of training images": [],
     "What is measured": [],
@@ -123,7 +126,9 @@ group(
 )
 group(
     "Where it goes, and how the work is done",
-    flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it."),
+    flags.DEFINE_string(
+        "out", None, "Folder to write (synthesize: a file); of a run, the same command continues it."
+    ),
     flags.DEFINE_integer(
         "checkpoint_every",
         10,

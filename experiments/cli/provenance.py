@@ -44,23 +44,13 @@ def describe(
 
     flags: their values, by name.  train, validation: indices of the parts of the training data.
     """
-    import jax
-
     from kd_jax.stats.rows import FORMAT
 
-    experiment = Path(sys.argv[0]).stem
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-    devices = jax.devices()
-    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
-    together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
         "format": FORMAT,
-        "experiment": experiment,
-        "command": command(),
+        "experiment": Path(sys.argv[0]).stem,
         "flags": flags,
-        "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
-        | {package: version(package) for package in packages},
-        "device": f"{device}, {os.cpu_count()} CPU cores{together}",
+        **surroundings(),
         "data": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -72,4 +62,20 @@ def describe(
         }
         | ({"skipped": dataset.num_skipped} if dataset.num_skipped else {})
         | ({"notes": list(dataset.notes)} if dataset.notes else {}),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """The command, the versions and the device that make a result now."""
+    import jax
+
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+    devices = jax.devices()
+    device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return {
+        "command": command(),
+        "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
+        | {package: version(package) for package in packages},
+        "device": f"{device}, {os.cpu_count()} CPU cores{together}",
     }

@@ -7,7 +7,13 @@ from typing import Any, NamedTuple
 
 from experiments.cli.progress import duration
 from experiments.reporting.markdown import NO_SPREAD, NO_SPREAD_NOTE, Grid, Section, difference_cells, show
-from experiments.reporting.sections import calibration, ensembles, hidden_signals, learning_speed
+from experiments.reporting.sections import (
+    calibration,
+    contact_sheet,
+    ensembles,
+    hidden_signals,
+    learning_speed,
+)
 from kd_jax.io import run_folder
 from kd_jax.stats import intervals, summary
 from kd_jax.stats.intervals import Interval
@@ -84,6 +90,7 @@ def report_sections(folder: Path, content: Content, reach: float | None) -> list
         *_differences(content),
         *learning_speed.section(content.run.history, content.run.config, reach),
         *hidden_signals.section(folder, content.run, content.values),
+        *contact_sheet.section(folder, content.run.config),
     ]
 
 
@@ -139,6 +146,8 @@ def run_facts(config: dict[str, Any]) -> list[tuple[str, str]]:
         found.append(
             ("teacher", ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int)))
         )
+    if origin := (config.get("transfer") or {}).get("origin"):
+        found.append(("synthesised images", contact_sheet.described(origin)))
     found.append(("versions", ", ".join(f"{k} {v}" for k, v in config["versions"].items())))
     if (spent := config.get("time")) and spent["training_seconds"]:
         rate = spent["examples"] / spent["training_seconds"]

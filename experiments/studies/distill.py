@@ -17,6 +17,7 @@ from experiments.settings import augmentation, students, teachers, training, tra
 from experiments.settings import dataset as datasets
 from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings
 from experiments.settings.teachers import Teachers
+from experiments.settings.transfer import GeneratorFlags
 from kd_jax import losses
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
@@ -38,6 +39,14 @@ class DistillConfig:
     teacher_seeds: str
     transfer: str
     track: bool
+    generator_objective: str | None = None
+    generator_rate: float | None = None
+    generator_width: int | None = None
+
+    @property
+    def generator(self) -> GeneratorFlags:
+        """The values that are of the generator."""
+        return GeneratorFlags(self.generator_objective, self.generator_rate, self.generator_width)
 
     @property
     def choice(self) -> teachers.Choice:
@@ -49,7 +58,8 @@ class Plan(NamedTuple):
     """What is to be done, before anything is computed.
 
     validation: indices of the split; queried: whether the teachers are asked about each batch as students see
-    it, else their logits are cached; description: what config.json says; tables: training, validation, test.
+    it, else their logits are cached; description: what config.json says; tables: training, validation, test;
+    moved: another transfer set than the own one; generator: what makes it, if one does.
     """
 
     settings: list[Setting]
@@ -62,6 +72,8 @@ class Plan(NamedTuple):
     validation: np.ndarray
     description: dict[str, Any]
     tables: tuple[Table, Table | None, Table]
+    moved: transfer.Transfer | None
+    generator: transfer.GeneratorPlan | None
 
 
 def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
@@ -76,6 +88,8 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
     students.warn_of_common_gaps(plan.settings, plan.teacher)
+    if plan.moved is not None and jax.process_index() == 0:
+        transfer.write_sheet(options.out, plan.moved)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
@@ -83,19 +97,23 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
 def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> Plan:
     """All that the flags ask for. Errors: InputError."""
     dataset, train, validation = datasets.load(options)
-    settings = parse_settings(lists, dataset.class_names)
+    settings = parse_settings(lists, dataset.class_names, transfer.is_mixture(distill_config.transfer))
     moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
     teacher = teachers.load_for(lists.loss, distill_config.choice, dataset, validation)
-    queried = augmentation.augments(options) or distill_config.transfer in NOISES
+    generator = transfer.parse_generator(
+        distill_config.transfer, distill_config.generator, options, dataset, teacher
+    )
+    queried = augmentation.augments(options) or distill_config.transfer in NOISES or generator is not None
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
-        options, model_options, dataset, len(train if moved is None else moved.images),
+        options, model_options, dataset, len(train) if moved is None else moved.num_examples(len(train)),
         losses.LOSSES[lists.loss],
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=NOISES.get(distill_config.transfer), has_labels=distill_config.transfer == transfer.OWN,
+        noise=NOISES.get(distill_config.transfer), generator=generator and generator.config,
+        has_labels=distill_config.transfer == transfer.OWN,
         monitor=track if distill_config.track else None,
         **augmentation.fields(options, dataset, train),
     )  # fmt: skip
@@ -108,11 +126,11 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     description |= describe_runs(settings, runs, teacher)
     tables = datasets.make_tables(dataset, train, validation)
     if moved is not None:
-        description["transfer"] = moved.description
-        tables = (moved.table(), *tables[1:])
+        description["transfer"] = moved.description | {"examples": moved.num_examples(len(train))}
+        tables = (moved.table(tables[0], teacher), *tables[1:])
     return Plan(
         settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
-        description, tables,
+        description, tables, moved, generator,
     )  # fmt: skip
 
 
@@ -121,9 +139,10 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
     seeds, num_runs = range(options.seeds), len(plan.runs)
     generation = students.generation(teacher)
-    hparams = sweep.stack_runs(
-        all_hparams(plan.settings, plan.num_classes), seeds, students.num_ensembles(teacher)
-    )
+    settings = all_hparams(plan.settings, plan.num_classes)
+    if plan.generator is not None:
+        settings = [setting.replace(generator=plan.generator.hparams) for setting in settings]
+    hparams = sweep.stack_runs(settings, seeds, students.num_ensembles(teacher))
     table, held_out, test = sweep.put_on_mesh(
         (students.with_teachers(plan.tables[0], teacher, plan.queried), *plan.tables[1:]),
         sweep.runs_mesh(num_runs),

@@ -41,12 +41,14 @@ class Content(NamedTuple):
     class_names: as found, or None.
     num_validation: the last so many training examples are the validation split; 0: the file has none.
     notes: the conversions.
+    num_classes: of a file of synthetic.py, of which a class may have no image; None: as the labels say.
     """
 
     arrays: list[np.ndarray]
     class_names: np.ndarray | None
     num_validation: int
     notes: list[str]
+    num_classes: int | None = None
 
 
 def read(name: str) -> Content:
@@ -55,7 +57,7 @@ def read(name: str) -> Content:
     Errors: InputError for arrays that are missing, damaged or of another kind; OSError where no file is.
     """
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
-    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names"])
+    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names", "provenance"])
     layout = max(LAYOUTS, key=lambda names: len(held.keys() & {*names[:4]}))
     if not held.keys() >= {*layout[:4]}:
         read_npz(path, layout[:4])  # raises, and names what is missing
@@ -70,7 +72,10 @@ def read(name: str) -> Content:
     notes += dict.fromkeys(note for _, note in labels if note)
     found = [array for pair in zip(images, (label for label, _ in labels), strict=True) for array in pair]
     if not there:
-        return Content(found, held.get("class_names"), 0, notes)
+        names = held.get("class_names")
+        return Content(
+            found, names, 0, notes, names.size if "provenance" in held and names is not None else None
+        )
     notes.append(f"{there[0]} are the validation split")
     return Content([*_joined(name, there, found), *found[2:4]], held.get("class_names"), len(found[5]), notes)
 

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from experiments.cli import flags
+from experiments.settings import synthesis
 from kd_jax import losses, models
 from kd_jax.losses import teacher_ablations
-from kd_jax.train import noise, optim, subliminal
+from kd_jax.train import generator, noise, optim, subliminal
 from tests.experiments.cli.test_help import ENTRY_POINTS, ROOT
 
 HEAVY = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax", "matplotlib", "kd_jax.models")
@@ -26,6 +27,8 @@ def test_the_words_are_those_of_the_library():
     assert list(flags.LOSSES) == list(losses.LOSSES)
     assert list(flags.TEACHER_ABLATIONS) == list(teacher_ablations.TEACHER_ABLATIONS)
     assert list(flags.NOISES) == list(noise.NOISES)
+    assert list(flags.GENERATOR_OBJECTIVES) == list(generator.OBJECTIVES)
+    assert list(flags.SYNTHESIS_METHODS) == list(synthesis.DEFAULTS)
     assert list(flags.SUBLIMINAL_PARTS) == list(subliminal.PARTS)
     assert list(WORKLOADS) == list(dense.UPDATES) and list(PICTURE_MODELS) == list(pictures.MODELS)
 
