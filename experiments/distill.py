@@ -18,20 +18,20 @@ shared.group(
     flags.DEFINE_string(
         "transfer",
         "own",
-        "Images that students are taught on: own, another dataset's, own+FILE.npz of synthesize, "
-        f"generator, or noise: {', '.join(shared.NOISES)}.",
+        "Images to teach on: own, another dataset's, own+FILE.npz of synthesize, generator, or "
+        f"{', '.join(shared.NOISES)}.",
     ),
     flags.DEFINE_enum(
         "generator_objective",
         None,
         shared.GENERATOR_OBJECTIVES,
-        "Of --transfer=generator: of Micaelli & Storkey 2019 (default) or of Chen et al. 2019.",
+        "Of --transfer=generator (default: adversarial).",
     ),
-    flags.DEFINE_float("generator_rate", None, "Peak learning rate of the generator (default: 1e-3)."),
+    flags.DEFINE_float("generator_rate", None, "Its peak learning rate (default: 1e-3)."),
     flags.DEFINE_integer(
         "generator_width",
         None,
-        "Channels of its last layer but one; twice as many before (default: 32).",
+        "Channels of its last layer but one (default: 32).",
         lower_bound=1,
         upper_bound=4096,
     ),

@@ -27,9 +27,7 @@ shared.group(
         lower_bound=1,
         upper_bound=1_000_000,
     ),
-    flags.DEFINE_enum(
-        "method", "class_impressions", shared.SYNTHESIS_METHODS, "Of Nayak et al. 2019 or of Yin et al. 2020."
-    ),
+    flags.DEFINE_enum("method", "class_impressions", shared.SYNTHESIS_METHODS, "How they are made."),
     flags.DEFINE_integer(
         "updates", None, "Of each image (default: by method).", lower_bound=1, upper_bound=10_000_000
     ),
