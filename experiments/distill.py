@@ -74,7 +74,7 @@ shared.group(
     flags.DEFINE_enum(
         "loss",
         "soft",
-        shared.LOSSES,
+        list(shared.LOSSES),
         "T^2 KL to the teacher; CE with its argmax; CE with labels alone; half the squared distance of "
         "logits.",
     ),

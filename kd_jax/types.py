@@ -8,6 +8,7 @@ Numbers are traced, structure is static: every scalar that a sweep varies, the c
 leaf of `HParams`; whatever changes a shape or the graph is an argument that the compiler sees as static.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,9 @@ class Table(flax.struct.PyTreeNode):
 
     images: u8[N,h,w,c].
     labels: i32[N].
-    teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`; None where nothing
-        is distilled, or where the teachers are queried on the augmented images instead.
+    teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`, or f32[M,2N,K] with
+        those on the mirror images after them; None where nothing is distilled, or where the teachers are
+        queried on the augmented images instead.
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
     sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
         of the teacher whose students it is for, or FOR_ALL; None: all are real.
@@ -66,6 +68,8 @@ class HParams(flax.struct.PyTreeNode):
     generator: GeneratorHParams; None: no run has a generator.
     logit_mask: bool[K + A], the logits that the loss sees; None: all. K logits of classes come first, then A
         auxiliary ones, which no label names (Cloud et al. 2025, section 6.2).
+    beta: f32[], a loss's own number, as the weight of its second term; None: the default of the loss.
+    feature_weight: f32[], weight of the feature loss, which is added; None: there is none.
     """
 
     learning_rate: jax.Array
@@ -77,6 +81,8 @@ class HParams(flax.struct.PyTreeNode):
     num_shots: jax.Array | None = None
     teacher_ablation: jax.Array | None = None
     logit_mask: jax.Array | None = None
+    beta: jax.Array | None = None
+    feature_weight: jax.Array | None = None
     synthetic_share: jax.Array | None = None
     generator: GeneratorHParams | None = None
 
@@ -122,6 +128,18 @@ class Counts(flax.struct.PyTreeNode):
 
 LossFn = Callable[[jax.Array, Batch, HParams], jax.Array]
 """(student_logits f32[B,K], batch, hparams) -> f32[B], per example; the reduction belongs to the caller."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchLoss:
+    """A LossFn that relates the examples of a batch to each other: its entry i depends on all of them. The
+    mean of the entries is the loss of the paper. Called as the function is."""
+
+    function: LossFn
+
+    def __call__(self, student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+        return self.function(student_logits, batch, hparams)
+
 
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
 """(key, images u8[B,h,w,c]) -> images u8[B,h,w,c]; the key is consumed."""

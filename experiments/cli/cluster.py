@@ -165,13 +165,13 @@ def _start(number: int, words: list[str], children: list[subprocess.Popen]) -> N
             share = len(cores) // number
             mine = cores[index * share : (index + 1) * share] or [cores[index % len(cores)]]
             os.sched_setaffinity(0, mine)
-        own = {
+        place = {
             "KD_JAX_PROCESSES": str(number),
             "KD_JAX_PROCESS": str(index),
             "KD_JAX_COORDINATOR": coordinator,
         }
         command = [sys.executable, "-P", "-m", f"experiments.{words[0]}", *words[1:]]
-        children.append(subprocess.Popen(command, env=os.environ | own))
+        children.append(subprocess.Popen(command, env=os.environ | place))
     if cores:
         os.sched_setaffinity(0, cores)
 

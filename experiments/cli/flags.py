@@ -22,7 +22,18 @@ Values = TypeVar("Values")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
-LOSSES = ("soft", "hard_label", "labels", "logits")
+LOSSES = {
+    "soft": "T^2 KL to the teacher (Hinton et al. 2015), or another --divergence",
+    "hard_label": "CE with the teacher's argmax",
+    "labels": "CE with the labels, no teacher",
+    "logits": "half the squared distance of logits (Ba & Caruana 2014)",
+    "dkd": "decoupled (Zhao et al. 2022), beta 8",
+    "dist": "correlations within examples and classes (Huang et al. 2022), beta 1",
+    "nkd": "normalised (Yang et al. 2023), beta 1.5",
+    "label_smoothing": "CE with smoothed labels, no teacher (Szegedy et al. 2016), beta 0.1",
+}
+"""Name -> what it is, its paper and the default of its --betas."""
+DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
 NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
 GENERATOR_OBJECTIVES = ("adversarial", "dafl")
@@ -53,17 +64,29 @@ def group(title: str, *defined: flags.FlagHolder) -> None:
 group(
     "Data",
     flags.DEFINE_string(
-        "dataset", "digits", "digits, a TFDS name such as mnist, an .npz file or a folder of images."
+        "dataset",
+        "digits",
+        "digits, a TFDS name such as mnist, an .npz file, a folder of images or of parquet files, or "
+        "hf:owner/name of the Hugging Face hub.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(
         "image_size",
         None,
-        "Pixels: each image of a folder is resized and cropped to such a square (default: as they are).",
+        "Pixels: each image of a folder or of parquet is resized and cropped to such a square (default: as "
+        "they are).",
         lower_bound=1,
         upper_bound=65_535,
     ),
-    flags.DEFINE_bool("skip_unreadable", False, "Leave out a folder's files that cannot be read."),
+    flags.DEFINE_bool("skip_unreadable", False, "Leave out images of files that cannot be read."),
+    flags.DEFINE_float(
+        "test_fraction",
+        None,
+        "Share of each class that is the test split, in ]0, 1[, where a folder or parquet has none (default: "
+        "0.2).",
+    ),
+    flags.DEFINE_string("image_column", None, "Of parquet: the column of images (default: it is found)."),
+    flags.DEFINE_string("label_column", None, "Of parquet: the column of labels (default: it is found)."),
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1)."
     ),
@@ -93,7 +116,11 @@ group(
     "Training",
     flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000),
     flags.DEFINE_integer(
-        "epochs", 40, "Passes over the training images.", lower_bound=1, upper_bound=1_000_000
+        "epochs",
+        40,
+        "Passes over the training images; 0 keeps a teacher of --pretrained as it is.",
+        lower_bound=0,
+        upper_bound=1_000_000,
     ),
     flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000),
     flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "Optimiser."),
@@ -127,7 +154,10 @@ group(
 group(
     "Where it goes, and how the work is done",
     flags.DEFINE_string(
-        "out", None, "Folder to write (synthesize: a file); of a run, the same command continues it."
+        "out",
+        None,
+        "Where to write. The same command continues a run; report compares several runs there; "
+        "compression and benchmark only print without it.",
     ),
     flags.DEFINE_integer(
         "checkpoint_every",
@@ -165,6 +195,9 @@ class RunConfig:
     data_dir: str | None
     image_size: int | None
     skip_unreadable: bool
+    test_fraction: float | None
+    image_column: str | None
+    label_column: str | None
     validation_fraction: float
     model: str
     normalize: str
@@ -191,6 +224,9 @@ class RunConfig:
 
 def run_config(out: str, model: str) -> RunConfig:
     """The options of a run.  out, model: as they may be given, for the error where they are not."""
+    if FLAGS.epochs == 0 and not ("pretrained" in FLAGS and FLAGS.pretrained):
+        expected = "1 or more, or 0 with --pretrained of train_teacher, which keeps the teacher as it is"
+        raise InputError("--epochs cannot be this", expected, 0)
     return read(RunConfig, out=require_folder("out", out), model=require("model", model))
 
 

@@ -88,14 +88,14 @@ def parse_classes(name: str, text: str | None, class_names: Sequence[str]) -> li
 
 def _graph(text: str, class_names: Sequence[str]) -> dict[int, list[_Word]]:
     """Place in the text that a reading from its beginning may reach -> the words that may stand there."""
-    found: dict[int, list[_Word]] = {}
+    words: dict[int, list[_Word]] = {}
     reached = {0}
     for place in range(len(text) + 1):
         if place in reached:
             alone = place == 0 or text[place - 1] == ","
-            found[place] = list(_words(text, place, alone, class_names))
-            reached |= {word.end for word in found[place]}
-    return found
+            words[place] = list(_words(text, place, alone, class_names))
+            reached |= {word.end for word in words[place]}
+    return words
 
 
 def _words(text: str, place: int, alone: bool, class_names: Sequence[str]) -> Iterator[_Word]:
@@ -124,13 +124,13 @@ def _readings(words: dict[int, list[_Word]], length: int) -> list[list[_Word]]:
     for place in sorted(words, reverse=True):
         ways = ((word, tail) for word in words[place] for tail in rest[word.end])
         rest[place] = list(itertools.islice(ways, 2))
-    found: list[list[_Word]] = []
+    readings: list[list[_Word]] = []
     for pair in rest[0]:
-        found.append([])
+        readings.append([])
         while pair:
             word, pair = pair
-            found[-1].append(word)
-    return found
+            readings[-1].append(word)
+    return readings
 
 
 def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) -> InputError:

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.cli.parse import parse_classes, parse_numbers, parse_words
 from kd_jax.errors import InputError
 from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
+from kd_jax.stats.description import SettingInfo
 from kd_jax.train import sweep
 from kd_jax.types import HParams
 
@@ -54,12 +55,12 @@ class Setting(NamedTuple):
     student_init: str | None = None
     transfer_share: float | None = None
 
-    def described(self) -> dict:
+    def info(self) -> SettingInfo:
         """Its entry in config.json; shots, teacher_ablation, student_init and transfer_share where they are
         set."""
-        words = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
-        words |= {} if self.transfer_share is None else {"transfer_share": self.transfer_share}
-        return words | {"omitted": list(self.omitted)}
+        values = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
+        values |= {} if self.transfer_share is None else {"transfer_share": self.transfer_share}
+        return SettingInfo(values.pop("name"), values)
 
 
 def parse_settings(lists: Lists, class_names: Sequence[str], mixture: bool = False) -> list[Setting]:

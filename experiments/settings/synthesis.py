@@ -77,7 +77,7 @@ def load_teacher(path: str, untrained: bool) -> Teacher:
     if not folder.is_dir():
         hint = "" if parent.exists() else nearest_path(path)
         raise InputError("no teacher", "a run folder of train_teacher that is complete", path + hint)
-    class_names = run_config.read(parent)["data"]["class_names"]
+    class_names = list(run_config.read(parent).data.class_names)
     variables, metadata = checkpoint.load(folder)
     try:
         model = models.build(metadata["model"], len(class_names), **metadata["model_options"])

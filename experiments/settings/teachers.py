@@ -25,15 +25,6 @@ from kd_jax.types import Variables
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The values of the flags that choose teachers, by the names of the flags."""
-
-    teacher: str | None
-    teacher_setting: str | None
-    teacher_seeds: str
-
-
-@dataclass(frozen=True)
 class TeacherInfo:
     """What is known of a group of teachers, or of several groups together, which are then its members.
 
@@ -80,18 +71,20 @@ class Teachers(NamedTuple):
     info: TeacherInfo
 
 
-def load_for(loss: str, choice: Choice, dataset: Dataset, validation: np.ndarray) -> Teachers | None:
-    """The chosen teachers; None where the loss needs none.  validation: indices of the split."""
+def load_for(
+    loss: str, words: str | None, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray
+) -> Teachers | None:
+    """The teachers that the loss needs, as `load` gives them; None where it needs none."""
     if loss == "labels":
-        if choice.teacher:
+        if words:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
-            given = f"--teacher={choice.teacher}"
+            given = f"--teacher={words}"
             raise InputError("--loss=labels has no use for a teacher", expected, given)
         return None
-    if not choice.teacher:
+    if not words:
         expected = "--teacher=runs/teacher, or --loss=labels for students without one"
         raise InputError("--teacher is missing", expected, "nothing")
-    return load(choice.teacher, choice.teacher_setting, choice.teacher_seeds, dataset, validation)
+    return load(words, setting, seeds, dataset, validation)
 
 
 def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray) -> Teachers:

@@ -19,7 +19,7 @@ from experiments.settings import augmentation
 from experiments.settings.students import num_ensembles
 from experiments.settings.teachers import Teachers
 from kd_jax import data
-from kd_jax.data import image_folder, synthetic
+from kd_jax.data import synthetic
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.train.generator import OBJECTIVES, GeneratorConfig
@@ -48,6 +48,10 @@ class Transfer(NamedTuple):
         if self.mixed:
             return num_train
         return -(-len(self.images) // (self.origin.num_teachers if self.origin else 1))
+
+    def described(self, num_train: int) -> dict[str, Any]:
+        """What config.json says of it, with the number of examples of an epoch."""
+        return self.description | {"examples": self.num_examples(num_train)}
 
     def table(self, own: Table | None = None, teacher: Teachers | None = None) -> Table:
         """Its labels mean nothing but where they are of the dataset's own.  own: in numpy.
@@ -130,7 +134,7 @@ def parse_generator(
     if teacher is None or teacher.average or len(teacher.models) > 1:
         expected = "one teacher for each student, --teacher_seeds=paired or first"
         raise InputError(f"--transfer={GENERATOR} asks one teacher", expected, "another number of them")
-    if augmentation.augments(options):
+    if augmentation.queries(options) or augmentation.only_flips(options):
         raise InputError(f"--transfer={GENERATOR} augments nothing", "no augmentation", "some")
     (rate,) = parse_numbers("generator_rate", str(1e-3 if given.rate is None else given.rate), positive=True)
     objective, interval = OBJECTIVES[given.objective or "adversarial"]
@@ -152,8 +156,8 @@ def load_mixture(name: str, options: RunConfig, dataset: data.Dataset) -> Transf
 def load_other(name: str, options: RunConfig, dataset: data.Dataset) -> Transfer:
     """The dataset of this name. Errors: InputError where it does not fit `dataset`."""
     given = f"--transfer={name}"
-    # --image_size is of the transfer set as well, where that is a folder of images.
-    image_size = options.image_size if image_folder.is_image_folder(name) else None
+    # --image_size is of the transfer set as well, where its images lie in files.
+    image_size = options.image_size if data.takes_image_size(name, options.data_dir) else None
     shown = progress.counting("decoding images")
     other = data.load(name, options.data_dir, image_size=image_size, progress=shown)
     own, theirs = ("x".join(map(str, one.train_images.shape[1:])) for one in (dataset, other))

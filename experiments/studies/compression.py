@@ -1,6 +1,5 @@
 """Compression: accuracy, size and latency of finished runs, in a table and a picture."""
 
-import math
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,8 +17,10 @@ from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
 from kd_jax.models import cost
-from kd_jax.stats import summary
+from kd_jax.stats import intervals
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.summary import summarise
 from kd_jax.types import Variables
 
 BATCH_SIZE = 128
@@ -34,11 +35,11 @@ METRICS = {
 
 
 class Candidate(NamedTuple):
-    """A run folder: name; settings: of each, its intervals by metric, as in summary.json; spec, model (a
+    """A run folder: name; settings: of each, its intervals by metric; spec, model (a
     module), one model's variables, and the shape (h, w, c) of its images."""
 
     name: str
-    settings: dict[str, dict[str, dict[str, Any]]]
+    settings: dict[str, dict[str, Interval]]
     spec: str
     model: Any
     variables: Variables
@@ -74,19 +75,19 @@ def run(folders: Sequence[Path], out: Path | None) -> None:
 def read(folder: Path) -> Candidate:
     """What is on disk of a run. Errors: InputError that names the file that is missing or damaged."""
     config = run_config.read(folder)
-    sums = summary.summarise(run_folder.read_results(folder, config), config)
-    settings: dict[str, dict[str, dict[str, Any]]] = {setting["name"]: {} for setting in config["settings"]}
-    for entry in sums["results"]:
-        key = entry["split"], entry["correction"], entry["class"]
-        if entry["setting"] in settings and key == ("test", "none", "all") and entry["metric"] in METRICS:
-            interval = {name: entry[name] for name in Interval._fields}
-            settings[entry["setting"]][entry["metric"]] = interval
-    for name, intervals in settings.items():
-        if "accuracy" not in intervals:
+    summary = summarise(run_folder.read_results(folder, config), config)
+    settings = {
+        setting.name: {
+            metric: interval for metric in METRICS if (interval := summary.get(setting.name, metric))
+        }
+        for setting in config.settings
+    }
+    for name, by_metric in settings.items():
+        if "accuracy" not in by_metric:
             raise InputError(
                 f"{folder / 'results.csv'} is incomplete", f"test accuracies of {name!r}", "none"
             )
-    path = folder / ("teachers" if config["experiment"] == "train_teacher" else "students")
+    path = folder / ("teachers" if config.experiment == "train_teacher" else "students")
     stacked, metadata = checkpoint.load(path)
     try:
         num_classes, options = metadata["data"]["num_classes"], metadata["model_options"]
@@ -109,15 +110,15 @@ def read(folder: Path) -> Candidate:
     )
 
 
-def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) -> None:
+def require_own(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
     """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
-    both = set(metadata["flags"]) & set(config["flags"]) - NOT_PART_OF_THE_EXPERIMENT
+    both = set(metadata["flags"]) & set(description.flags) - NOT_PART_OF_THE_EXPERIMENT
     differing = [
         f"--{name}={metadata['flags'][name]}"
         for name in sorted(both)
-        if metadata["flags"][name] != config["flags"][name]
+        if metadata["flags"][name] != description.flags[name]
     ]
-    if metadata["data"] != config["data"]:
+    if metadata["data"] != run_config.to_json(description)["data"]:
         differing.append(f"data {metadata['data']['name']} {str(metadata['data']['fingerprint'])[:12]}")
     if differing:
         raise InputError(
@@ -137,8 +138,11 @@ def measure(candidate: Candidate) -> list[dict[str, Any]]:
     }
     names = {"run": candidate.name, "model": candidate.spec}
     return [
-        names | {"setting": setting} | spent | {"results": intervals}
-        for setting, intervals in candidate.settings.items()
+        names
+        | {"setting": setting}
+        | spent
+        | {"results": {metric: intervals.to_json(one) for metric, one in by_metric.items()}}
+        for setting, by_metric in candidate.settings.items()
     ]
 
 
@@ -195,10 +199,7 @@ def _short(value: float) -> str:
 
 def _interval(entry: dict[str, Any] | None) -> Interval | None:
     """Of an entry of summary.json, in which what is undefined is null."""
-    if entry is None:
-        return None
-    mean, low, high = (math.nan if entry[name] is None else entry[name] for name in ("mean", "low", "high"))
-    return Interval(mean, low, high, entry["n"])
+    return None if entry is None else intervals.from_json(Interval, entry)
 
 
 def write(out: Path, content: dict[str, Any], text: str) -> None:

@@ -1,6 +1,5 @@
 """Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from experiments.settings.transfer import GeneratorFlags
 from kd_jax import losses
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
-from kd_jax.io import run_folder, tidy
+from kd_jax.io import run_config, run_folder, tidy
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
@@ -48,11 +48,6 @@ class DistillConfig:
         """The values that are of the generator."""
         return GeneratorFlags(self.generator_objective, self.generator_rate, self.generator_width)
 
-    @property
-    def choice(self) -> teachers.Choice:
-        """Of teachers."""
-        return teachers.Choice(self.teacher, self.teacher_setting, self.teacher_seeds)
-
 
 class Plan(NamedTuple):
     """What is to be done, before anything is computed.
@@ -70,7 +65,7 @@ class Plan(NamedTuple):
     config: Config
     num_classes: int
     validation: np.ndarray
-    description: dict[str, Any]
+    description: RunDescription
     tables: tuple[Table, Table | None, Table]
     moved: transfer.Transfer | None
     generator: transfer.GeneratorPlan | None
@@ -87,7 +82,7 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    students.warn_of_common_gaps(plan.settings, plan.teacher)
+    students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     if plan.moved is not None and jax.process_index() == 0:
         transfer.write_sheet(options.out, plan.moved)
     train_and_evaluate(options, plan)
@@ -101,11 +96,14 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
-    teacher = teachers.load_for(lists.loss, distill_config.choice, dataset, validation)
+    teacher = teachers.load_for(
+        lists.loss, distill_config.teacher, distill_config.teacher_setting, distill_config.teacher_seeds,
+        dataset, validation,
+    )  # fmt: skip
     generator = transfer.parse_generator(
         distill_config.transfer, distill_config.generator, options, dataset, teacher
     )
-    queried = augmentation.augments(options) or distill_config.transfer in NOISES or generator is not None
+    queried = augmentation.queries(options) or distill_config.transfer in NOISES or generator is not None
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train) if moved is None else moved.num_examples(len(train)),
@@ -122,11 +120,13 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     if teacher and any(setting.student_init for setting in settings):
         students.require_same_shapes(teacher, options.model, config)
     runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
-    description = provenance.describe(flags, dataset, train, validation)
-    description |= describe_runs(settings, runs, teacher)
+    description = provenance.describe(
+        flags, dataset, train, validation, [setting.info() for setting in settings],
+        [(setting.name, seed, students.teacher_seed(seed, teacher)) for setting, seed in runs],
+        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.described(len(train)),
+    )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     if moved is not None:
-        description["transfer"] = moved.description | {"examples": moved.num_examples(len(train))}
         tables = (moved.table(tables[0], teacher), *tables[1:])
     return Plan(
         settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
@@ -144,7 +144,10 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         settings = [setting.replace(generator=plan.generator.hparams) for setting in settings]
     hparams = sweep.stack_runs(settings, seeds, students.num_ensembles(teacher))
     table, held_out, test = sweep.put_on_mesh(
-        (students.with_teachers(plan.tables[0], teacher, plan.queried), *plan.tables[1:]),
+        (
+            students.with_teachers(plan.tables[0], teacher, plan.queried, augmentation.only_flips(options)),
+            *plan.tables[1:],
+        ),
         sweep.runs_mesh(num_runs),
         sweep.REPLICATED,
     )
@@ -176,25 +179,6 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
 
 
-def describe_runs(
-    settings: Sequence[Setting], runs: Sequence[tuple[Setting, int]], teacher: Teachers | None
-) -> dict[str, Any]:
-    """The part of config.json that only students have."""
-    return {
-        "teacher": teacher and teacher.info.to_json(),
-        "settings": [setting.described() for setting in settings],
-        "runs": [
-            {
-                "run": run,
-                "setting": setting.name,
-                "seed": seed,
-                "teacher_seed": students.teacher_seed(seed, teacher),
-            }
-            for run, (setting, seed) in enumerate(runs)
-        ],
-    }
-
-
 def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
     """What the checkpoint of the students says of them."""
     copied = ("data", "flags", "versions", "teacher", "settings", "runs")
@@ -203,7 +187,7 @@ def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
         "model_options": plan.model_options,
         "num_models": len(plan.runs),
         "image_shape": list(plan.config.image_shape),
-    } | {key: plan.description[key] for key in copied}
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
 
 
 def rows_of_teachers(plan: Plan) -> tuple[list[ResultRow], list[Confusion]]:

@@ -1,4 +1,4 @@
-"""Per-example distillation losses, and the registry `LOSSES`.
+"""Per-example distillation losses: cross-entropy, soft targets and their divergences, logits.
 
 A loss is per example and checked on entry; the reduction belongs to the caller. The teacher's logits are
 data: no gradient flows into them.
@@ -29,10 +29,6 @@ def kl_at_temperature(
     """T^2 KL(softmax(teacher/T) || softmax(student/T)), summed over classes.
 
     T^2 keeps the gradient's size independent of T: it scales as 1/T^2 (Hinton et al. 2015, section 2).
-    In log space, so no probability that underflows gives a nan. With p the teacher's and q the student's
-    probabilities and d = log q - log p, the sum over classes of -p d is that of q - p - p d =
-    p (e^d - 1 - d), whose terms are all >= 0: nothing cancels at large T, where d is small and T^2 would
-    magnify the rounding.
 
     Args: student_logits, teacher_logits: f32[B,K]; temperature: f32[], > 0.  Returns: f32[B], nats.
     """
@@ -40,15 +36,54 @@ def kl_at_temperature(
     chex.assert_equal_shape([student_logits, teacher_logits])
     log_student = jax.nn.log_softmax(student_logits / temperature)
     log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    student, teacher = jnp.exp(log_student), jnp.exp(log_teacher)
-    difference = jnp.where(teacher > 0, log_student - log_teacher, 0.0)
-    near = (jnp.abs(difference) < 1) & (teacher > 0)
+    return temperature**2 * kl_divergence(log_teacher, log_student)
+
+
+def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+    """KL(p || q), summed over classes.  Both f32[B,K], logarithms of distributions -> f32[B], nats.
+
+    In log space, so no probability that underflows gives a nan. With d = log q - log p, the sum over classes
+    of -p d is that of q - p - p d = p (e^d - 1 - d), whose terms are all >= 0: nothing cancels where d is
+    small, as at large T, whose square would magnify the rounding.
+    """
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    difference = jnp.where(p > 0, log_q - log_p, 0.0)
+    near = (jnp.abs(difference) < 1) & (p > 0)
     small = jnp.where(near, difference, 0.0)
-    terms = jnp.where(near, teacher * (jnp.expm1(small) - small), student - teacher - teacher * difference)
-    return temperature**2 * jnp.sum(terms, axis=-1)
+    terms = jnp.where(near, p * (jnp.expm1(small) - small), q - p - p * difference)
+    return jnp.sum(terms, axis=-1)
 
 
-def _targets(batch: Batch) -> jax.Array:
+def reverse_kl_at_temperature(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """T^2 KL(softmax(student/T) || softmax(teacher/T)); as `kl_at_temperature` but for the order.  -> f32[B].
+
+    Source: the divergence of Gu et al. 2024 (MiniLLM), section 2.1, with the T^2 of Hinton et al. 2015.
+    """
+    chex.assert_equal_shape([student_logits, teacher_logits])
+    log_student = jax.nn.log_softmax(student_logits / temperature)
+    log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    return temperature**2 * kl_divergence(log_student, log_teacher)
+
+
+def jensen_shannon_at_temperature(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
+) -> jax.Array:
+    """T^2 (KL(p || m) + KL(q || m)) / 2 of p, q = softmax(teacher/T), softmax(student/T), m = (p + q) / 2.
+
+    Returns: f32[B], at most T^2 log 2.  Source: Lin 1991, section IV; as of distillation Agarwal et al. 2024,
+    equation 1 at beta = 1/2. Both have no T^2; here it is as in `kl_at_temperature`.
+    """
+    chex.assert_equal_shape([student_logits, teacher_logits])
+    log_q = jax.nn.log_softmax(student_logits / temperature)
+    log_p = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    return temperature**2 * 0.5 * (kl_divergence(log_p, log_m) + kl_divergence(log_q, log_m))
+
+
+def teacher_targets(batch: Batch) -> jax.Array:
+    """The batch's teacher logits f32[B,K], without a gradient. Errors: ValueError where it has none."""
     if batch.teacher_logits is None:
         raise ValueError("this loss distils: the batch must hold teacher_logits f32[B,K]")
     return jax.lax.stop_gradient(batch.teacher_logits)
@@ -65,14 +100,26 @@ def soft_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.
 
     Returns: f32[B].     Source: Hinton et al. 2015, section 2.
     """
-    soft = kl_at_temperature(student_logits, _targets(batch), hparams.temperature)
+    soft = kl_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
     hard = cross_entropy(student_logits, batch.labels)
     return hparams.alpha * soft + (1 - hparams.alpha) * hard
 
 
+def reverse_kl_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """`soft_loss` with the reverse divergence, T^2 KL(student_T || teacher_T).  -> f32[B]."""
+    soft = reverse_kl_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
+    return hparams.alpha * soft + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+
+
+def jensen_shannon_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """`soft_loss` with the Jensen-Shannon divergence, times T^2.  -> f32[B]."""
+    soft = jensen_shannon_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
+    return hparams.alpha * soft + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+
+
 def hard_label_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """alpha CE(teacher's argmax) + (1 - alpha) CE(labels); the temperature has no part in it.  -> f32[B]."""
-    named = jnp.argmax(_targets(batch), axis=-1).astype(batch.labels.dtype)
+    named = jnp.argmax(teacher_targets(batch), axis=-1).astype(batch.labels.dtype)
     taught = cross_entropy(student_logits, named)
     return hparams.alpha * taught + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
 
@@ -83,7 +130,7 @@ def logits_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> ja
     Source: Ba & Caruana 2014, section 2.2; the limit of K T^2 KL at large T, where both networks' logits
     have the mean 0 (Hinton et al. 2015, section 2.1).
     """
-    distance = 0.5 * jnp.sum((student_logits - _targets(batch)) ** 2, axis=-1)
+    distance = 0.5 * jnp.sum((student_logits - teacher_targets(batch)) ** 2, axis=-1)
     return hparams.alpha * distance + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
 
 
@@ -124,13 +171,6 @@ def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, loss_f
         return groups[0][0]
     return ENSEMBLE_TARGETS.get(loss_fn, average_teachers)(jnp.concatenate(groups), temperature)
 
-
-LOSSES: dict[str, LossFn] = {
-    "soft": soft_loss,
-    "hard_label": hard_label_loss,
-    "labels": labels_loss,
-    "logits": logits_loss,
-}
 
 ENSEMBLE_TARGETS: dict[LossFn, Callable[[jax.Array, jax.Array], jax.Array]] = {
     soft_loss: average_teachers,

@@ -33,7 +33,8 @@ def forward_with_statistics(
         if isinstance(context.module, BatchNorm) and context.method_name == "__call__":
             x = arguments[0].astype(jnp.float32)
             axes = tuple(range(x.ndim - 1))
-            mean, variance = (context.module.get_variable("batch_stats", name) for name in ("mean", "var"))
+            mean: Any = context.module.get_variable("batch_stats", "mean")
+            variance: Any = context.module.get_variable("batch_stats", "var")
             found.append(Statistics(jnp.mean(x, axes), jnp.var(x, axes), mean, variance))
         return out
 

@@ -300,14 +300,12 @@ def test_files_that_are_not_there_or_not_npz(tmp_path):
             data.load(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "name", ["mnsit", "MNIST1", "digit", "", "../mnist", "mnist/../x", "a b", "hf:mnist", "x/y/z"]
-)
+@pytest.mark.parametrize("name", ["mnsit", "MNIST1", "digit", "", "../mnist", "mnist/../x", "a b", "x/y/z"])
 def test_unknown_names(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(
         InputError,
-        match=r"unknown dataset: expected digits, a path ending in \.npz"
+        match=r"unknown dataset: expected digits, an \.npz"
         if "/" not in name
         else f"dataset '{name}' cannot be read.*no such folder",
     ) as caught:

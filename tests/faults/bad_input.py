@@ -71,10 +71,15 @@ def fault(outcome: Any, case: Case, before: dict[str, str], home: Path) -> str:
     return f"written: {', '.join(changed[:3])}" if changed else ""
 
 
-def attempt(launch: Any, case: Case, known: dict[str, str], before: dict[str, str]) -> str:
-    """What is wrong with one case, run in the launcher's process."""
+def attempt(
+    launch: Any, case: Case, known: dict[str, str], before: dict[str, str], notes: bool = False
+) -> str:
+    """What is wrong with one case, run in the launcher's process.  notes: whether some may come first."""
     words = [word.format(**known) for word in case.words]
-    return fault(launch(case.entry, *words), case, before, Path(known["home"]))
+    outcome = launch(case.entry, *words)
+    if notes:
+        outcome = outcome._replace(err=re.sub("^(note: .*\n)*", "", outcome.err))
+    return fault(outcome, case, before, Path(known["home"]))
 
 
 def prepare(home: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -133,7 +138,7 @@ def campaign() -> list[Tried]:
             for case in cases():
                 found = attempt(launch, case, known, before)
                 wrong.setdefault(case.entry, []).append(f"{case.title}: {found}" if found else "")
-            accepted = [attempt(launch, case, known, before) for case in good()]
+            accepted = [attempt(launch, case, known, before, True) for case in good()]
         closed = without_permission(home, known)
     rows = [row(f"wrong input to {entry}", REFUSED, each) for entry, each in wrong.items()]
     rows.append(row("names with spaces, letters of all kinds, ~, relative paths", "accepted", accepted))

@@ -58,6 +58,10 @@ def distance(student, teacher):
     return value, d, C * EPS * value, C * EPS * np.abs(d)
 
 
+LOSSES = ("soft", "hard_label", "labels", "logits")
+"""The names that `loss` knows."""
+
+
 def loss(name: str, student, teacher, labels, alpha: float, temperature: float):
     """(value, gradient, their bounds) of a loss of that name."""
     hard = cross_entropy(student, labels)

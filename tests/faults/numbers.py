@@ -246,7 +246,7 @@ def campaign() -> list[Tried]:
     temperatures = "T from 0.01 to 10,000"
     rows = [
         near(f"loss {name}: value and gradient, {of}, {temperatures}", of_loss(name, draws=20))
-        for name in losses.LOSSES
+        for name in float64.LOSSES
     ]
     return [
         *rows,

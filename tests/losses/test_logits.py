@@ -14,7 +14,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
 from kd_jax import losses
-from kd_jax.types import Batch, HParams
+from kd_jax.types import Batch, BatchLoss, HParams
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -195,12 +195,12 @@ def test_each_loss_is_per_example_finite_and_differentiable(name):
         and np.all(np.isfinite(value))
         and np.all(value >= 0)
     )
-    # Per example: the loss of a row alone is that row of the losses.
+    # Per example: the loss of a row alone is that row of the losses. A relation of the batch says so.
     alone = loss_of(name, student[2:3], labels[2:3], teacher[2:3], hparams(0.5, 4.0))
-    np.testing.assert_allclose(alone, value[2:3], rtol=1e-5)
+    assert np.allclose(alone, value[2:3], rtol=1e-5) != isinstance(losses.LOSSES[name], BatchLoss)
 
 
-@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize("name", sorted(set(losses.LOSSES) - {"label_smoothing"}))
 def test_alpha_zero_is_the_plain_student(name):
     value, student, _, labels = both(name, 0.0, 4.0)
     np.testing.assert_array_equal(value, losses.cross_entropy(jnp.asarray(student), jnp.asarray(labels)))
@@ -209,16 +209,17 @@ def test_alpha_zero_is_the_plain_student(name):
     )  # no teacher, no temperature
 
 
-@pytest.mark.parametrize("name", sorted(set(losses.LOSSES) - {"labels"}))
+@pytest.mark.parametrize("name", ["soft", "hard_label", "logits", "dist"])
 def test_alpha_one_ignores_the_labels(name):
     value = both(name, 1.0, 4.0)[0]
     np.testing.assert_array_equal(value, both(name, 1.0, 4.0, labels=np.zeros(7, np.int32))[0])
     assert not np.array_equal(value, both(name, 1.0, 4.0, teacher_seed=12)[0])
 
 
-def test_labels_loss_reads_neither_teacher_nor_alpha():
-    value = both("labels", 1.0, 4.0)[0]
-    np.testing.assert_array_equal(value, both("labels", 0.3, 1.0, teacher_seed=12)[0])
+@pytest.mark.parametrize("name", losses.WITHOUT_TEACHER)
+def test_a_loss_without_teacher_reads_neither_teacher_nor_alpha(name):
+    value = both(name, 1.0, 4.0)[0]
+    np.testing.assert_array_equal(value, both(name, 0.3, 1.0, teacher_seed=12)[0])
 
 
 def test_soft_loss_mixes_both_parts():
@@ -245,7 +246,7 @@ def test_logits_loss_is_half_the_squared_distance():
     np.testing.assert_allclose(value, 0.3 * distance + 0.7 * hard, rtol=1e-5)
 
 
-DISTILLING = {name: loss_fn for name, loss_fn in losses.LOSSES.items() if name != "labels"}
+DISTILLING = {name: one for name, one in losses.LOSSES.items() if name not in losses.WITHOUT_TEACHER}
 
 
 def test_a_lone_teacher_is_taken_as_it_is_and_several_groups_are_one():
@@ -271,7 +272,7 @@ def test_what_several_teachers_are_to_each_loss():
     np.testing.assert_allclose(combine(lambda *_: None), 4 * means[4], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(combine(DISTILLING["hard_label"]), means[1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(combine(DISTILLING["logits"]), np.float64(teachers).mean(axis=0), rtol=1e-5)
-    assert set(losses.ENSEMBLE_TARGETS) == set(DISTILLING.values())
+    assert set(losses.ENSEMBLE_TARGETS) <= set(DISTILLING.values())
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])

@@ -22,38 +22,12 @@ from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.models import pretrained
 from kd_jax.train.sweep import QUICK_COMPILE
-
-
-@functools.cache
-def import_torchvision():
-    """(torch, torchvision.models). Made for another build of torch, torchvision cannot load its compiled
-    operators, but asks for the schemas of two of them; no classifier calls any."""
-    import torch
-
-    try:
-        import torchvision
-    except RuntimeError:  # operator torchvision::nms does not exist
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-
-        KEPT.append(library)
-    return torch, torchvision.models
-
-
-KEPT: list = []
-"""torch forgets a library's definitions with the object."""
+from tests.torch_modules import import_or_skip
 
 
 @pytest.fixture(scope="module")
 def torch_models():
-    try:
-        torch, theirs = import_torchvision()
-    except ImportError as error:
-        if os.environ.get("KD_JAX_EXPECT_TORCHVISION") == "1":
-            pytest.fail(f"torchvision cannot be imported: {error}")
-        pytest.skip(f"torchvision cannot be imported: {error}")
+    torch, theirs = import_or_skip("torchvision.models")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on busy cores its threads wait for one another at every layer
     yield torch, theirs
@@ -335,8 +309,8 @@ def test_what_cannot_be_had_is_refused_in_one_line(tmp_path, monkeypatch):
     assert "the extra hub" in refusal("timm/resnet8")
     for name in ("nothing.safetensors", "no/such.pth", "a/b/c", str(tmp_path), "resnet8"):
         assert "no such file of weights" in refusal(name)
-    (tmp_path / "weights.bin").write_bytes(b"")
-    assert "one of .safetensors, .pt, .pth" in refusal(str(tmp_path / "weights.bin"))
+    (tmp_path / "weights.h5").write_bytes(b"")
+    assert "one of .safetensors, .pt, .pth" in refusal(str(tmp_path / "weights.h5"))
     (tmp_path / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
     assert "damaged weights" in refusal(str(tmp_path / "bad.safetensors"))
     monkeypatch.setitem(sys.modules, "torch", None)

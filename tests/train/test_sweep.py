@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax import models
 from kd_jax.train import loop, sweep
 from kd_jax.types import HParams, Table
 
@@ -150,5 +151,8 @@ def test_runs_are_split_and_gathered():
 
 
 def test_the_default_chunk_is_of_the_device():
-    assert sweep.default_vmap_size("cpu") == 1
-    assert sweep.default_vmap_size("gpu") is None and sweep.default_vmap_size("tpu") is None
+    dense, convolutional = models.build("mlp-4", 3), models.build("cnn-2", 3)
+    assert {sweep.default_vmap_size("cpu", model) for model in (dense, convolutional)} == {1}
+    for platform in ("gpu", "tpu"):
+        assert sweep.default_vmap_size(platform, dense) is None
+        assert sweep.default_vmap_size(platform, convolutional) == 1

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reporting.markdown import Section
+from kd_jax.stats.description import RunDescription
 
 FIGURE = "impressions.png"  # in a run folder
 COLUMNS, MOST_ROWS, LARGEST = 12, 40, 64  # images a row, rows, pixels a side of an image
@@ -44,12 +45,12 @@ def described(origin: dict[str, Any]) -> str:
     return ", ".join(words)
 
 
-def section(folder: Path, config: dict[str, Any]) -> list[Section]:
+def section(folder: Path, description: RunDescription) -> list[Section]:
     """The images that students were trained on beside, or instead of, those of the data."""
-    origin = (config.get("transfer") or {}).get("origin")
+    origin = (description.transfer or {}).get("origin")
     if not origin or not (folder / FIGURE).is_file():
         return []
-    names = config["data"]["class_names"]
+    names = description.data.class_names
     words = (
         f"Made {described(origin)}. A row: a class and a teacher. They were labelled by the teacher alone."
     )
