@@ -36,6 +36,8 @@ def run(names: Sequence[str], out: Path, quick: bool, data_dir: str | None) -> N
     order = with_teachers(chosen, known)
     require_data(order, data_dir)
     places.refuse_inside(out / REPORT)
+    if quick and any(out.absolute() == Path(recipe.flags["out"]).absolute().parent for recipe in order):
+        raise InputError("--quick is no reproduction", "a folder beside the runs, as --out=runs/quick", out)
     for number, recipe in enumerate(order, 1):
         print(f"[{number}/{len(order)}] {recipe.name}: {duration(recipe.minutes, quick)}", flush=True)
         run_recipe(recipe, out, quick, data_dir)

@@ -111,17 +111,19 @@ def test_the_report_as_a_user_gets_it(students, teacher, tmp_path):
         "n",
     ]
     big = cells(text, "teacher_run", "teacher", "mlp-50-50", "3,353", "0.0065", "0.0134")
-    assert big[2:] == ["95.00", "-", "-", "90.00", "1"]
+    assert big[4:] == ["95.00", "-", "-", "90.00", "1"]
     # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.8.
     small = cells(text, "students_run", LABELS, "mlp-5", "83", "0.00015", "0.000332")
-    assert small[2:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
+    assert small[4:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
     old = cells(text, "students_run", SOFT, "mlp-5", "83", "0.00015", "0.000332")
-    assert old == [*small[:2], "60.00 (no spread seen)", "-", "-", "-", "3"]
+    assert old == [*small[:4], "60.00 (no spread seen)", "-", "-", "-", "3"]
     content = json.loads((out / "compression.json").read_text())
     assert compression.page(content) == text
     first, second, third = content["models"]
     assert (first["parameters"], first["forward_flops"], first["bytes"]) == (3353, 6500, 4 * 3353)
     assert second["latency_ms"] == third["latency_ms"] != first["latency_ms"]
+    assert first["exported"]["bytes"] > first["bytes"] and second["exported"] == third["exported"]
+    assert first["exported"]["latency_ms"]["median"] > 0
     for row in content["models"]:
         for spread in row["latency_ms"].values():
             assert 0 < spread["low"] <= spread["median"] <= spread["high"]

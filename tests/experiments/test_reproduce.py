@@ -73,6 +73,12 @@ def test_what_is_there(tmp_path):
     assert reproduce.absence("mnist", str(tmp_path)) == ""
 
 
+def test_a_reduced_run_does_not_take_the_place_of_the_whole_one(monkeypatch):
+    monkeypatch.setattr(reproduce, "wait_for", lambda command: pytest.fail("something was run"))
+    with pytest.raises(InputError, match="--quick is no reproduction"):
+        reproduce.run(["quickstart"], Path("runs"), True, None)
+
+
 def test_the_recipes_own_folder_needs_no_other_flags():
     assert reproduce.overrides(KNOWN["quickstart"], Path("runs"), quick=False) == {}
     moved = reproduce.overrides(KNOWN["quickstart"], Path("other"), quick=False)

@@ -153,7 +153,14 @@ def test_the_nearest_name_and_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert nearest_path("picturs/tarin/number.npz") == " (did you mean pictures/train/numbers.npz?)"
     assert nearest_path(tmp_path / "picture") == f" (did you mean {tmp_path / 'pictures'}?)"
-    for nothing in ("else/tarin", "pictures/train/numbers.npz/x", "", "a\0b"):
+    for nothing in (
+        "pictures",
+        "pictures/../pictures",
+        "else/tarin",
+        "pictures/train/numbers.npz/x",
+        "",
+        "a\0b",
+    ):
         assert nearest_path(nothing) == ""
     for given, meant in (
         ("./picturs", "pictures"),

@@ -141,7 +141,9 @@ def test_the_terminal_shows_the_answer_and_a_small_table(folder):
         " teacher_matched  93.33 ±8.28      90.00 ±16.5  3",
         "",
         "Test accuracy in % (toy, 30 examples), mean ± half of the 95 % interval over 3",
-        "seeds. All settings and classes: report.md, or report --full.",
+        "seeds. teacher_matched: bias set from the teacher on the transfer set, without",
+        "an example of what is omitted. All settings and classes: report.md, or report",
+        "--full.",
         "",
         f"Report: {folder / 'report.html'}",
     ]
