@@ -9,6 +9,7 @@ from experiments.cli import flags as shared
 from experiments.cli.main import refuse_arguments, run
 
 FLAGS = flags.FLAGS
+GENERATOR_OBJECTIVES = ("adversarial", "dafl")  # a test holds them equal to the library's
 EXAMPLE = (
     "distill --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
     "--omit=none,3,7+8 --seeds=5 --epochs=200 --batch_size=64 --learning_rates=2e-3 "
@@ -20,8 +21,27 @@ shared.group(
     flags.DEFINE_string(
         "transfer",
         "own",
-        "Images that students are taught on: own, another dataset's, or noise, drawn anew: "
+        "Images to teach on: own, another dataset's, own+FILE.npz of synthesize, generator, or "
         f"{', '.join(shared.NOISES)}.",
+    ),
+    flags.DEFINE_enum(
+        "generator_objective",
+        None,
+        GENERATOR_OBJECTIVES,
+        "Of --transfer=generator (default: adversarial).",
+    ),
+    flags.DEFINE_float("generator_rate", None, "Its peak learning rate (default: 1e-3)."),
+    flags.DEFINE_integer(
+        "generator_width",
+        None,
+        "Channels of its last layer but one (default: 32).",
+        lower_bound=1,
+        upper_bound=4096,
+    ),
+    flags.DEFINE_string(
+        "transfer_shares",
+        None,
+        "Of own+FILE.npz: the file's shares of each epoch, in [0, 1], comma list (default: 0.1).",
     ),
 )
 shared.group(
@@ -54,8 +74,7 @@ shared.group(
         "loss",
         "soft",
         list(shared.LOSSES),
-        "T^2 KL to the teacher; CE with its argmax; CE with labels alone; half the squared distance of "
-        "logits.",
+        "Of the students' logits; the guide says what each is.",
     ),
     flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list."),
     flags.DEFINE_string(

@@ -28,6 +28,8 @@ class Table(flax.struct.PyTreeNode):
         those on the mirror images after them; None where nothing is distilled, or where the teachers are
         queried on the augmented images instead.
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
+    sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
+        of the teacher whose students it is for, or FOR_ALL; None: all are real.
 
     A group are M teachers of one structure that differ by their seed; M may differ between groups.
     """
@@ -36,6 +38,20 @@ class Table(flax.struct.PyTreeNode):
     labels: jax.Array
     teacher_logits: tuple[jax.Array, ...] | None = None
     teacher_variables: tuple[Variables, ...] | None = None
+    sources: jax.Array | None = None
+
+
+REAL, FOR_ALL = -1, -2
+"""Values of `Table.sources`."""
+
+
+class GeneratorHParams(flax.struct.PyTreeNode):
+    """Of a run's generator, each f32[]. learning_rate: its peak. activation, entropy: weights of dafl's
+    parts."""
+
+    learning_rate: jax.Array
+    activation: jax.Array
+    entropy: jax.Array
 
 
 class HParams(flax.struct.PyTreeNode):
@@ -47,6 +63,9 @@ class HParams(flax.struct.PyTreeNode):
     num_shots: i32[], examples of each omitted class kept for training; None: the feature is off.
     teacher_ablation: i32[], index in TEACHER_ABLATIONS of the part of the teacher's output that the run gets;
         None: the feature is off.
+    synthetic_share: f32[], share of an epoch's examples that are taken from those that are not real; None:
+        the table holds no mixture.
+    generator: GeneratorHParams; None: no run has a generator.
     logit_mask: bool[K + A], the logits that the loss sees; None: all. K logits of classes come first, then A
         auxiliary ones, which no label names (Cloud et al. 2025, section 6.2).
     beta: f32[], a loss's own number, as the weight of its second term; None: the default of the loss.
@@ -64,6 +83,8 @@ class HParams(flax.struct.PyTreeNode):
     logit_mask: jax.Array | None = None
     beta: jax.Array | None = None
     feature_weight: jax.Array | None = None
+    synthetic_share: jax.Array | None = None
+    generator: GeneratorHParams | None = None
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -73,6 +94,7 @@ class TrainState(flax.struct.PyTreeNode):
         so a run resumed at any epoch draws the same numbers.
     epoch: i32[], the number of finished epochs.
     diverged: bool[], whether an epoch left a number that is not finite; the others are as before that epoch.
+    generator: GeneratorState of a run that is taught on generated images; None of others.
     """
 
     params: Any
@@ -81,6 +103,7 @@ class TrainState(flax.struct.PyTreeNode):
     key: jax.Array
     epoch: jax.Array
     diverged: jax.Array
+    generator: Any = None
 
 
 class Batch(flax.struct.PyTreeNode):

@@ -44,6 +44,7 @@ GROUPS: dict[str, list[str]] = {
     "Teachers": [],
     "Omitted classes": [],
     "Distillation": [],
+    "Synthesis of images": [],
     "Training": [],
     "Augmentation of training images": [],
     "What is measured": [],
@@ -150,8 +151,8 @@ group(
     flags.DEFINE_string(
         "out",
         None,
-        "Folder (of predict and export: file) to write. The same command continues a run; report compares "
-        "several runs there; compression and benchmark only print without it.",
+        "Where to write. The same command continues a run; report compares several runs there; "
+        "compression and benchmark only print without it.",
     ),
     flags.DEFINE_integer(
         "checkpoint_every",

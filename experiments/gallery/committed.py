@@ -20,7 +20,7 @@ from kd_jax.stats.rows import BiasRow, ResultRow
 from kd_jax.stats.summary import Key, Summary, summarise
 
 SMALL = (
-    "config.json", "summary.json", "representation.csv",
+    "config.json", "summary.json", "representation.csv", "impressions.png",
     "figures/axis.png", "figures/bias_curve.png", "figures/class_bars.png", "figures/features.png",
 )  # fmt: skip
 

@@ -104,7 +104,25 @@ AXES = (
 )
 """What is varied, its value, others' figure; the run, of a recipe subliminal_..., and its setting."""
 
+
+def _images(label: str, share: str, run: str = "missing_images_students") -> tuple[str, str, str, bool]:
+    """A row of `omission`: students without class 3, this share of whose images is made from a teacher."""
+    return label, run, f"T=20 omit=3 transfer_share={share}", True
+
+
 TABLES = {
+    "missing_images": omission(
+        "3",
+        "3s",
+        LABEL_FREE,
+        [
+            ("teacher", "missing_images_students", "teacher", False),
+            _images("nine real classes alone", "0"),
+            _images("and images of the 3, share 0.1", "0.1"),
+            _images("and images of the 3, share 0.3", "0.3"),
+            _images("images of untrained teachers, share 0.1", "0.1", "missing_images_untrained"),
+        ],
+    ),
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),
     "hidden_auxiliary": Table(
         ("all classes, own teacher's weights", "another's", "the 3s, own teacher's weights", "another's"),

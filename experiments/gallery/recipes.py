@@ -34,6 +34,7 @@ STUDIES = {
     "compression": ("Compression on CIFAR-10", "compression.md"),
     "hidden": ("Teacher ablations: what carries an omitted class", "hidden_signals.md"),
     "transfer": ("Distillation without the training data", "without_data.md"),
+    "missing_images": ("Images of an omitted class made from the teacher", "without_data.md"),
     "subliminal": ("Subliminal learning", "subliminal.md"),
 }
 """The beginning of a recipe's name -> (title of its study, page); recipes of no study are on README.md."""

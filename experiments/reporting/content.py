@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 
 from experiments.cli.progress import duration
 from experiments.reporting.markdown import NO_SPREAD, NO_SPREAD_NOTE, Grid, Section, difference_cells, show
-from experiments.reporting.sections import calibration, ensembles, hidden_signals, learning_speed
+from experiments.reporting.sections import (
+    calibration,
+    contact_sheet,
+    ensembles,
+    hidden_signals,
+    learning_speed,
+)
 from kd_jax.io import run_folder
 from kd_jax.stats.description import RunDescription, SettingInfo
 from kd_jax.stats.intervals import Interval
@@ -89,6 +95,7 @@ def report_sections(folder: Path, content: Content, percent: float | None) -> li
         *_differences(content),
         *learning_speed.section(content.run.history, content.run.description, percent),
         *hidden_signals.section(folder, content.run, content.summary),
+        *contact_sheet.section(folder, content.run.description),
     ]
 
 
@@ -140,6 +147,8 @@ def run_facts(description: RunDescription) -> list[tuple[str, str]]:
     if teacher is not None:
         words = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
         facts.append(("teacher", words))
+    if origin := (description.transfer or {}).get("origin"):
+        facts.append(("synthesised images", contact_sheet.described(origin)))
     facts.append(("versions", ", ".join(f"{k} {v}" for k, v in description.versions.items())))
     if time and time.training_seconds:
         rate = time.examples / time.training_seconds

@@ -31,6 +31,7 @@ class Lists:
     shots: str
     teacher_ablations: str
     student_init: str
+    transfer_shares: str | None = None
 
 
 class Setting(NamedTuple):
@@ -40,6 +41,7 @@ class Setting(NamedTuple):
     temperature: None where the loss has no teacher, 1 where the teacher's part of it has no temperature.
     teacher_ablation: a name of TEACHER_ABLATIONS; None: the full output of the teacher, or no teacher.
     student_init: "teacher" where students start from the initial weights of their teacher; None: random.
+    transfer_share: share of synthesised images in each epoch; None: the transfer set is no mixture.
     """
 
     name: str
@@ -51,15 +53,21 @@ class Setting(NamedTuple):
     shots: int = 0
     teacher_ablation: str | None = None
     student_init: str | None = None
+    transfer_share: float | None = None
 
     def info(self) -> SettingInfo:
-        """Its entry in config.json; shots, teacher_ablation and student_init where they are set."""
+        """Its entry in config.json; shots, teacher_ablation, student_init and transfer_share where they are
+        set."""
         values = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
+        values |= {} if self.transfer_share is None else {"transfer_share": self.transfer_share}
         return SettingInfo(values.pop("name"), values)
 
 
-def parse_settings(lists: Lists, class_names: Sequence[str]) -> list[Setting]:
-    """The product of the comma lists; what is the same setting (alpha = 0 at two temperatures) comes once."""
+def parse_settings(lists: Lists, class_names: Sequence[str], mixture: bool = False) -> list[Setting]:
+    """The product of the comma lists; what is the same setting (alpha = 0 at two temperatures) comes once.
+
+    mixture: whether the transfer set has two parts, and so each setting a share of the second.
+    """
     num_classes = len(class_names)
     temperatures = parse_numbers("temperatures", lists.temperatures, positive=True)
     alphas = parse_numbers("alphas", lists.alphas, high=1.0)
@@ -75,8 +83,9 @@ def parse_settings(lists: Lists, class_names: Sequence[str]) -> list[Setting]:
             masks.append((f"seen={'+'.join(map(str, seen)) or 'none'}", omitted))
     settings: dict[str, Setting] = {}
     how = parse_shots(lists), parse_teacher_ablations(lists), parse_student_init(lists)
-    grid = itertools.product(masks, *how, temperatures, alphas, rates, decays)
-    for (label, omitted), shots, ablation, init, temperature, alpha, rate, decay in grid:
+    shares = parse_transfer_shares(lists, mixture)
+    grid = itertools.product(masks, *how, shares, temperatures, alphas, rates, decays)
+    for (label, omitted), shots, ablation, init, share, temperature, alpha, rate, decay in grid:
         if len(omitted) == num_classes:
             expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
@@ -87,8 +96,9 @@ def parse_settings(lists: Lists, class_names: Sequence[str]) -> list[Setting]:
         has_effect = numbers[1] and ablation != "full" and (omitted or ablation != "omitted_removed")
         effect = ablation if has_effect else None
         words += [f"shots={shots}" if shots else "", effect or "", f"student_init={init}" if init else ""]
+        words += [] if share is None else [f"transfer_share={_short(share)}"]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, omitted, *numbers, rate, decay, shots, effect, init))
+        settings.setdefault(name, Setting(name, omitted, *numbers, rate, decay, shots, effect, init, share))
     return list(settings.values())
 
 
@@ -116,6 +126,16 @@ def parse_student_init(lists: Lists) -> list[str | None]:
     if "teacher" in names and lists.loss == "labels":
         raise InputError("--student_init=teacher without a teacher", "another loss", "--loss=labels")
     return [None if name == "random" else name for name in names]
+
+
+def parse_transfer_shares(lists: Lists, mixture: bool) -> list[float] | list[None]:
+    """The numbers of --transfer_shares; [None] where the transfer set is no mixture."""
+    if mixture:
+        return parse_numbers("transfer_shares", lists.transfer_shares or "0.1", high=1.0)
+    if lists.transfer_shares is not None:
+        given = f"--transfer_shares={lists.transfer_shares}"
+        raise InputError("--transfer_shares mean nothing here", "--transfer=own+FILE.npz with them", given)
+    return [None]
 
 
 def _loss_words(loss: str, temperature: float, alpha: float) -> list[str]:
@@ -148,6 +168,7 @@ def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
         ).replace(
             num_shots=np.int32(s.shots) if some_shots else None,
             teacher_ablation=np.int32(names.index(s.teacher_ablation or "full")) if some_ablated else None,
+            synthetic_share=None if s.transfer_share is None else np.float32(s.transfer_share),
         )
         for s in settings
     ]

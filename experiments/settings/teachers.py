@@ -195,8 +195,8 @@ def _load_group(
             flags=metadata["flags"],
             **more,
         )
-        _check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
-        _refuse_diverged(path, variables, np.isin(numbers, metadata.get("diverged", [])))
+        check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
+        refuse_diverged(path, variables, np.isin(numbers, metadata.get("diverged", [])))
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -206,7 +206,7 @@ def _load_group(
     return model, variables, info
 
 
-def _refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:
+def refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:
     """Refuses teachers of which one is not what its training was to make of it.  stopped: of M, bool[M]."""
     lost = np.flatnonzero(stopped | ~np.asarray(jax.vmap(all_finite)(variables)))
     if len(lost):
@@ -234,7 +234,7 @@ def _check_data(folder: Path, metadata: dict, dataset: Dataset) -> None:
         raise InputError("teacher with another number of classes", expected, data["num_classes"])
 
 
-def _check_arrays(folder: Path, spec: str, model: Any, variables: Variables, image_shape: tuple) -> None:
+def check_arrays(folder: Path, spec: str, model: Any, variables: Variables, image_shape: tuple) -> None:
     """Refuses arrays that are not those of M networks of this structure for images of this shape."""
     init = partial(models.init_variables, model, image_shape=image_shape)
     shapes = jax.tree.map(lambda leaf: leaf.shape, dict(jax.eval_shape(init, jax.random.key(0))))

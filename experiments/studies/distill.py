@@ -16,6 +16,7 @@ from experiments.settings import augmentation, students, teachers, training, tra
 from experiments.settings import dataset as datasets
 from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings
 from experiments.settings.teachers import Teachers
+from experiments.settings.transfer import GeneratorFlags
 from kd_jax import losses
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
@@ -38,13 +39,22 @@ class DistillConfig:
     teacher_seeds: str
     transfer: str
     track: bool
+    generator_objective: str | None = None
+    generator_rate: float | None = None
+    generator_width: int | None = None
+
+    @property
+    def generator(self) -> GeneratorFlags:
+        """The values that are of the generator."""
+        return GeneratorFlags(self.generator_objective, self.generator_rate, self.generator_width)
 
 
 class Plan(NamedTuple):
     """What is to be done, before anything is computed.
 
     validation: indices of the split; queried: whether the teachers are asked about each batch as students see
-    it, else their logits are cached; description: what config.json says; tables: training, validation, test.
+    it, else their logits are cached; description: what config.json says; tables: training, validation, test;
+    moved: another transfer set than the own one; generator: what makes it, if one does.
     """
 
     settings: list[Setting]
@@ -57,6 +67,8 @@ class Plan(NamedTuple):
     validation: np.ndarray
     description: RunDescription
     tables: tuple[Table, Table | None, Table]
+    moved: transfer.Transfer | None
+    generator: transfer.GeneratorPlan | None
 
 
 def run(
@@ -75,6 +87,8 @@ def run(
     if told:
         print(f"as the teacher: {told}")
     students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
+    if plan.moved is not None and jax.process_index() == 0:
+        transfer.write_sheet(options.out, plan.moved)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
@@ -82,7 +96,7 @@ def run(
 def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> Plan:
     """All that the flags ask for. Errors: InputError."""
     dataset, train, validation = datasets.load(options)
-    settings = parse_settings(lists, dataset.class_names)
+    settings = parse_settings(lists, dataset.class_names, transfer.is_mixture(distill_config.transfer))
     moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
@@ -90,14 +104,18 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         lists.loss, distill_config.teacher, distill_config.teacher_setting, distill_config.teacher_seeds,
         dataset, validation,
     )  # fmt: skip
-    queried = augmentation.queries(options) or distill_config.transfer in NOISES
+    generator = transfer.parse_generator(
+        distill_config.transfer, distill_config.generator, options, dataset, teacher
+    )
+    queried = augmentation.queries(options) or distill_config.transfer in NOISES or generator is not None
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
-        options, model_options, dataset, len(train if moved is None else moved.images),
+        options, model_options, dataset, len(train) if moved is None else moved.num_examples(len(train)),
         losses.LOSSES[lists.loss],
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=NOISES.get(distill_config.transfer), has_labels=distill_config.transfer == transfer.OWN,
+        noise=NOISES.get(distill_config.transfer), generator=generator and generator.config,
+        has_labels=distill_config.transfer == transfer.OWN,
         monitor=track if distill_config.track else None,
         **augmentation.fields(options, dataset, train),
     )  # fmt: skip
@@ -109,14 +127,14 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     description = provenance.describe(
         flags, dataset, train, validation, [setting.info() for setting in settings],
         [(setting.name, seed, students.teacher_seed(seed, teacher)) for setting, seed in runs],
-        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.description,
+        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.described(len(train)),
     )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     if moved is not None:
-        tables = (moved.table(), *tables[1:])
+        tables = (moved.table(tables[0], teacher), *tables[1:])
     return Plan(
         settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
-        description, tables,
+        description, tables, moved, generator,
     )  # fmt: skip
 
 
@@ -125,9 +143,10 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
     seeds, num_runs = range(options.seeds), len(plan.runs)
     generation = students.generation(teacher)
-    hparams = sweep.stack_runs(
-        all_hparams(plan.settings, plan.num_classes), seeds, students.num_ensembles(teacher)
-    )
+    settings = all_hparams(plan.settings, plan.num_classes)
+    if plan.generator is not None:
+        settings = [setting.replace(generator=plan.generator.hparams) for setting in settings]
+    hparams = sweep.stack_runs(settings, seeds, students.num_ensembles(teacher))
     table, held_out, test = sweep.put_on_mesh(
         (
             students.with_teachers(plan.tables[0], teacher, plan.queried, augmentation.only_flips(options)),

@@ -164,7 +164,9 @@ def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own, in one of the layouts of npz.py."""
     content = npz.read(name)
-    return assemble(name, content.arrays, content.class_names, None, content.notes, content.num_validation)
+    return assemble(
+        name, content.arrays, content.class_names, content.num_classes, content.notes, content.num_validation
+    )
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:

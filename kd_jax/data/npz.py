@@ -42,12 +42,14 @@ class Content(NamedTuple):
     class_names: as found, or None.
     num_validation: the last so many training examples are the validation split; 0: the file has none.
     notes: the conversions.
+    num_classes: of a file of synthetic.py, of which a class may have no image; None: as the labels say.
     """
 
     arrays: list[np.ndarray]
     class_names: np.ndarray | None
     num_validation: int
     notes: list[str]
+    num_classes: int | None = None
 
 
 def read(name: str) -> Content:
@@ -56,8 +58,8 @@ def read(name: str) -> Content:
     Errors: InputError for arrays that are missing, damaged or of another kind; OSError where no file is.
     """
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
-    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names"])
-    unread = [key for key in npz_names(path) if key not in held]
+    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names", "provenance"])
+    unread = [key for key in npz_names(path) if key not in held and key != "made_by"]
     layout = max(LAYOUTS, key=lambda names: len(held.keys() & {*names[:4]}))
     if not held.keys() >= {*layout[:4]}:
         read_npz(path, layout[:4])  # raises, and names what is missing
@@ -77,7 +79,8 @@ def read(name: str) -> Content:
     found = [array for pair in zip(images, classes, strict=True) for array in pair]
     notes += [f"not read: {', '.join(unread)}"] if unread else []
     if not there:
-        return Content(found, class_names, 0, notes)
+        names = class_names if "provenance" in held else None
+        return Content(found, class_names, 0, notes, None if names is None else names.size)
     notes.append(f"{there[0]} are the validation split")
     return Content([*_joined(name, there, found), *found[2:4]], class_names, len(found[5]), notes)
 

@@ -16,6 +16,7 @@ from kd_jax.evaluate import bias_correction, metrics
 from kd_jax.models import predict, predict_stacked
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.train.keys import MIXTURES
+from kd_jax.train.sampling import real_mask
 from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
 from kd_jax.types import HParams, LossFn, Table, Variables
 
@@ -128,7 +129,7 @@ def choose_biases(
     omitted, teacher_variables = ~hparams.class_mask, evaluation_data.teacher_variables
 
     def share_of_teacher():
-        mask = hparams.class_mask[evaluation_data.train.labels]
+        mask = real_mask(evaluation_data.train, hparams.class_mask)
         mixed_key = jax.random.fold_in(key, MIXTURES)
         images = bias_correction.average_image_pairs(
             mixed_key, evaluation_data.train.images, mask, NUM_MIXTURES

@@ -25,7 +25,7 @@ _OPTIONAL = {
 _OPTIONAL_DATA = {"skipped": int, "notes": list}
 _TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
 _SETTING = {"name": str, "omitted": list}
-_NUMBERS = ("temperature", "alpha", "shots", "learning_rate", "weight_decay", "perturb")
+_NUMBERS = ("temperature", "alpha", "shots", "learning_rate", "weight_decay", "perturb", "transfer_share")
 """Of a setting, where it has them; else null. All other values that make it are words or numbers too."""
 _RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 

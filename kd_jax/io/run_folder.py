@@ -19,12 +19,12 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 is a value that has no meaning there, as the temperature of a student without a teacher}],
                 "runs": [{"run", "setting": its name, "seed", "teacher_seed": null or int}]}; and, if wanted,
                 "question": the line that heads the report, "transfer": {"name", "fingerprint",
-                "examples"} of another dataset whose images students were taught on, "continued": a list
-                with an object (device, versions and the like) for each time that the run was continued, and
-                "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
-                within it, of its training, compilation included, and how many examples all its students (or
-                teachers) saw in it, epochs trained again counted again; over all processes that continued it,
-                without what one that was killed did after its last checkpoint. "imported": of pretrained
+                "examples", "origin" of images made from a teacher} of other images that students were taught
+                on, "continued": a list with an object (device, versions and the like) for each continuation,
+                and "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run
+                and, within it, of its training, compilation included, and how many examples all its students
+                (or teachers) saw in it, epochs trained again counted again; over all processes that continued
+                it, without what one that was killed did after its last checkpoint. "imported": of pretrained
                 teachers, {split: {"accuracy", "support"}} of their weights before training.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 metric (loss, in nats | accuracy, agreement, accuracy_omitted, fractions; with --track also

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.cnn import cnn
 from kd_jax.models.layers import dropout_units
+from kd_jax.models.lenet import NAMED as LENETS
+from kd_jax.models.lenet import lenet
 from kd_jax.models.mlp import MLP, mlp
 from kd_jax.models.normalization import Normalize, Normalized
 from kd_jax.models.resnet import NAMED as RESNETS
@@ -28,7 +30,15 @@ from kd_jax.models.vgg import vgg
 from kd_jax.models.wrn import wrn
 from kd_jax.types import Variables
 
-MODELS = {"mlp": mlp, "cnn": cnn, "resnet": resnet, "wrn": wrn, "vgg": vgg, "shufflenet": shufflenet}
+MODELS = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "lenet": lenet,
+    "resnet": resnet,
+    "wrn": wrn,
+    "vgg": vgg,
+    "shufflenet": shufflenet,
+}
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -74,7 +84,9 @@ def _hint(spec: str) -> str:
     family, *words = re.split("[-_ ]", spec)
     free = [known for known in ("mlp", "cnn", "wrn") if nearest_name(family, [known])]
     sized = ["-".join([known, *words]) for known in free if words]
-    return nearest_name(spec, (*RESNETS, *SHUFFLENETS, *VGGS, *sized)) or nearest_name(family, MODELS)
+    return nearest_name(spec, (*LENETS, *RESNETS, *SHUFFLENETS, *VGGS, *sized)) or nearest_name(
+        family, MODELS
+    )
 
 
 def network_of(model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kd_jax.models import network_of
+from kd_jax.train.generator import GeneratorConfig
 from kd_jax.train.noise import Noise
 from kd_jax.train.optim import OPTIMIZERS, Cosine, Optimizer, UnitSchedule
 from kd_jax.types import Augment, Counts, LossFn
@@ -26,6 +27,7 @@ class Config:
         names. What several teachers are together depends on loss_fn (`losses.ENSEMBLE_TARGETS`).
     freeze_backbone: the classifier alone is trained, on features in evaluation mode (`models.forward_head`).
     noise: each batch is drawn by it instead of being read from the table; the teachers are then queried.
+    generator: each batch is drawn by the run's own generator, which is trained too; the teacher is queried.
     repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
     monitor: (model, variables, validation, hparams, num_classes) -> more entries of the history after each
         epoch, as evaluate/monitor.py measures them; needs a validation split.
@@ -47,6 +49,7 @@ class Config:
     average_teachers: bool = False
     freeze_backbone: bool = False
     noise: Noise | None = None
+    generator: GeneratorConfig | None = None
     repeat_noise: bool = False
     has_labels: bool = True
     monitor: Callable[..., dict[str, Counts]] | None = None

@@ -182,7 +182,9 @@ def checkpointed_segments(
         segment = flax.serialization.to_state_dict(segment)
         history = jax.tree.map(_append_epochs, history, segment) if history else segment
         metadata = {"epoch": epoch, "num_runs": num_runs, "experiment": experiment}
-        checkpoint.save(folder / f"epoch_{epoch:06d}", {"states": states, "history": history}, metadata)
+        fields = flax.serialization.to_state_dict(states)
+        tree = {"states": {k: v for k, v in fields.items() if v is not None}, "history": history}
+        checkpoint.save(folder / f"epoch_{epoch:06d}", tree, metadata)
         if jax.process_index() == 0:
             for old in _saved(folder)[:-CHECKPOINTS_KEPT]:
                 shutil.rmtree(old)
@@ -234,7 +236,8 @@ def _load(path: Path, template: TrainState) -> tuple[TrainState, dict]:
     try:
         # Another number of devices may have padded the runs otherwise.
         states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], arrays["states"])
-        return checkpoint.rebuild(template, states), arrays["history"]
+        absent = {name: None for name, field in vars(template).items() if field is None}
+        return checkpoint.rebuild(template, absent | states), arrays["history"]
     except (KeyError, ValueError, IndexError) as error:
         expected = "the states that this version of the code makes of these arguments"
         raise InputError(f"checkpoint {path} does not fit", expected, error) from None

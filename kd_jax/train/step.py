@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax.models import forward, forward_head, init_variables, predict
 from kd_jax.models.split_batch import mean_over_parts, own_part, sum_over_parts
-from kd_jax.train import keys
+from kd_jax.train import generator, keys
 from kd_jax.train.batch import (
     ablate_teacher_logits,
     augment_and_scale,
@@ -23,7 +23,7 @@ from kd_jax.train.batch import (
 from kd_jax.train.config import Config
 from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
 from kd_jax.train.optim import apply_gradients, clip_columns
-from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
+from kd_jax.train.sampling import run_order
 from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 
@@ -37,7 +37,8 @@ def init_state(config: Config, key: jax.Array, pretrained_variables: Variables |
         variables = unflatten_dict(flatten_dict(variables) | flatten_dict(pretrained_variables))
     params = variables.pop("params")
     opt_state = config.optimizer.direction.init(trainable_params(config, params))
-    return TrainState(params, variables, opt_state, key, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    epoch, diverged = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    return TrainState(params, variables, opt_state, key, epoch, diverged, generator.init(config, key))
 
 
 def trainable_params(config: Config, params: dict) -> dict:
@@ -60,8 +61,12 @@ def train_step(
 
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
-    images = batch_images(config, table, state.key, index, step)
-    images, mixup_lambda = augment_and_scale(config, state.key, images, step)
+    if config.generator is not None:
+        state, images = generator.next_images(config, table, hparams, state, step)
+        mixup_lambda = None
+    else:
+        images = batch_images(config, table, state.key, index, step)
+        images, mixup_lambda = augment_and_scale(config, state.key, images, step)
     rows = cached_rows(table, state.key, index, step)
     images, index, rows = own_part((images, index, rows))
     batch = make_batch(config, table, hparams, images, index, rows)
@@ -99,10 +104,8 @@ def train_epoch(
     A run that diverges stays as it was before that epoch, and its loss is nan from then on.
     """
     order_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.ORDER), state.epoch)
-    mask = example_mask(table.labels, hparams.class_mask)
-    if hparams.num_shots is not None:
-        mask |= shot_mask(jax.random.fold_in(state.key, keys.SHOTS), table.labels, hparams.num_shots)
-    order = epoch_order(order_key, mask, config.num_updates * config.batch_size)
+    shot_key = jax.random.fold_in(state.key, keys.SHOTS)
+    order = run_order(order_key, shot_key, table, hparams, config.num_updates * config.batch_size)
     steps = state.epoch * config.num_updates + jnp.arange(config.num_updates, dtype=jnp.int32)
 
     def body(carry, inputs):
@@ -113,14 +116,16 @@ def train_epoch(
     start = (state, zero_counts(config.num_classes))
     batches = order.reshape(config.num_updates, config.batch_size)
     (after, counts), _ = jax.lax.scan(body, start, (batches, steps))
-    diverged = state.diverged | ~all_finite((after.params, after.model_state, after.opt_state))
-    keep = lambda old, new: jnp.where(diverged, old, new)  # noqa: E731
-    params, model_state, opt_state = (
-        jax.tree.map(keep, getattr(state, name), getattr(after, name))
-        for name in ("params", "model_state", "opt_state")
+    diverged = state.diverged | ~all_finite(
+        (after.params, after.model_state, after.opt_state, after.generator)
     )
+    keep = lambda old, new: jnp.where(diverged, old, new)  # noqa: E731
+    trained = {
+        name: jax.tree.map(keep, getattr(state, name), getattr(after, name))
+        for name in ("params", "model_state", "opt_state", "generator")
+    }
     counts = counts.replace(loss_sum=jnp.where(diverged, jnp.nan, counts.loss_sum))
-    return TrainState(params, model_state, opt_state, state.key, state.epoch + 1, diverged), counts
+    return state.replace(epoch=state.epoch + 1, diverged=diverged, **trained), counts
 
 
 def evaluate(

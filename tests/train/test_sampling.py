@@ -8,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
-from kd_jax.train.sweep import QUICK_COMPILE
+from kd_jax.train.sampling import epoch_order, example_mask, run_order, shot_mask
+from kd_jax.train.sweep import QUICK_COMPILE, make_hparams
+from kd_jax.types import FOR_ALL, REAL, Table
 
 N = 24
 FLAGS = st.lists(st.booleans(), min_size=N, max_size=N)
 few = settings(max_examples=100, deadline=None, derandomize=True)
 
 one_order = jax.jit(epoch_order, static_argnums=2, compiler_options=QUICK_COMPILE)
+one_run_order = jax.jit(run_order, static_argnums=4, compiler_options=QUICK_COMPILE)
 one_left_over = jax.jit(shot_mask, compiler_options=QUICK_COMPILE)
 
 
@@ -97,3 +99,33 @@ def test_wrong_shapes_are_refused():
     for wrong in [(labels[None], jnp.int32(1)), (labels, jnp.ones(N, jnp.int32))]:
         with pytest.raises(AssertionError):
             shot_mask(key, *wrong)
+
+
+MIXTURE = Table(
+    np.zeros((N, 1, 1, 1), np.uint8),
+    np.tile(np.arange(4, dtype=np.int32), 6),
+    sources=np.repeat(np.int32([REAL, 0, 1, FOR_ALL]), [12, 4, 4, 4]),
+)
+
+
+@pytest.mark.parametrize("teacher, share, shots", [(0, 0.25, 0), (1, 0.1, 2), (0, 0.0, 0), (1, 1.0, 1)])
+def test_a_mixture_has_its_shares_and_no_image_of_an_omitted_class(teacher, share, shots):
+    """Class 3 is omitted: no real example of it but `shots`, of synthesised ones all that are for this run,
+    of every label: 8 of 24. Each part is drawn evenly."""
+    hparams = make_hparams(4, [3]).replace(teacher=np.int32(teacher), synthetic_share=np.float32(share))
+    hparams = hparams.replace(num_shots=np.int32(shots))
+    order = np.asarray(one_run_order(*jax.random.split(jax.random.key(7)), MIXTURE, hparams, 200))
+    times = np.bincount(order, minlength=N)
+    made = (MIXTURE.sources == teacher) | (MIXTURE.sources == FOR_ALL)
+    real = MIXTURE.sources == REAL
+    seen = real & (MIXTURE.labels != 3)
+    assert times[made].sum() == round(200 * share) and np.ptp(times[made]) <= 1
+    assert np.count_nonzero(times[real & ~seen]) == (shots if share < 1 else 0)
+    assert np.ptp(times[seen]) <= 1
+    assert times[~real & ~made].sum() == 0
+
+
+def test_of_images_of_teachers_alone_each_run_sees_its_own():
+    hparams = make_hparams(4).replace(teacher=np.int32(1))
+    order = np.asarray(one_run_order(*jax.random.split(jax.random.key(7)), MIXTURE, hparams, 200))
+    assert set(order) == set(range(16, 24))

@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from experiments.cli import flags
+from experiments.settings import synthesis
 from kd_jax import losses, models
 from kd_jax.losses import teacher_ablations
-from kd_jax.train import noise, optim, subliminal
+from kd_jax.train import generator, noise, optim, subliminal
 from tests.experiments.cli.test_help import ENTRY_POINTS, ROOT
 
 HEAVY = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax", "matplotlib", "kd_jax.models")
@@ -28,6 +29,13 @@ def test_the_words_are_those_of_the_library():
     assert list(flags.LOSSES) == list(losses.LOSSES)
     assert list(flags.TEACHER_ABLATIONS) == list(teacher_ablations.TEACHER_ABLATIONS)
     assert list(flags.NOISES) == list(noise.NOISES)
+    # Entry points share names of flags: these are read, not imported.
+    for entry, name, words in (
+        ("distill", "GENERATOR_OBJECTIVES", generator.OBJECTIVES),
+        ("synthesize", "METHODS", synthesis.DEFAULTS),
+    ):
+        text = (ROOT / "experiments" / f"{entry}.py").read_text()
+        assert f"\n{name} = {json.dumps([*words])[1:-1].join('()')}" in text
     assert list(flags.SUBLIMINAL_PARTS) == list(subliminal.PARTS)
     assert list(FORMATS) == list(export.FORMATS)
     assert list(WORKLOADS) == list(dense.UPDATES) and list(PICTURE_MODELS) == list(pictures.MODELS)

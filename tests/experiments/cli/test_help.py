@@ -68,7 +68,7 @@ def test_each_flag_is_listed_in_one_group_or_refused(launch, texts):
 def test_help_is_short(texts):
     for name, text in texts.items():
         lines = text.splitlines()
-        assert max(map(len, lines)) <= 100 and len(lines) < 100, name
+        assert max(map(len, lines)) <= 100 and len(lines) < 110, name
         for entry in re.split(r"^(?=  --)", text.partition("\n\nIn CAPITALS")[0], flags=re.MULTILINE)[1:]:
             assert len(entry.partition("\n\n")[0].splitlines()) <= 2, entry
         first = re.search('^"""(.*)', (ROOT / "experiments" / f"{name}.py").read_text())
