@@ -1,4 +1,4 @@
-"""What a user is told of bad input: one line, with the nearest of the known names where one was mistyped."""
+"""The error of bad input: one line, with the nearest of the known names where one was mistyped."""
 
 import difflib
 import os
@@ -33,7 +33,10 @@ def nearest_name(word: str, known: Iterable[str], before: str = "") -> str:
 
 
 def nearest_path(given: str | os.PathLike) -> str:
-    """The same of a path that does not exist: each part of it that is not there, by the nearest beside it."""
+    """The same of a path that does not exist: each part of it that is not there, by the nearest beside it; ""
+    of one that exists."""
+    if os.path.lexists(os.path.expanduser(given)):
+        return ""
     near = Path(os.path.expanduser(given)).anchor
     try:
         for part in Path(os.path.expanduser(given)).relative_to(near).parts:

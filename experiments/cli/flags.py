@@ -63,15 +63,13 @@ group(
     flags.DEFINE_string(
         "dataset",
         "digits",
-        "digits, a TFDS name such as mnist, an .npz file, a folder of images or of parquet files, or "
-        "hf:owner/name of the Hugging Face hub.",
+        "digits, TFDS name, .npz, folder of images or parquet, hf:owner/name.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(
         "image_size",
         None,
-        "Pixels: each image of a folder or of parquet is resized and cropped to such a square (default: as "
-        "they are).",
+        "Side in pixels that each image of a file is resized and cropped to.",
         lower_bound=1,
         upper_bound=65_535,
     ),
@@ -79,11 +77,10 @@ group(
     flags.DEFINE_float(
         "test_fraction",
         None,
-        "Share of each class that is the test split, in ]0, 1[, where a folder or parquet has none (default: "
-        "0.2).",
+        "Share for testing where the data have no test split (0.2).",
     ),
-    flags.DEFINE_string("image_column", None, "Of parquet: the column of images (default: it is found)."),
-    flags.DEFINE_string("label_column", None, "Of parquet: the column of labels (default: it is found)."),
+    flags.DEFINE_string("image_column", None, "Column of images, of parquet."),
+    flags.DEFINE_string("label_column", None, "Column of labels, of parquet."),
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1)."
     ),
@@ -115,7 +112,7 @@ group(
     flags.DEFINE_integer(
         "epochs",
         40,
-        "Passes over the training images; 0 keeps a teacher of --pretrained as it is.",
+        "Passes over the training images; 0 with --pretrained: none.",
         lower_bound=0,
         upper_bound=1_000_000,
     ),
@@ -153,8 +150,8 @@ group(
     flags.DEFINE_string(
         "out",
         None,
-        "Folder to write. The same command continues a run; report compares several runs there; "
-        "compression and benchmark only print without it.",
+        "Folder (of predict and export: file) to write. The same command continues a run; report compares "
+        "several runs there; compression and benchmark only print without it.",
     ),
     flags.DEFINE_integer(
         "checkpoint_every",
@@ -280,7 +277,15 @@ def default(name: str) -> Any:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Gives the flags their values; returns the arguments that are no flags. Errors: flags.Error."""
-    return FLAGS(argv)
+    words = FLAGS.read_flags_from_files(list(argv[1:]))
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.lstrip("-").partition("=")
+        text = value if equals else following
+        # Python reads the digits of every script as numbers.
+        numeric = word.startswith("-") and name in FLAGS and FLAGS[name].flag_type() in ("int", "float")
+        if numeric and not text.isascii():
+            raise flags.IllegalFlagValueError(f"flag --{name}={text}: not of the digits 0 to 9")
+    return FLAGS([argv[0], *words])
 
 
 def meaningless() -> list[str]:

@@ -18,6 +18,7 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
     expected = f"float32 numbers {'>' if positive else '>='} 0{most}, separated by commas"
     try:
         values = [float(word) for word in text.split(",")]
+        text.encode("ascii")  # Python reads the digits of every script as numbers
     except ValueError:
         raise InputError(f"malformed --{name}", expected, repr(text)) from None
     with np.errstate(over="ignore", under="ignore"):

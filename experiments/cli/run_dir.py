@@ -33,6 +33,10 @@ def acquire(out: Path, description: RunDescription) -> bool:
     if not (out / "config.json").is_file():
         expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
         raise InputError("--out is taken", expected, given)
+    saved = out / "checkpoints"
+    if saved.exists() and not saved.is_dir() and not (out / "results.csv").exists():
+        expected = "a folder checkpoints/ in it, or none"
+        raise InputError(f"--out={out} cannot be continued", expected, f"{saved}, which is a file")
     before = run_config.read(out)
     differing = [
         f"--{name}={now} (there {'not given' if then is None else then})"

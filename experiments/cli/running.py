@@ -191,7 +191,7 @@ def _announce(options: RunConfig, num_runs: int, epoch: int) -> None:
 
 
 def _wait(tick: Callable[[], None], history: dict) -> None:
-    """Sleeps until the segment is computed: blocked in compiled code, Python would not hear of a signal. At
+    """Sleeps until the segment is computed: blocked in compiled code, Python would not handle a signal. At
     most a hundredth of the segment's time is lost.  tick: called now and then meanwhile."""
     start = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(history)):

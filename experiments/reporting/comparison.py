@@ -54,8 +54,8 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
     pairs = list(_pairs(runs))
     title, sections, learnt = f"Comparison of {', '.join(runs)}", _sections(runs, pairs), _curves(runs)
     answers = [(f"{n}: {name}", sentences.answer(run)) for n, (name, run) in enumerate(runs.items(), 1)]
-    told = Section("Answers", [f"{name}: {answer}" for name, answer in answers])
-    lines = [f"# {plain(title)}", "", *(line for one in (told, *sections) for line in lines_of(one))]
+    answered = Section("Answers", [f"{name}: {answer}" for name, answer in answers])
+    lines = [f"# {plain(title)}", "", *(line for one in (answered, *sections) for line in lines_of(one))]
     page_text = html.fill(
         "comparison.html",
         {"curves": learnt},
@@ -105,7 +105,7 @@ def _read(words: Sequence[str]) -> Runs:
 
 
 def _pairs(runs: Runs) -> Iterator[Pair]:
-    """Of every two runs: the settings that their answers speak of, then those that both have."""
+    """Of every two runs: the settings that their answers are about, then those that both have."""
     groups = {name: summary.group(content.run.results) for name, content in runs.items()}
     for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
         both = [s.name for s in first.run.description.settings if s in second.run.description.settings]
@@ -208,7 +208,7 @@ def _what_differs(runs: Runs) -> str | Grid:
     every = dict.fromkeys(what for of_run in facts for what in of_run)
     rows = [[what, *(of_run.get(what, "-") for of_run in facts)] for what in every]
     rows = [row for row in rows if len(set(row[1:])) > 1]
-    return Grid(["", *runs], rows) if rows else "Nothing that config.json tells of."
+    return Grid(["", *runs], rows) if rows else "Nothing that config.json records."
 
 
 def _facts(description: RunDescription) -> dict[str, str]:
@@ -218,11 +218,11 @@ def _facts(description: RunDescription) -> dict[str, str]:
         if name not in flags.NOT_PART_OF_THE_EXPERIMENT
     }
     facts["teacher"] = str((description.teacher or {}).get("sha256", "-"))[:12]
-    return facts | {"kd_jax": description.versions.get("kd_jax", "-"), "device": description.device}
+    return facts | {"kd_jax": str(description.versions.get("kd_jax", "-")), "device": description.device}
 
 
 def _curves(runs: Runs) -> list[dict[str, Any]]:
-    """The panels of `page.learning_curves`, each with the setting that each run's answer speaks of."""
+    """The panels of `page.learning_curves`, each with the setting that each run's answer is about."""
     panels: dict[str, list[dict[str, Any]]] = {}
     for number, (name, content) in enumerate(runs.items()):
         for panel in html.learning_curves(content):

@@ -18,7 +18,7 @@ MOST_PAIRS, MOST_CLASSES = 30, 20
 
 class Content(NamedTuple):
     """What the renderings share. settings: those with results, the teacher too; head: the setting that the
-    answer speaks of, chosen on the seen classes of the validation split, and its correction that needs the
+    answer is about, chosen on the seen classes of the validation split, and its correction that needs the
     fewest labels."""
 
     run: run_folder.Run
@@ -28,7 +28,7 @@ class Content(NamedTuple):
 
     @property
     def head_setting(self) -> SettingInfo:
-        """The setting that the answer speaks of."""
+        """The setting that the answer is about."""
         return next(setting for setting in self.settings if setting.name == self.head[0])
 
 

@@ -97,7 +97,7 @@ def _data_uri(path: Path) -> str:
 
 def class_table(content: Content) -> dict[str, Any]:
     """The table of the classes: its heads, and the settings, each with a row a correction; of a cell the
-    mean, what stands behind ±, and whether its class is omitted."""
+    mean, what stands below it, and whether its class is omitted."""
     parts, heads = class_parts(content.run.description)
     rows = grid(content, ["all", *parts], half=" ± ")
     groups = [
@@ -109,9 +109,18 @@ def class_table(content: Content) -> dict[str, Any]:
 
 def _row(correction: str, errors: str, *cells: str) -> dict[str, Any]:
     *accuracies, n = cells
-    split = [(*cell.rstrip(" *").partition(" ± ")[::2], cell.endswith("*")) for cell in accuracies]
+    split = [(*_below(cell.rstrip(" *")), cell.endswith("*")) for cell in accuracies]
     bound = not corrections.is_result(correction)
     return {"correction": correction, "bound": bound, "errors": errors, "cells": split, "n": n}
+
+
+def _below(cell: str) -> tuple[str, str]:
+    """(mean, what stands below it): "± 0.20", "at least 99.2" or nothing."""
+    mean, bounded, bound = cell.partition(", ")
+    if bounded:
+        return mean, bound
+    mean, sign, half = cell.partition(" ± ")
+    return mean, f"±\N{NO-BREAK SPACE}{half}" if sign else ""
 
 
 def learning_curves(content: Content) -> list[dict[str, Any]]:
@@ -273,8 +282,7 @@ def confusion(content: Content) -> dict[str, Any] | None:
     names, omitted = data.class_names, description.setting(name).omitted
     heads = [corrections.title(correction) for correction in shown]
     labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
-    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels}
-    section |= {"matrices": [], "most": []}
+    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
     if data.num_classes <= MOST_NAMED:
         text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731
         section["matrices"] = [

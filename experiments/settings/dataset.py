@@ -29,6 +29,7 @@ def load_as(name: str, data_dir: str | None, values: Mapping[str, Any]) -> data.
 
     values: flag -> value, as a run's config.json has them; a flag that is younger than the run is not given.
     """
+    progress.settle_bars_of_hub()
     given = {option: values[option] for option in data.Options._fields if values.get(option) is not None}
     return data.load(name, data_dir, progress=progress.counting("decoding images"), **given)
 

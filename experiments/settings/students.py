@@ -70,7 +70,7 @@ def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
 
 
 def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
-    """The ensembles that these seeds hear, each a list of its members, numbered through all groups."""
+    """The ensembles that teach these seeds, each a list of its members, numbered through all groups."""
     sizes = list(map(group_size, teachers.variables))
     if teachers.average:
         return [list(range(sum(sizes)))]

@@ -128,11 +128,11 @@ def parse_settings(
     for structure, omitted, temperature, sigma, shared, seen in grid:
         words = [seen, f"share={shared}", *_varying(structure, structures)]
         words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
-        heard = temperature if structure.loss == "soft" else None
-        words += [f"T={temperature:g}"] if heard is not None and len(temperatures) > 1 else []
+        used = temperature if structure.loss == "soft" else None
+        words += [f"T={temperature:g}"] if used is not None and len(temperatures) > 1 else []
         words += [f"omit={'+'.join(map(str, omitted))}"] if omitted else []
         name = " ".join(words)
-        settings.setdefault(name, Setting(name, omitted, structure, seen, shared, sigma, heard))
+        settings.setdefault(name, Setting(name, omitted, structure, seen, shared, sigma, used))
     for taught in dict.fromkeys(structure[:3] for structure in structures):
         one = next(structure for structure in structures if structure[:3] == taught)
         for name in (TEACHER, REFERENCE):
@@ -142,7 +142,7 @@ def parse_settings(
 
 
 def _varying(structure: Structure, structures: Sequence[Structure], most: int = 5) -> list[str]:
-    """What tells this structure from the others, in words."""
+    """What distinguishes this structure from the others, in words."""
     return [
         f"{field}={value}"
         for number, (field, value) in enumerate(zip(Structure._fields, structure, strict=True))

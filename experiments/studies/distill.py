@@ -1,4 +1,4 @@
-"""Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
+"""Distillation: settings x seeds trained as one program, their evaluation, and the run folder."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -59,10 +59,12 @@ class Plan(NamedTuple):
     tables: tuple[Table, Table | None, Table]
 
 
-def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
+def run(
+    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], told: str = ""
+) -> None:
     """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
-    flags: all values by name, for config.json.  Errors: InputError.
+    flags: all values by name, for config.json.  told: those that are the teacher's.  Errors: InputError.
     """
     plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
@@ -70,6 +72,8 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
+    if told:
+        print(f"as the teacher: {told}")
     students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
@@ -161,7 +165,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
 
 
 def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the students says of them."""
+    """The metadata of the checkpoint of the students."""
     copied = ("data", "flags", "versions", "teacher", "settings", "runs")
     return {
         "model": spec,

@@ -1,7 +1,5 @@
-"""Teachers: several seeds as one program, what they come to, and their run folder."""
+"""Teachers: several seeds as one program, their evaluation, and their run folder."""
 
-import os
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -112,8 +110,7 @@ def load_initial(
     if not teacher_config.pretrained:
         expected = "--pretrained=resnet50.safetensors, or no such flag"
         raise InputError("--pretrained is missing", expected, "nothing")
-    if not (progress.is_live() and sys.stderr.isatty()):  # the hub's own bar, read when it is imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    progress.settle_bars_of_hub()
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     initial = pretrained.load(teacher_config.pretrained, models.network_of(config.model), shapes)
@@ -187,7 +184,7 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
 
 
 def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the teachers says of them."""
+    """The metadata of the checkpoint of the teachers."""
     copied = ("data", "flags", "versions", "pretrained")
     return {
         "model": options.model,

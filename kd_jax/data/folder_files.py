@@ -33,6 +33,14 @@ def class_folders(root: Path, split: str, strays: list[str]) -> dict[str, list[P
     return found
 
 
+def files_below(root: Path) -> tuple[list[Picture], list[str]]:
+    """(the files in a folder and in those below it, hidden ones left out; paths of what is no file)."""
+    strays: list[str] = []
+    files = _pictures(root, ".", strays, set())
+    relative = lambda path: path.removeprefix("./")  # noqa: E731
+    return [file._replace(path=relative(file.path)) for file in files], list(map(relative, strays))
+
+
 def visible(root: Path, folder: str) -> list[str]:
     """What lies in a folder, without hidden files."""
     return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))

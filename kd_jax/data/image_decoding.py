@@ -75,7 +75,7 @@ def read_all(
     read unless they are to be skipped.
     """
     with images.ready():
-        pixels, faults, remarks = _decode_all(root, names, sources, image_size, progress)
+        pixels, faults, remarks = decode_all(root, names, sources, image_size, progress)
     if faults and not skip_unreadable:
         named = (f"{names[index]} ({fault})" for index, fault in faults.items())
         wrong = f"{len(faults)} of {len(names)} images in {root} cannot be read"
@@ -116,15 +116,19 @@ def _note(text: str, names: list[str], what: str, total: int) -> str:
     return text.format(number) + f" ({first_few(names, len(names))})"
 
 
-def _decode_all(
+def decode_all(
     root: object,
     names: Sequence[str],
     sources: Sequence[Path | bytes],
     image_size: int | None,
-    progress: Progress | None,
+    progress: Progress | None = None,
+    like: tuple[str, tuple[int, ...]] | None = None,
 ) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
-    """(u8[N,h,w,3], number of an image -> why it cannot be read, remark -> the names of its images)."""
-    first, shape = _first_shape(names, sources, image_size)
+    """(u8[N,h,w,3], number of an image -> why it cannot be read, remark -> the names of its images).
+
+    like: what has the shape that all are to have, and that shape (h, w, 3); None: the first image.
+    """
+    first, shape = like or _first_shape(names, sources, image_size)
     require_memory(root, len(names) * math.prod(shape))
     pixels = np.empty((len(names), *shape), np.uint8)
 

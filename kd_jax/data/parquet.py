@@ -198,7 +198,7 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def _kind(arrow: Any, feature: dict[str, Any]) -> str:
-    """ "image", "declared" (a ClassLabel), "label" (integers or words) or ""."""
+    """ "image", "declared" (a ClassLabel), "label" (integers or words), "number" or ""."""
     from pyarrow import types
 
     if types.is_struct(arrow) and any(arrow.field(i).name == "bytes" for i in range(arrow.num_fields)):
@@ -207,6 +207,8 @@ def _kind(arrow: Any, feature: dict[str, Any]) -> str:
         return "image"
     if feature.get("_type") == "ClassLabel" and types.is_integer(arrow):
         return "declared"
+    if types.is_floating(arrow):
+        return "number"
     words = types.is_string(arrow) or types.is_large_string(arrow) or types.is_dictionary(arrow)
     return "label" if types.is_integer(arrow) or types.is_boolean(arrow) or words else ""
 
@@ -220,7 +222,7 @@ def _choose(
             there = f"{asked!r}{nearest_name(asked, kinds)}"
             raise InputError(f"{name} has no such {what}_column", f"one of {', '.join(kinds)}", there)
         if kinds[asked] == "" or (kinds[asked] == "image") != (what == "image"):
-            expected = "encoded images (bytes)" if what == "image" else "integers or words"
+            expected = "encoded images (bytes)" if what == "image" else "integers, whole numbers or words"
             raise InputError(f"{name}: the {what}_column cannot be this", expected, asked)
         return asked
     best = [key for key in preferred if key in found]
@@ -255,6 +257,9 @@ def _numbers(
             f"{name}: examples without a label", f"{columns.label} of each", f"{unknown} without"
         )
     if not any(isinstance(label, str) for split in labels for label in split):
+        broken = [label for split in labels for label in split if not float(label).is_integer()]
+        if broken:
+            raise InputError(f"{name}: labels are no classes", "integers, or whole numbers", broken[0])
         return [np.array(split, np.int64) for split in labels], columns.class_names
     words = sorted({str(label) for label in labels[0]})
     number = {word: index for index, word in enumerate(words)}

@@ -75,7 +75,7 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 images of the classes that this setting misses, which its student of this seed gets wrong as
                 trained; their true class, what they are called as trained and under this correction, their
                 place in the test split. At most 24 that the correction makes right and 24 that stay wrong,
-                the first of each; of the setting and the correction that the report's answer speaks of, and
+                the first of each; of the setting and the correction that the report answers with, and
                 its first seed that did not diverge. Only of `distill`, where that setting misses classes;
                 older runs do not have it.
 SHA256SUMS      the sha256 of config.json, history.csv, results.csv, confusions.npz, bias_curve.csv,

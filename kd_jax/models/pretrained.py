@@ -16,9 +16,7 @@ import flax.traverse_util
 import numpy as np
 
 from kd_jax.errors import InputError
-from kd_jax.models.resnet import ResNet
-from kd_jax.models.shufflenet import BLOCKS, ShuffleNet
-from kd_jax.models.vgg import VGG
+from kd_jax.models import torch_names
 from kd_jax.models.weight_files import COUNTERS, locate, read
 from kd_jax.types import Variables
 
@@ -39,7 +37,7 @@ def load(name: str, model, template: Variables) -> Pretrained:
     template: the model's variables, or their shapes.  Errors: InputError naming the keys that are missing,
         unexpected or of another shape.
     """
-    if not isinstance(model, ResNet | ShuffleNet | VGG) or (isinstance(model, VGG) and not model.dense):
+    if not torch_names.has_names(model):
         expected = "resnet-18, -34, -50, vgg-16-imagenet (or vgg-16-bn-imagenet), shufflenet-x0.5 or -x1.0"
         raise InputError("pretrained weights cannot be read for this model", expected, type(model).__name__)
     path = locate(name)
@@ -71,9 +69,9 @@ def convert(model, template: Variables, arrays: dict[str, np.ndarray]) -> tuple[
     template: the model's own variables, whose shapes decide; arrays: by torchvision's or timm's keys, OIHW.
     Errors: InputError that names the keys that are missing, unexpected or of another shape.
     """
-    names = module_names(model, arrays)
+    names = torch_names.module_names(model, arrays)
     leaves = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(template).items()}
-    keys = {path: _key(path, names) for path in leaves}
+    keys = {path: torch_names.key_of(path, names) for path in leaves}
     expected = {key: _their_shape(leaves[path], arrays.get(key)) for path, key in keys.items()}
     classifier = {keys["params", "logits", leaf] for leaf in ("kernel", "bias")}
     absent = not classifier & arrays.keys()
@@ -109,12 +107,6 @@ def _some(what: str, keys: list[str]) -> str:
     return f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
 
 
-def _key(path: tuple[str, ...], names: dict[str, str]) -> str:
-    """Their key of a variable of ours, such as ("params", "stem_conv", "kernel")."""
-    leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    return f"{names['/'.join(path[1:-1])]}.{leaf.get(path[-1], path[-1])}"
-
-
 def _their_shape(shape: tuple[int, ...], given: np.ndarray | None) -> tuple[int, ...]:
     """Of a variable whose shape here is `shape`. A dense layer may be a convolution over the whole image
     there (timm), which its number of axes says."""
@@ -133,55 +125,3 @@ def _layout(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         array = array.reshape(-1, 512, 7, 7)
     axes = (2, 3, 1, 0) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
     return np.ascontiguousarray(array.transpose(axes).reshape(shape), np.float32)
-
-
-def module_names(model, arrays) -> dict[str, str]:
-    """Path of our modules, joined by /, -> the prefix of their keys. Lists more modules than there may be."""
-    if isinstance(model, ResNet):
-        return _resnet_names(model)
-    return _shufflenet_names() if isinstance(model, ShuffleNet) else _vgg_names(model, arrays)
-
-
-def _resnet_names(model: ResNet) -> dict[str, str]:
-    names = {"stem_conv": "conv1", "stem_norm": "bn1", "logits": "fc"}
-    for i, num in enumerate(model.blocks):
-        for j in range(num):
-            ours, theirs = f"stage_{i}_block_{j}", f"layer{i + 1}.{j}"
-            for k in range(3):
-                names |= {f"{ours}/layer_{k}_conv": f"{theirs}.conv{k + 1}"}
-                names |= {f"{ours}/layer_{k}_norm": f"{theirs}.bn{k + 1}"}
-            names |= {f"{ours}/shortcut_conv": f"{theirs}.downsample.0"}
-            names |= {f"{ours}/shortcut_norm": f"{theirs}.downsample.1"}
-    return names
-
-
-def _shufflenet_names() -> dict[str, str]:
-    """Theirs are positions in a sequence in which ReLUs count (a depthwise convolution has none)."""
-    names = {"logits": "fc"}
-    layers = {"stem": "conv1.0", "last": "conv5.0"}
-    within = {"passing_0": "branch1.0", "passing_1": "branch1.2"}
-    within |= {"layer_0": "branch2.0", "layer_1": "branch2.3", "layer_2": "branch2.5"}
-    for i, num in enumerate(BLOCKS):
-        for j in range(num):
-            for ours, theirs in within.items():
-                layers[f"stage_{i}_block_{j}/{ours}"] = f"stage{i + 2}.{j}.{theirs}"
-    for ours, theirs in layers.items():
-        prefix, position = theirs.rsplit(".", 1)
-        names |= {f"{ours}_conv": theirs, f"{ours}_norm": f"{prefix}.{int(position) + 1}"}
-    return names
-
-
-def _vgg_names(model: VGG, arrays) -> dict[str, str]:
-    """Theirs are positions in a sequence in which ReLUs and poolings count."""
-    timm = "pre_logits.fc1.weight" in arrays
-    dense = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
-    dense = dense if timm else ("classifier.0", "classifier.3", "classifier.6")
-    names = dict(zip(("dense_0", "dense_1", "logits"), dense, strict=True))
-    position = 0
-    for i, num in enumerate(model.convolutions):
-        for j in range(num):
-            names |= {f"stage_{i}_{j}_conv": f"features.{position}"}
-            names |= {f"stage_{i}_{j}_norm": f"features.{position + 1}"}
-            position += 3 if model.normalized else 2
-        position += 1
-    return names

@@ -1,4 +1,4 @@
-"""What a run folder says of its run, as config.json holds it: data, teacher, settings, runs (host side).
+"""The description of a run, as config.json holds it: data, teacher, settings, runs (host side).
 
 The fields are documented in io/run_folder.py; io/run_config.py reads and writes the file.
 """
@@ -126,7 +126,7 @@ class RunDescription:
         """(setting, seed) -> the seed of the teacher on which this run depends; None: on none.
 
         of_teacher: of values that are made with the teacher (`summary.depends_on_teacher`), so that a run
-        depends on the one it was given even if it learnt nothing from it.
+        depends on the one that it was given even if it learnt nothing from it.
         """
         taught = {s.name for s in self.settings if of_teacher or self.learns_from_teacher(s)}
         return {
@@ -157,7 +157,7 @@ def describe_omitted(settings: Sequence[SettingInfo]) -> str:
 
 
 def candidates(settings: Sequence[SettingInfo]) -> list[SettingInfo]:
-    """The settings among which the one that a report speaks of is chosen, without a look at a result.
+    """The settings among which the report chooses the one of its answer, without a look at a result.
 
     Conditions: omitted classes; a teacher in the loss; no teacher ablation; random initial weights; no shots
     of an omitted class; and the same omitted classes as the first setting that omits the fewest, so that all

@@ -1,4 +1,4 @@
-"""What the rows of results.csv come to: intervals, paired differences, and what is worth showing (host side).
+"""The summary of results.csv: intervals, paired differences, and which of them a report shows (host side).
 
 The format of summary.json is documented in io/run_folder.py, the intervals in intervals.py.
 """

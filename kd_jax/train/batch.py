@@ -69,7 +69,7 @@ def _augment_key(key: jax.Array, step: jax.Array) -> jax.Array:
 def _teacher_logits(
     config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array
 ) -> jax.Array | None:
-    """What the run's teachers say of these examples, f32[B,K]; None where there is none."""
+    """The logits of the run's teachers on these examples, f32[B,K]; None where there is none."""
     if table.teacher_variables is not None:
         logits = [
             jax.lax.map(lambda one, model=model: forward(model, one, images)[0], variables)

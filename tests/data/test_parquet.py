@@ -1,5 +1,6 @@
 """Parquet files in the layouts of the Hugging Face hub against the images that they were made of."""
 
+import contextlib
 import io
 import json
 import sys
@@ -166,17 +167,26 @@ def test_what_is_refused(load, tmp_path):
     faults = {
         "without a label": {"image": images, "label": [0, 1, None, 0, 1, 2]},
         "hold a negative class": {"image": images, "label": [0, 1, -1, 0, 1, 2]},
+        "labels are no classes": {"image": images, "label": [0.0, 1.0, 0.5, 0.0, 1.0, 1.0]},
         "name no class": {"image": images, "label": [0, 1, 7, 0, 1, 2]},
         "which column has the images": {"pixels": [[1, 2]] * 6, "label": LABELS["train"]},
         "which column has the labels": {"image": images, "price": [0.5] * 6},
     }
     for number, (words, columns) in enumerate(faults.items()):
-        assert words in refused(load, write(tmp_path / f"{number}.parquet", columns)), words
+        column = "label" if isinstance(columns.get("label", [0])[0], float) else None
+        path = write(tmp_path / f"{number}.parquet", columns)
+        assert words in refused(load, path, label_column=column), words
     root = write_splits(tmp_path / "set", "{}.parquet")
     write(root / "test.parquet", {"image": images_of("test")})
     assert "test.parquet lacks a column: expected label; given image" in refused(load, root)
     root = write_splits(write_splits(tmp_path / "two", "a/{}.parquet"), "b/{}.parquet")
     assert "several configurations" in refused(load, root)
+    content = bytearray((tmp_path / "0.parquet").read_bytes())
+    for place in range(8, len(content) - 8, len(content) // 40):  # one line each, or read all the same
+        changed = bytes(content[:place]) + bytes([content[place] ^ 64]) + bytes(content[place + 1 :])
+        (tmp_path / "changed.parquet").write_bytes(changed)
+        with contextlib.suppress(InputError):
+            load(tmp_path / "changed.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "0.parquet").read_bytes()[:-9])
     assert "cannot be read: expected whole parquet files" in refused(load, tmp_path / "cut.parquet")
 

@@ -111,17 +111,19 @@ def test_the_report_as_a_user_gets_it(students, teacher, tmp_path):
         "n",
     ]
     big = cells(text, "teacher_run", "teacher", "mlp-50-50", "3,353", "0.0065", "0.0134")
-    assert big[2:] == ["95.00", "-", "-", "90.00", "1"]
+    assert big[4:] == ["95.00", "-", "-", "90.00", "1"]
     # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.8.
     small = cells(text, "students_run", LABELS, "mlp-5", "83", "0.00015", "0.000332")
-    assert small[2:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
+    assert small[4:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
     old = cells(text, "students_run", SOFT, "mlp-5", "83", "0.00015", "0.000332")
-    assert old == [*small[:2], "60.00 (no spread seen)", "-", "-", "-", "3"]
+    assert old == [*small[:4], "60.00 (no spread seen)", "-", "-", "-", "3"]
     content = json.loads((out / "compression.json").read_text())
     assert compression.page(content) == text
     first, second, third = content["models"]
     assert (first["parameters"], first["forward_flops"], first["bytes"]) == (3353, 6500, 4 * 3353)
     assert second["latency_ms"] == third["latency_ms"] != first["latency_ms"]
+    assert first["exported"]["bytes"] > first["bytes"] and second["exported"] == third["exported"]
+    assert first["exported"]["latency_ms"]["median"] > 0
     for row in content["models"]:
         for spread in row["latency_ms"].values():
             assert 0 < spread["low"] <= spread["median"] <= spread["high"]
@@ -187,6 +189,14 @@ def test_the_figure_shows_each_model_in_three_panels():
     assert "128" in batch.get_xlabel() and "(MB)" in size.get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["big", "small"]
     assert plots.render(figure).startswith(b"\x89PNG")
+
+
+def test_settings_of_one_model_stand_side_by_side():
+    models = [(name, Interval(0.9, 0.85, 0.95, 3), 8.0, 2.0, 40.0) for name in ("a", "b")]
+    figure = plots.compression(models, 128)
+    for axes, cost in zip(figure.axes, (8.0, 2.0, 40.0), strict=True):
+        at = [float(np.asarray(container.lines[0].get_xdata())[0]) for container in axes.containers]
+        assert at[1] / at[0] == pytest.approx(1.06) and at[0] * at[1] == pytest.approx(cost**2)
 
 
 def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):

@@ -2,7 +2,7 @@
 
     .venv/bin/python -P -m tests.faults.campaign --parts=bad_input
 
-The cases are in bad_input_cases.py, what they refer to is made by bad_input_places.py.
+The cases are in bad_input_cases.py and bad_networks.py, what they refer to is made by bad_input_places.py.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from unittest import mock
 
 from tests.faults.bad_input_cases import CASES, GOOD
 from tests.faults.bad_input_places import places
+from tests.faults.bad_networks import NETWORK_CASES
 from tests.faults.tried import Tried
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    for entry, (usual, table) in CASES.items():
+    for entry, (usual, table) in (CASES | NETWORK_CASES).items():
         for title, (words, expected) in table.items():
             yield Case(entry, title, [*usual, *words], expected.replace(" | ", r" \| "))
 

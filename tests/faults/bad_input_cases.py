@@ -160,6 +160,10 @@ BAD_STUDENTS = {
     "norm below 0": (["--max_norm=-1"], "--max_norm"),
     "norm nan": (["--max_norm=nan"], "--max_norm"),
     "norm inf": (["--max_norm=inf"], "--max_norm"),
+    "seeds in other digits": (["--seeds=\u0663"], "--seeds cannot be this: .*integer.*; given \u0663"),
+    "seeds in other digits, apart": (["--seeds", "\u0663"], "--seeds cannot be this"),
+    "temperatures in other digits": (["--temperatures=\u0663"], "malformed --temperatures"),
+    "out with a file for its checkpoints": (["--out={blocked}"], "cannot be continued: .*which is a file"),
     "no seeds": (["--seeds=0"], "--seeds .*; given 0"),
     "a billion seeds": (["--seeds=1000000000"], "--seeds"),
     "no epochs": (["--epochs=0"], "--epochs .*; given 0"),
@@ -255,6 +259,7 @@ BAD_SUBLIMINAL = {
 }
 BAD_REPORT = {
     "no run": ([], "no run to report on"),
+    "an empty name": ([""], "an argument is empty"),
     "no such run": (["{home}/swep"], "no such folder .did you mean .*/sweep"),
     "a file": (["{file}"], "is not a whole run folder"),
     "a run that is unfinished": (["{unreported}"], "the run is unfinished"),
@@ -316,7 +321,16 @@ BAD_BENCHMARK = {
     "out with a benchmark": (["--out={benchmarked}"], "--out is taken"),
 }
 BAD_INFO = {
-    "argument": (["digits"], "unexpected argument"),
+    "arguments": (["digits", "mnist"], "unexpected argument: expected info DATASET"),
+    "unknown dataset": (["mnits"], "unknown dataset"),
+    "folder of images of several sizes": (["{sizes}"], "images of several sizes"),
+    "folder with text as an image": (["{text_image}"], "1 of 10 images .*skip_unreadable"),
+    "out without a dataset": (["--out=x.png"], "means nothing here: expected info DATASET"),
+    "out that is there": (["digits", "--out={file}"], "--out is taken"),
+    "out inside the dataset": (["{classes}", "--out={classes}/cat"], "--out lies inside the dataset"),
+    "out inside a split": (["{pictures}", "--out={pictures}/train/cat"], "--out lies inside"),
+    "out missing": (["digits", "--out="], "--out is missing"),
+    "size of no folder": (["digits", "--image_size=8"], "image_size is for image folders"),
     "unknown flag": (["--data_dri=x"], "did you mean --data_dir"),
     "flag of a training": (["--seeds=3"], "means nothing here"),
 }

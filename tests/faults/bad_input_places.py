@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.io import checkpoint
-from tests.faults import bad_data_places, samples
+from tests.faults import bad_data_places, bad_networks, samples
 
 ODD_NAME = "ä b (Ж) ñ's"
 
@@ -31,6 +31,7 @@ def places(home: Path) -> dict[str, str]:
     found |= _arrays(home / "bad", home / "toy.npz")
     found |= _pictures(home / "bad")
     found |= bad_data_places.write(home / "bad", home / "toy.npz")
+    found |= bad_networks.places(home / "bad", found)
     return {name: str(path) for name, path in found.items()}
 
 
@@ -119,6 +120,10 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
     (found["unreported"] / "results.csv").unlink()
     (found["unreported"] / "checkpoints").mkdir()
     (found["strange"] / "config.json").write_text('{"format": 2}')
+    found["blocked"] = bad / "blocked"
+    shutil.copytree(found["unreported"], found["blocked"])
+    (found["blocked"] / "checkpoints").rmdir()
+    (found["blocked"] / "checkpoints").touch()
     (found["foreign"] / "thesis.tex").write_text("years of work")
     (found["benchmarked"] / "gpu.json").write_text("{}")
     (found["bad_summary"] / "summary.json").write_text('{"results": [{"class": true}]}')

@@ -231,3 +231,12 @@ def test_a_mean_without_an_interval_has_no_difference_with_one(values):
         for pair in ((one, other), (other, one)):
             found = intervals.mean_difference(*pair)
             assert all(map(math.isnan, (found.low, found.high, found.p))) and found.n == min(len(values), 3)
+
+
+def test_what_is_undefined_is_null_in_json_and_nan_when_read():
+    entry = intervals.to_json(intervals.Interval(0.5, math.nan, 0.75, 3))
+    assert entry == {"mean": 0.5, "low": None, "high": 0.75, "n": 3}
+    read = intervals.from_json(intervals.Interval, entry | {"metric": "accuracy"})
+    assert read == pytest.approx((0.5, math.nan, 0.75, 3), nan_ok=True)
+    difference = intervals.Difference(0.5, 0.25, 0.75, 0.01, 3)
+    assert intervals.from_json(intervals.Difference, intervals.to_json(difference)) == difference

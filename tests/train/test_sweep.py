@@ -49,7 +49,9 @@ def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
     monkeypatch.setattr(sweep, "init_states", lambda config, keys: handed.update(keys=keys))
     table = Table(np.zeros((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), (np.zeros((2, 5, 3), np.float32),))
     settings = [sweep.make_hparams(3, omitted=[1], alpha=0.5), sweep.make_hparams(3)]
-    variables, history = loop.fit_runs("config", table, settings, range(3), 9, base=1)
+    variables, history = loop.fit_runs(
+        SimpleNamespace(model=models.build("mlp-4", 3)), table, settings, range(3), 9, base=1
+    )
     assert handed["epochs"] == (9, 9) and history == {"train": "counts"}
     np.testing.assert_array_equal(handed["hparams"].teacher, [0, 1, 0] * 2)
     np.testing.assert_array_equal(handed["hparams"].class_mask[[0, 3]], [[True, False, True], [True] * 3])

@@ -1,4 +1,4 @@
-"""The report's sections on ensembles: what several models come to together, and each teacher alone."""
+"""The report's sections on ensembles: the accuracy of several models together, and each teacher alone."""
 
 from collections.abc import Sequence
 

@@ -28,7 +28,7 @@ def save(
     by_correction: dict[str, dict[str, np.ndarray]],
     test: "Table",
 ) -> None:
-    """examples.npz of the setting and the correction that the report's answer speaks of, where that setting
+    """examples.npz of the setting and the correction that the report answers with, where that setting
     misses classes.
 
     by_correction: what `evaluate.first_examples` says of each run.
