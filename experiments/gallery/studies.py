@@ -96,6 +96,14 @@ TABLES: dict[str, Table] = {
             _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
         ),
     ),
+    "compression": Table(
+        ("accuracy, theirs", "ours", "precision, theirs", "ours", "recall, theirs", "ours"),
+        (
+            _compression("teacher, 2.2 M parameters", ("89", "89", "89"), COMPRESSED, "teacher"),
+            _compression("distilled, 330 K", ("86", "87", "86"), COMPRESSED, "T=4 alpha=0.8"),
+            _compression("plain, 330 K", ("79", "80", "79"), COMPRESSED, "labels"),
+        ),
+    ),
     "hinton": Table(
         ("paper", "others, derived", PAPER_COLUMN, QUERIED_COLUMN),
         (
