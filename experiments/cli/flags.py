@@ -92,7 +92,7 @@ group(
         "normalize",
         "none",
         ["none", "data", "imagenet"],
-        "Subtract a mean from each channel and divide by a deviation: the training part's, or ImageNet's.",
+        "Statistics that normalise each channel.",
     ),
     flags.DEFINE_float("dropout", 0.0, "Probability of dropping a hidden unit, in [0, 1)."),
     flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [0, 1)."),
@@ -150,8 +150,8 @@ group(
     flags.DEFINE_string(
         "out",
         None,
-        "Folder (of predict and export: file) to write. The same command continues a run; report compares "
-        "several runs there; compression and benchmark only print without it.",
+        "Folder (of predict and export: file) to write. The same command continues a run. Without it, "
+        "compression and benchmark only print.",
     ),
     flags.DEFINE_integer(
         "checkpoint_every",
