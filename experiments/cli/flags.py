@@ -93,7 +93,7 @@ group(
         "normalize",
         "none",
         ["none", "data", "imagenet"],
-        "Subtract a mean from each channel and divide by a deviation: the training part's, or ImageNet's.",
+        "Statistics that normalise each channel.",
     ),
     flags.DEFINE_float("dropout", 0.0, "Probability of dropping a hidden unit, in [0, 1)."),
     flags.DEFINE_float("input_dropout", 0.0, "Probability of dropping an input, in [0, 1)."),
