@@ -52,12 +52,41 @@ shared.group(
 )
 shared.group(
     "Distillation",
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "loss",
         "soft",
-        list(shared.LOSSES),
-        "T^2 KL to the teacher; CE with its argmax; CE with labels alone; half the squared distance of "
-        "logits.",
+        "Losses of the logits, comma list, each a program of its own: "
+        f"{'; '.join(f'{name}: {words}' for name, words in shared.LOSSES.items())}.",
+    ),
+    flags.DEFINE_string(
+        "divergence", "kl", f"Of soft, from the teacher; comma list of {', '.join(shared.DIVERGENCES)}."
+    ),
+    flags.DEFINE_string(
+        "standardize_logits",
+        "no",
+        "Whether the teacher's part sees standardised logits (Sun et al. 2024), comma list of no, yes.",
+    ),
+    flags.DEFINE_string("betas", None, "A loss's own number, comma list; by default that of its paper."),
+    flags.DEFINE_string(
+        "feature_loss",
+        "none",
+        "Losses of hidden layers, added to that of the logits, comma list, each a program of its own: none; "
+        f"{'; '.join(f'{name}: {words}' for name, words in shared.FEATURE_LOSSES.items())}.",
+    ),
+    flags.DEFINE_string(
+        "feature_weight", None, "Weights of the feature loss, comma list; by default that of its paper."
+    ),
+    flags.DEFINE_string(
+        "student_layers",
+        "",
+        "Layers that the feature loss reads, comma list; default: those of the method.",
+    ),
+    flags.DEFINE_string("teacher_layers", "", "The teacher's layers, in pairs with the student's."),
+    flags.DEFINE_integer(
+        "crd_negatives",
+        4096,
+        "Examples that crd contrasts each example with (its paper: 16384).",
+        lower_bound=1,
     ),
     flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list."),
     flags.DEFINE_string(
@@ -92,7 +121,7 @@ shared.group(
 def main(argv: Sequence[str]) -> None:
     refuse_arguments(argv)
     options = shared.run_config("runs/students", "mlp-800-800")
-    from experiments.settings.distill import Lists
+    from experiments.settings.methods import Lists
     from experiments.studies import distill
 
     distill.run(options, shared.read(Lists), shared.read(distill.DistillConfig), shared.values())

@@ -27,6 +27,9 @@ class Table(flax.struct.PyTreeNode):
     teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`; None where nothing
         is distilled, or where the teachers are queried on the augmented images instead.
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
+    teacher_features: of the one group f32[M,N,...] for each layer that a feature loss reads, where they are
+        cached; None elsewhere.
+    by_class: i32[N], the examples ordered by class, which CRD draws from; None elsewhere.
 
     A group are M teachers of one structure that differ by their seed; M may differ between groups.
     """
@@ -35,6 +38,8 @@ class Table(flax.struct.PyTreeNode):
     labels: jax.Array
     teacher_logits: tuple[jax.Array, ...] | None = None
     teacher_variables: tuple[Variables, ...] | None = None
+    teacher_features: tuple[jax.Array, ...] | None = None
+    by_class: jax.Array | None = None
 
 
 class HParams(flax.struct.PyTreeNode):
@@ -72,6 +77,8 @@ class TrainState(flax.struct.PyTreeNode):
         so a run resumed at any epoch draws the same numbers.
     epoch: i32[], the number of finished epochs.
     diverged: bool[], whether an epoch left a number that is not finite; the others are as before that epoch.
+    of_features: of a feature loss {"connector": its parameters, "memory": what it keeps of the examples};
+        else empty.
     """
 
     params: Any
@@ -80,13 +87,16 @@ class TrainState(flax.struct.PyTreeNode):
     key: jax.Array
     epoch: jax.Array
     diverged: jax.Array
+    of_features: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 class Batch(flax.struct.PyTreeNode):
-    """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None."""
+    """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None; teacher_features:
+    [B,...] of each layer that a feature loss reads, or None."""
 
     labels: jax.Array
     teacher_logits: jax.Array | None = None
+    teacher_features: tuple[jax.Array, ...] | None = None
 
 
 class Counts(flax.struct.PyTreeNode):

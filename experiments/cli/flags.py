@@ -34,6 +34,17 @@ LOSSES = {
 }
 """Name -> what it is, its paper and the default of its --betas."""
 DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
+FEATURE_LOSSES = {
+    "fitnet": "Romero et al. 2015, weight 100",
+    "at": "attention (Zagoruyko & Komodakis 2017), weight 1000",
+    "sp": "similarities (Tung & Mori 2019), weight 3000",
+    "rkd": "relations (Park et al. 2019), weight 1",
+    "pkt": "probabilities (Passalis & Tefas 2018), weight 30000",
+    "vid": "variational (Ahn et al. 2019), weight 1",
+    "crd": "contrastive (Tian et al. 2020), weight 0.8",
+    "review": "ReviewKD (Chen et al. 2021), weight 1",
+}
+"""Name -> its paper and the default of --feature_weight."""
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
 NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
 SUBLIMINAL_PARTS = ("hidden", "class_head", "auxiliary_head")

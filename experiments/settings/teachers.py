@@ -80,13 +80,18 @@ class Teachers(NamedTuple):
     info: TeacherInfo
 
 
-def load_for(loss: str, choice: Choice, dataset: Dataset, validation: np.ndarray) -> Teachers | None:
-    """The chosen teachers; None where the loss needs none.  validation: indices of the split."""
-    if loss == "labels":
+def load_for(
+    loss: str, needed: bool, choice: Choice, dataset: Dataset, validation: np.ndarray
+) -> Teachers | None:
+    """The chosen teachers; None where no loss needs one.
+
+    loss: the words of --loss. needed: whether any loss reads a teacher. validation: indices of the split.
+    """
+    if not needed:
         if choice.teacher:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
             given = f"--teacher={choice.teacher}"
-            raise InputError("--loss=labels has no use for a teacher", expected, given)
+            raise InputError(f"--loss={loss} has no use for a teacher", expected, given)
         return None
     if not choice.teacher:
         expected = "--teacher=runs/teacher, or --loss=labels for students without one"

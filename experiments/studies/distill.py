@@ -1,5 +1,6 @@
 """Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import provenance, running
+from experiments.cli import machine, provenance, running
 from experiments.cli.flags import RunConfig
 from experiments.reporting import students as tables_of_students
 from experiments.reporting.sections import misclassified
-from experiments.settings import augmentation, students, teachers, training, transfer
+from experiments.settings import augmentation, methods, students, teachers, training, transfer
 from experiments.settings import dataset as datasets
-from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings
+from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings, programs
+from experiments.settings.methods import Structure
 from experiments.settings.teachers import Teachers
-from kd_jax import losses
+from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
 from kd_jax.io import run_folder, tidy
@@ -38,6 +40,9 @@ class DistillConfig:
     teacher_seeds: str
     transfer: str
     track: bool
+    student_layers: str
+    teacher_layers: str
+    crd_negatives: int
 
     @property
     def choice(self) -> teachers.Choice:
@@ -49,7 +54,8 @@ class Plan(NamedTuple):
     """What is to be done, before anything is computed.
 
     validation: indices of the split; queried: whether the teachers are asked about each batch as students see
-    it, else their logits are cached; description: what config.json says; tables: training, validation, test.
+    it, else their logits are cached; configs: the training of each structure, a program each, in the order of
+    the settings; description: what config.json says; tables: training, validation, test.
     """
 
     settings: list[Setting]
@@ -57,11 +63,21 @@ class Plan(NamedTuple):
     teacher: Teachers | None
     queried: bool
     model_options: dict[str, Any]
-    config: Config
+    configs: dict[Structure, Config]
     num_classes: int
     validation: np.ndarray
     description: dict[str, Any]
     tables: tuple[Table, Table | None, Table]
+
+
+class Trained(NamedTuple):
+    """What one program gives: as of `loop.train`, `variables_of` in numpy, `evaluate.evaluate_runs` and
+    `ensemble.evaluate_splits`."""
+
+    history: dict
+    variables: Any
+    outcome: evaluate.EvaluationOutcome
+    together: Any
 
 
 def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
@@ -87,12 +103,16 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     moved = transfer.load(distill_config.transfer, options, dataset, settings)
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
-    teacher = teachers.load_for(lists.loss, distill_config.choice, dataset, validation)
+    teacher = teachers.load_for(
+        lists.loss, methods.needs_teacher(lists), distill_config.choice, dataset, validation
+    )
+    structures = list(programs(settings))
+    methods.require_one_teacher(structures, teacher, distill_config.transfer)
     queried = augmentation.augments(options) or distill_config.transfer in NOISES
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train if moved is None else moved.images),
-        losses.LOSSES[lists.loss],
+        structures[0].loss_fn,
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
         noise=NOISES.get(distill_config.transfer), has_labels=distill_config.transfer == transfer.OWN,
@@ -103,6 +123,14 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         training.require_trackable(options, config, validation)
     if teacher and any(setting.student_init for setting in settings):
         students.require_same_shapes(teacher, options.model, config)
+    layers = distill_config.student_layers, distill_config.teacher_layers
+    num = len(train if moved is None else moved.images)
+    configs = {
+        one: methods.with_structure(config, one, teacher, layers, distill_config.crd_negatives, num)
+        for one in structures
+    }
+    if any(layers) and not any(one.feature_match for one in configs.values()):
+        raise InputError("layers mean nothing here", "--feature_loss with them", " ".join(layers).strip())
     runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
     description = provenance.describe(flags, dataset, train, validation)
     description |= describe_runs(settings, runs, teacher)
@@ -111,50 +139,80 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         description["transfer"] = moved.description
         tables = (moved.table(), *tables[1:])
     return Plan(
-        settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
+        settings, runs, teacher, queried, model_options, configs, dataset.num_classes, validation,
         description, tables,
     )  # fmt: skip
 
 
 def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
-    config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
-    seeds, num_runs = range(options.seeds), len(plan.runs)
-    generation = students.generation(teacher)
-    hparams = sweep.stack_runs(
-        all_hparams(plan.settings, plan.num_classes), seeds, students.num_ensembles(teacher)
-    )
-    table, held_out, test = sweep.put_on_mesh(
-        (students.with_teachers(plan.tables[0], teacher, plan.queried), *plan.tables[1:]),
-        sweep.runs_mesh(num_runs),
-        sweep.REPLICATED,
-    )
-    states, history = running.train_runs(
-        options, config, table, held_out, hparams, sweep.run_keys(seeds, num_settings, generation),
-        plan.description, partial(students.init_states, teacher, plan.settings, options.seeds),
-    )  # fmt: skip
-    variables = variables_of(states)
+    each = [train_program(options, plan, structure) for structure in plan.configs]
+    history, variables = (joined([getattr(one, name) for one in each]) for name in ("history", "variables"))
     metadata = students_metadata(options.model, plan) | {
         "validation_split": datasets.split_hash(plan.validation),
-        "generation": generation,
+        "generation": students.generation(plan.teacher),
         "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
     }
-    running.save_models(options.out / "students", sweep.gather(variables, num_runs), metadata)
-
-    evaluation_data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
-    outcome = evaluate.evaluate_runs(
-        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
-        evaluation_data, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
-    )  # fmt: skip
-    splits = evaluate.splits_of(evaluation_data)
-    together = ensemble.evaluate_splits(config.model, splits, variables, num_settings, options.seeds)
+    running.save_models(options.out / "students", variables, metadata)
     if jax.process_index() == 0:
         labels = np.asarray(plan.tables[2].labels)
+        outcome, together = joined([one.outcome for one in each]), joined([one.together for one in each])
         rows = tables_of_students.write(
             options.out, plan.runs, history, outcome, together, BIAS_GRID, labels, rows_of_teachers(plan)
         )
         misclassified.save(options.out, plan.description, rows, outcome.examples, plan.tables[2])
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
+
+
+def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Trained:
+    """The runs of one structure, trained and evaluated as one program."""
+    config, teacher, settings = plan.configs[structure], plan.teacher, programs(plan.settings)[structure]
+    seeds, num_runs = range(options.seeds), len(settings) * options.seeds
+    hparams = sweep.stack_runs(
+        all_hparams(settings, plan.num_classes), seeds, students.num_ensembles(teacher)
+    )
+    queried = plan.queried or not features_fit(plan, config)
+    if queried and teacher:
+        config = dataclasses.replace(config, teacher_models=teacher.models)
+    table, held_out, test = sweep.put_on_mesh(
+        (students.with_teachers(plan.tables[0], teacher, queried, config.feature_match), *plan.tables[1:]),
+        sweep.runs_mesh(num_runs),
+        sweep.REPLICATED,
+    )
+    number = list(plan.configs).index(structure)
+    states, history = running.train_runs(
+        options, config, table, held_out, hparams,
+        sweep.run_keys(seeds, len(settings), students.generation(teacher)), plan.description,
+        partial(students.init_states, teacher, settings, options.seeds),
+        "checkpoints" if len(plan.configs) == 1 else f"checkpoints/program_{number}",
+    )  # fmt: skip
+    variables = variables_of(states)
+    table = table.replace(teacher_features=None)
+    data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
+    outcome = evaluate.evaluate_runs(
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
+        data, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
+    )  # fmt: skip
+    splits = evaluate.splits_of(data)
+    together = ensemble.evaluate_splits(config.model, splits, variables, len(settings), options.seeds)
+    return Trained(history, sweep.gather(variables, num_runs), outcome, together)
+
+
+def features_fit(plan: Plan, config: Config) -> bool:
+    """Whether the layers that a feature loss reads are cached: where they take at most a quarter of the free
+    memory, so that the copy of the host and that of the device fit. A note says which."""
+    if config.feature_match is None or plan.teacher is None:
+        return True
+    size = students.features_bytes(plan.tables[0], plan.teacher, config.feature_match)
+    free = machine.free_memory()
+    cached = not plan.queried and (free is None or size <= free / 4)
+    methods.note_features(cached, size)
+    return cached
+
+
+def joined(trees: Sequence[Any]) -> Any:
+    """Trees of arrays [R,...] of several programs as one."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
 
 
 def describe_runs(
@@ -183,7 +241,7 @@ def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
         "model": spec,
         "model_options": plan.model_options,
         "num_models": len(plan.runs),
-        "image_shape": list(plan.config.image_shape),
+        "image_shape": list(next(iter(plan.configs.values())).image_shape),
     } | {key: plan.description[key] for key in copied}
 
 

@@ -233,7 +233,8 @@ def _load(path: Path, template: TrainState) -> tuple[TrainState, dict]:
     arrays, metadata = checkpoint.load(path)
     try:
         # Another number of devices may have padded the runs otherwise.
-        states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], arrays["states"])
+        saved = {"of_features": {}} | arrays["states"]  # which older versions did not have
+        states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], saved)
         return checkpoint.rebuild(template, states), arrays["history"]
     except (KeyError, ValueError, IndexError) as error:
         expected = "the states that this version of the code makes of these arguments"
