@@ -1,4 +1,4 @@
-"""Measure speed: examples/s and share of the matrix peak, side by side with PyTorch, and what more runs cost.
+"""Measure speed: examples/s and share of the matrix peak, side by side with PyTorch.
 
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
 ratio is of one turn. With --out, a file in that folder holds all of it: gpu.json, or cpu_avx2.json by the
@@ -6,7 +6,6 @@ instruction set. What is measured, and how, is in experiments/benchmarks/. The r
 need `./launch.sh setup bench`.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
@@ -22,7 +21,7 @@ flags.declare_key_flag("out")  # of the shared flags these two mean something he
 flags.declare_key_flag("precision")
 WORKLOADS = ("mlp-30-30", "mlp-300-300", "mlp-800-800", "teacher")
 PICTURE_MODELS = ("cnn-32x32-64x64-d64-bn", "resnet-20")
-PARTS = ("starts", "growth", "extras", "vmap_sizes", "speed", "noise", "pictures", "convolutions")
+PARTS = ("starts", "vmap_sizes", "speed", "noise", "pictures", "convolutions")
 shared.group(
     "What is measured",
     flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}."),
@@ -32,9 +31,6 @@ shared.group(
 )
 shared.group(
     "Of the processes that it starts",
-    flags.DEFINE_integer(
-        "growth_of", 0, "One row of the part growth, in a process of its own.", lower_bound=0
-    ),
     flags.DEFINE_enum("rival_of", None, PICTURE_MODELS, "Serve as a PyTorch process of the part pictures."),
 )
 
@@ -58,13 +54,11 @@ def main(argv: Sequence[str]) -> None:
     parts, workloads, numbers = (str(FLAGS[name].value).split(",") for name in ("parts", "workloads", "runs"))
     require_known("parts", parts, PARTS)
     require_known("workloads", workloads, WORKLOADS)
-    require_numbers_of_runs(FLAGS.runs, *numbers, str(FLAGS.growth_of or 1))
-    from experiments.benchmarks import costs, pictures
+    require_numbers_of_runs(FLAGS.runs, *numbers)
     from experiments.benchmarks import parts as benchmark
+    from experiments.benchmarks import pictures
 
-    if FLAGS.growth_of:
-        print(json.dumps(costs.measure_growth(FLAGS.growth_of)))
-    elif FLAGS.rival_of:
+    if FLAGS.rival_of:
         pictures.serve(FLAGS.rival_of)
     else:
         out = shared.require_folder("out", "") if FLAGS.out else None

@@ -1,8 +1,8 @@
 """Accuracy against size and time of finished runs: compression RUN [RUN...] [--out=FOLDER]
 
 Reads the results and the checkpoint of each run folder of train_teacher or distill, counts what its model
-costs, and measures the latency of a forward pass here: the machine should be idle. Prints the table; with
---out, compression.json, .md, .png and .svg in that folder hold it.
+costs, and measures the latency of a forward pass here, as it is and as `export` writes it: the machine should
+be idle. Prints the table; with --out, compression.json, .md, .png and .svg in that folder hold it.
 
 Latency is that of the compiled forward pass, from uint8 images on the device to logits, on one device (an
 operation uses all cores of a CPU): the median of repeated calls, each waited for, so dispatch is part of it.

@@ -1,14 +1,16 @@
 """Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from absl import flags
 
 from experiments.cli import flags as shared
 from experiments.cli.main import refuse_arguments, run
 
+FLAGS = flags.FLAGS
 EXAMPLE = (
-    "distill --dataset=digits --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
+    "distill --teacher=runs/teacher --model=mlp-64-64 --temperatures=1,4,20 "
     "--omit=none,3,7+8 --seeds=5 --epochs=200 --batch_size=64 --learning_rates=2e-3 "
     "--out=runs/students"
 )
@@ -27,7 +29,7 @@ shared.group(
     flags.DEFINE_string(
         "teacher",
         None,
-        "Run folders of train_teacher or distill; of several, the mean. Comma list: no comma in a name.",
+        "Run folders of train_teacher or distill, comma list; of several, the mean.",
     ),
     flags.DEFINE_string("teacher_setting", None, "Where --teacher is a folder of students: their setting."),
     flags.DEFINE_enum(
@@ -40,12 +42,8 @@ shared.group(
 )
 shared.group(
     "Omitted classes",
-    flags.DEFINE_string(
-        "omit", None, "Class sets to omit from the transfer set, comma list (none): none,3,7+8."
-    ),
-    flags.DEFINE_string(
-        "seen", None, "Class sets to keep; all other classes are omitted. Comma list, as in 7+8."
-    ),
+    flags.DEFINE_string("omit", None, "Class sets to omit from the transfer set, comma list: none,3,7+8."),
+    flags.DEFINE_string("seen", None, "Class sets to keep, comma list; all other classes are omitted."),
     flags.DEFINE_string(
         "shots", "0", "Examples of each omitted class that are kept for training, comma list."
     ),
@@ -113,7 +111,7 @@ shared.group(
     flags.DEFINE_bool(
         "track",
         False,
-        "Tell after each epoch what the omitted classes come to: corrected, and by a linear probe.",
+        "Measure the omitted classes after each epoch: bias corrected, and by a linear probe.",
     ),
 )
 
@@ -121,10 +119,14 @@ shared.group(
 def main(argv: Sequence[str]) -> None:
     refuse_arguments(argv)
     options = shared.run_config("runs/students", "mlp-800-800")
+    from experiments.settings import inherited
     from experiments.settings.methods import Lists
     from experiments.studies import distill
 
-    distill.run(options, shared.read(Lists), shared.read(distill.DistillConfig), shared.values())
+    more = inherited.from_teacher(FLAGS.teacher, shared.given)
+    told = inherited.told(more, shared.default)
+    options, values = replace(options, **more), shared.values() | more
+    distill.run(options, shared.read(Lists), shared.read(distill.DistillConfig), values, told)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
-"""Print what there is to work with: devices, versions, caches, prepared datasets, free memory and disk."""
+"""Print what there is to work with, or what a dataset is understood as: info, or info DATASET.
+
+Without a dataset: devices, versions, caches, prepared datasets, free memory and disk.
+"""
 
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from absl import flags
 
+from experiments.cli import flags as shared
 from experiments.cli import machine, provenance
-from experiments.cli.main import refuse_arguments, run
+from experiments.cli.main import run
+from kd_jax.errors import InputError
 
 FLAGS = flags.FLAGS
-EXAMPLE = "info --data_dir=data/tensorflow_datasets"
-flags.declare_key_flag("data_dir")  # of the shared flags this one means something here
+EXAMPLE = "info pictures --image_size=64 --out=pictures.png"
+READING = ("image_size", "skip_unreadable", "test_fraction", "image_column", "label_column")
+for _name in ("data_dir", "out", "validation_fraction", *READING):
+    flags.declare_key_flag(_name)  # of the shared flags these mean something here
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy",
@@ -24,7 +31,18 @@ UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
 def main(argv: Sequence[str]) -> None:
-    refuse_arguments(argv)
+    if len(argv) > 2:
+        raise InputError("unexpected argument", "info DATASET, one dataset, or info", " ".join(argv[1:]))
+    if len(argv) == 2:
+        from experiments.studies import info
+
+        out = shared.require_folder("out", "pictures.png") if FLAGS.out is not None else None
+        reading = {name: FLAGS[name].value for name in READING}
+        show(info.run(argv[1], FLAGS.data_dir, reading, FLAGS.validation_fraction, out))
+        return
+    without = ("out", "validation_fraction", *READING)
+    if alone := [f"--{name}" for name in without if shared.given(name) is not None]:
+        raise InputError("a flag that means nothing here", "info DATASET with it", " ".join(alone))
     from kd_jax import data
     from kd_jax.data import cache, tfds
 
@@ -40,6 +58,11 @@ def main(argv: Sequence[str]) -> None:
         "Datasets elsewhere": [(name, "comes with the packages") for name in data.DATASETS],
         "Free": free(),
     }
+    show(chapters)
+
+
+def show(chapters: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Prints chapters, title -> lines."""
     print("\n\n".join("\n".join(lines(title, rows)) for title, rows in chapters.items()))
 
 

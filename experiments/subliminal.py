@@ -1,4 +1,4 @@
-"""Subliminal learning: students hear their teacher on noise alone, from its initial weights or others'."""
+"""Subliminal learning: students learn from a teacher on noise alone, from its initial weights or others."""
 
 from collections.abc import Sequence
 

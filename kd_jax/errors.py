@@ -1,4 +1,4 @@
-"""What a user is told of bad input: one line, with the nearest of the known names where one was mistyped."""
+"""The error of bad input: one line, with the nearest of the known names where one was mistyped."""
 
 import difflib
 import os
@@ -33,19 +33,22 @@ def nearest_name(word: str, known: Iterable[str], before: str = "") -> str:
 
 
 def nearest_path(given: str | os.PathLike) -> str:
-    """The same of a path that does not exist: each part of it that is not there, by the nearest beside it."""
-    found = Path(os.path.expanduser(given)).anchor
+    """The same of a path that does not exist: each part of it that is not there, by the nearest beside it; ""
+    of one that exists."""
+    if os.path.lexists(os.path.expanduser(given)):
+        return ""
+    near = Path(os.path.expanduser(given)).anchor
     try:
-        for part in Path(os.path.expanduser(given)).relative_to(found).parts:
-            if not os.path.lexists(os.path.join(found, part)):
-                with os.scandir(found or ".") as entries:
+        for part in Path(os.path.expanduser(given)).relative_to(near).parts:
+            if not os.path.lexists(os.path.join(near, part)):
+                with os.scandir(near or ".") as entries:
                     part = _nearest(part, (entry.name for entry in islice(entries, MOST_COMPARED)))
             if not part:
                 return ""
-            found = os.path.join(found, part)
+            near = os.path.join(near, part)
     except (OSError, ValueError):  # no folder, none that may be read, or a name that no system has
         return ""
-    return f" (did you mean {found}?)" if found else ""
+    return f" (did you mean {near}?)" if near else ""
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -24,8 +24,9 @@ class Table(flax.struct.PyTreeNode):
 
     images: u8[N,h,w,c].
     labels: i32[N].
-    teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`; None where nothing
-        is distilled, or where the teachers are queried on the augmented images instead.
+    teacher_logits: for each group of teachers f32[M,N,K], each one's outputs on `images`, or f32[M,2N,K] with
+        those on the mirror images after them; None where nothing is distilled, or where the teachers are
+        queried on the augmented images instead.
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
     teacher_features: of the one group f32[M,N,...] for each layer that a feature loss reads, where they are
         cached; None elsewhere.

@@ -192,7 +192,7 @@ def test_the_chunk_changes_only_the_cost():
 def mesh_of(monkeypatch, num_devices: int) -> None:
     devices = np.array(jax.local_devices()[:num_devices])
     mesh = Mesh(devices, ("runs",), axis_types=(AxisType.Auto,))
-    monkeypatch.setattr(sweep, "runs_mesh", lambda num_runs: mesh)
+    monkeypatch.setattr(sweep, "runs_mesh", lambda num_runs, parts=1: mesh)
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])

@@ -28,7 +28,7 @@ def blocks_of(page: str) -> list[str]:
 
 
 (SHORT,) = blocks_of("README.md")
-OWN, FIGURE, SCATTER = blocks_of("experiments/README.md")
+OWN, FIGURE, SCATTER, _EXPORTED = blocks_of("experiments/README.md")  # the last: test_export.py
 LIBRARY, NESTING, CHECKPOINTS, LOSS, MODEL, CORRECTION = blocks_of("kd_jax/README.md")
 
 

@@ -23,7 +23,7 @@ from kd_jax.train import Config, augment, loop, noise, optim, sweep, variables_o
 from kd_jax.types import HParams, Table
 
 TEACHER = "mlp-1200-1200"
-BATCH_SIZE, NUM_TRAIN, NUM_HELD_OUT, NUM_CLASSES = 128, 54_000, 6_000, 10
+BATCH_SIZE, NUM_TRAIN, NUM_CLASSES = 128, 54_000, 10
 MNIST = (28, 28, 1)
 # Updates of a timed pass, so that one of 64 runs takes seconds. A full epoch has 422; the epoch's own costs,
 # as its shuffling, fall on fewer updates here, against us.
@@ -70,14 +70,12 @@ def make_hparams(num_runs: int) -> HParams:
     return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
 
 
-def train_epochs(
-    config: Config, num_runs: int, vmap_size: int | None, validation: Table | None = None
-) -> Iterator:
+def train_epochs(config: Config, num_runs: int, vmap_size: int | None) -> Iterator:
     """Trains for ever, one epoch of `config` a step; the first is the compilation."""
     hparams = make_hparams(num_runs)
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
     table = random_table(NUM_TRAIN, config.image_shape)
-    yield from loop.run_segments(config, table, validation, hparams, states, 2**30, 1, vmap_size)
+    yield from loop.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
 
 
 def seconds(step) -> float:
@@ -112,8 +110,8 @@ def device() -> str:
     if jax.default_backend() != "cpu":
         return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return f"{machine.num_cores()} cores of {found.group(1) if found else platform.processor() or 'a CPU'}"
+    match = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    return f"{machine.num_cores()} cores of {match.group(1) if match else platform.processor() or 'a CPU'}"
 
 
 def instruction_set() -> str:
@@ -157,8 +155,9 @@ def widths_of(workload: str) -> tuple[int, ...]:
 def measure_speed(workload: str, num_runs: int, precision: str, repeats: int) -> dict:
     """One row of the table."""
     updates, widths = UPDATES[workload], widths_of(workload)
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
-    ours = train_epochs(make_config(workload, updates, precision), num_runs, vmap_size)
+    config = make_config(workload, updates, precision)
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
+    ours = train_epochs(config, num_runs, vmap_size)
     first = seconds(lambda: next(ours))
     best, loader, how = None, None, None
     if has_torch() and jax.default_backend() == "cpu":
@@ -215,7 +214,7 @@ def measure_noise(num_runs: int, repeats: int) -> dict:
         logit_mask=np.tile(np.arange(NUM_CLASSES + 3) >= NUM_CLASSES, (num_runs, 1))
     )
     table = random_table(NUM_TRAIN).replace(teacher_logits=None, teacher_variables=(teachers,))
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     ours = loop.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
     next(ours)
     turns: dict[str, list[float]] = {"ours": []}

@@ -1,10 +1,7 @@
 """The parts of the benchmark: each is measured, printed as it comes, and returned for the file."""
 
-import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.benchmarks import costs, dense, pictures
+from experiments.benchmarks import dense, pictures, starts
 from experiments.cli import machine, provenance
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
@@ -27,34 +24,12 @@ class Options(NamedTuple):
     precision: str
 
 
-def starts(options: Options) -> list[dict]:
-    rows = costs.measure_starts()
+def measure_starts(options: Options) -> list[dict]:
+    rows = starts.measure_starts()
     for row in rows:
         seconds = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
         print(f"{row['program']}: first epoch after {seconds}")
     return rows
-
-
-def growth(options: Options) -> list[dict]:
-    own = [sys.executable, "-P", "-m", "experiments.benchmark"]
-    rows = []
-    for number in (1, 8, 64, 256):
-        row = json.loads(subprocess.check_output([*own, f"--growth_of={number}"]))
-        peak, state = (row[f"{name}_bytes"] / 2**20 for name in ("peak_memory", "state"))
-        print(
-            f"{number:>4} runs: {peak:,.0f} MiB, of which weights and moments {state:,.0f}; "
-            f"compiled in {row['compile_seconds']:.1f} s; {row['examples_per_second']:,.0f} examples/s",
-            flush=True,
-        )
-        rows.append(row)
-    return rows
-
-
-def extras(options: Options) -> dict:
-    shares = costs.measure_extras(options.repeats)
-    each, end = 100 * shares["evaluation_share"]["median"], 100 * shares["assessment_share"]
-    print(f"evaluation {each:.1f} %, biases at the end {end:.1f} % of the training time", flush=True)
-    return shares
 
 
 def vmap_sizes(options: Options) -> list[dict]:
@@ -137,9 +112,7 @@ def convolutions(options: Options) -> list[dict]:
 
 
 MEASURE: dict[str, Callable[[Options], list[dict] | dict]] = {
-    "starts": starts,
-    "growth": growth,
-    "extras": extras,
+    "starts": measure_starts,
     "vmap_sizes": vmap_sizes,
     "speed": speed,
     "noise": noise,

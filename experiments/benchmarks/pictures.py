@@ -84,11 +84,11 @@ def candidates(model: str) -> Iterator[dict[str, Rate]]:
         return
     cores, work = machine.num_cores(), make_work(model)
     with several_processes(model, cores) as together:
-        found = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
-        found["processes"] = together
-        for run in found.values():
+        loops = {"eager": rivals.loop(work, cores, False), "compiled": rivals.loop(work, cores, True)}
+        loops["processes"] = together
+        for run in loops.values():
             run(2)
-        yield found
+        yield loops
 
 
 def measure_pictures(model: str, numbers: Sequence[int], precision: str, repeats: int) -> Iterator[dict]:
@@ -102,8 +102,9 @@ def measure_pictures(model: str, numbers: Sequence[int], precision: str, repeats
 
 def _measure_row(model: str, num_runs: int, precision: str, repeats: int, others: dict[str, Rate]) -> dict:
     platform = jax.default_backend()
-    updates, vmap_size = num_updates(num_runs, platform), sweep.default_vmap_size(platform)
+    updates = num_updates(num_runs, platform)
     config = dense.make_config(model, updates, precision, CIFAR)
+    vmap_size = sweep.default_vmap_size(platform, config.model)
     ours = dense.train_epochs(config, num_runs, vmap_size)
     first = dense.seconds(lambda: next(ours))
     turns: dict[str, list[float]] = {name: [] for name in ("peak", "ours", *others)}

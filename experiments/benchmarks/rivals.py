@@ -33,12 +33,12 @@ class Work(NamedTuple):
 
 def loops(work: Work, num_runs: int, num_threads: int) -> dict[str, Callable[[int], float]]:
     """The candidates for the best loop by name: (updates) -> examples a second of all runs together."""
-    found = {"eager": loop(work, num_threads, compiled=False), "compiled": loop(work, num_threads, True)}
+    by_name = {"eager": loop(work, num_threads, compiled=False), "compiled": loop(work, num_threads, True)}
     if num_threads > 1:
-        found["eager, one thread"] = loop(work, 1, False)
+        by_name["eager, one thread"] = loop(work, 1, False)
     if num_runs > 1 and not work.teacher:
-        found[f"{min(num_runs, 8)} runs stacked"] = _stacked_loop(work, min(num_runs, 8), num_threads)
-    return found
+        by_name[f"{min(num_runs, 8)} runs stacked"] = _stacked_loop(work, min(num_runs, 8), num_threads)
+    return by_name
 
 
 def _sizes(work: Work) -> tuple[int, ...]:

@@ -68,8 +68,8 @@ def join(possible: bool) -> None:
     if number != "auto" and jax.default_backend() != "cpu":
         expected = "a CPU, for one process drives all accelerators of a machine"
         raise InputError("--processes on one machine", expected, jax.default_backend())
-    # The libraries below Python speak of their connections on file 1; only process 0 speaks on ours. Of lost
-    # ones they speak on file 2, in many lines; where `launch` watches, it says what happened.
+    # The libraries below Python report connections on file 1, where only process 0 writes, and lost ones on
+    # file 2, in many lines; where `launch` watches, it says what happened.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     sys.stdout = os.fdopen(os.dup(1 if jax.process_index() == 0 else nowhere), "w", errors="replace")
     os.dup2(nowhere, 1)
@@ -165,13 +165,13 @@ def _start(number: int, words: list[str], children: list[subprocess.Popen]) -> N
             share = len(cores) // number
             mine = cores[index * share : (index + 1) * share] or [cores[index % len(cores)]]
             os.sched_setaffinity(0, mine)
-        own = {
+        place = {
             "KD_JAX_PROCESSES": str(number),
             "KD_JAX_PROCESS": str(index),
             "KD_JAX_COORDINATOR": coordinator,
         }
         command = [sys.executable, "-P", "-m", f"experiments.{words[0]}", *words[1:]]
-        children.append(subprocess.Popen(command, env=os.environ | own))
+        children.append(subprocess.Popen(command, env=os.environ | place))
     if cores:
         os.sched_setaffinity(0, cores)
 

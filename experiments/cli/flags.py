@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from experiments.cli.method_words import DIVERGENCES, FEATURE_LOSSES, LOSSES  # noqa: F401
 from kd_jax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -22,29 +23,6 @@ Values = TypeVar("Values")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
-LOSSES = {
-    "soft": "T^2 KL to the teacher (Hinton et al. 2015), or another --divergence",
-    "hard_label": "CE with the teacher's argmax",
-    "labels": "CE with the labels, no teacher",
-    "logits": "half the squared distance of logits (Ba & Caruana 2014)",
-    "dkd": "decoupled (Zhao et al. 2022), beta 8",
-    "dist": "correlations within examples and classes (Huang et al. 2022), beta 1",
-    "nkd": "normalised (Yang et al. 2023), beta 1.5",
-    "label_smoothing": "CE with smoothed labels, no teacher (Szegedy et al. 2016), beta 0.1",
-}
-"""Name -> what it is, its paper and the default of its --betas."""
-DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
-FEATURE_LOSSES = {
-    "fitnet": "Romero et al. 2015, weight 100",
-    "at": "attention (Zagoruyko & Komodakis 2017), weight 1000",
-    "sp": "similarities (Tung & Mori 2019), weight 3000",
-    "rkd": "relations (Park et al. 2019), weight 1",
-    "pkt": "probabilities (Passalis & Tefas 2018), weight 30000",
-    "vid": "variational (Ahn et al. 2019), weight 1",
-    "crd": "contrastive (Tian et al. 2020), weight 0.8",
-    "review": "ReviewKD (Chen et al. 2021), weight 1",
-}
-"""Name -> its paper and the default of --feature_weight."""
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
 NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
 SUBLIMINAL_PARTS = ("hidden", "class_head", "auxiliary_head")
@@ -72,17 +50,26 @@ def group(title: str, *defined: flags.FlagHolder) -> None:
 group(
     "Data",
     flags.DEFINE_string(
-        "dataset", "digits", "digits, a TFDS name such as mnist, an .npz file or a folder of images."
+        "dataset",
+        "digits",
+        "digits, TFDS name, .npz, folder of images or parquet, hf:owner/name.",
     ),
     flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS datasets (default: TFDS_DATA_DIR)."),
     flags.DEFINE_integer(
         "image_size",
         None,
-        "Pixels: each image of a folder is resized and cropped to such a square (default: as they are).",
+        "Side in pixels that each image of a file is resized and cropped to.",
         lower_bound=1,
         upper_bound=65_535,
     ),
-    flags.DEFINE_bool("skip_unreadable", False, "Leave out a folder's files that cannot be read."),
+    flags.DEFINE_bool("skip_unreadable", False, "Leave out images of files that cannot be read."),
+    flags.DEFINE_float(
+        "test_fraction",
+        None,
+        "Share for testing where the data have no test split (0.2).",
+    ),
+    flags.DEFINE_string("image_column", None, "Column of images, of parquet."),
+    flags.DEFINE_string("label_column", None, "Column of labels, of parquet."),
     flags.DEFINE_float(
         "validation_fraction", 0.1, "Share of the training data kept for validation, in [0, 1)."
     ),
@@ -112,7 +99,11 @@ group(
     "Training",
     flags.DEFINE_integer("seeds", 1, "Number of seeds, 0..n-1.", lower_bound=1, upper_bound=100_000),
     flags.DEFINE_integer(
-        "epochs", 40, "Passes over the training images.", lower_bound=1, upper_bound=1_000_000
+        "epochs",
+        40,
+        "Passes over the training images; 0 with --pretrained: none.",
+        lower_bound=0,
+        upper_bound=1_000_000,
     ),
     flags.DEFINE_integer("batch_size", 128, "Examples an update.", lower_bound=1, upper_bound=1_000_000),
     flags.DEFINE_enum("optimizer", "adam", OPTIMIZERS, "Optimiser."),
@@ -145,7 +136,12 @@ group(
 )
 group(
     "Where it goes, and how the work is done",
-    flags.DEFINE_string("out", None, "Folder to write; of a run, the same command run again continues it."),
+    flags.DEFINE_string(
+        "out",
+        None,
+        "Folder (of predict and export: file) to write. The same command continues a run; report compares "
+        "several runs there; compression and benchmark only print without it.",
+    ),
     flags.DEFINE_integer(
         "checkpoint_every",
         10,
@@ -182,6 +178,9 @@ class RunConfig:
     data_dir: str | None
     image_size: int | None
     skip_unreadable: bool
+    test_fraction: float | None
+    image_column: str | None
+    label_column: str | None
     validation_fraction: float
     model: str
     normalize: str
@@ -208,6 +207,9 @@ class RunConfig:
 
 def run_config(out: str, model: str) -> RunConfig:
     """The options of a run.  out, model: as they may be given, for the error where they are not."""
+    if FLAGS.epochs == 0 and not ("pretrained" in FLAGS and FLAGS.pretrained):
+        expected = "1 or more, or 0 with --pretrained of train_teacher, which keeps the teacher as it is"
+        raise InputError("--epochs cannot be this", expected, 0)
     return read(RunConfig, out=require_folder("out", out), model=require("model", model))
 
 
@@ -264,7 +266,15 @@ def default(name: str) -> Any:
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Gives the flags their values; returns the arguments that are no flags. Errors: flags.Error."""
-    return FLAGS(argv)
+    words = FLAGS.read_flags_from_files(list(argv[1:]))
+    for word, following in zip(words, [*words[1:], ""], strict=False):
+        name, equals, value = word.lstrip("-").partition("=")
+        text = value if equals else following
+        # Python reads the digits of every script as numbers.
+        numeric = word.startswith("-") and name in FLAGS and FLAGS[name].flag_type() in ("int", "float")
+        if numeric and not text.isascii():
+            raise flags.IllegalFlagValueError(f"flag --{name}={text}: not of the digits 0 to 9")
+    return FLAGS([argv[0], *words])
 
 
 def meaningless() -> list[str]:

@@ -27,14 +27,14 @@ REPEATED = "; may come several times."
 
 def text(example: str, columns: int = WIDEST) -> str:
     """What --help prints.  example: what follows ./launch.sh, in one line."""
-    own = set(flags.listed())
+    declared = set(flags.listed())
     doc = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]
     lines = [*textwrap.wrap(doc, columns), "", *_wrapped(f"./launch.sh {example}", columns)]
     for title, names in flags.GROUPS.items():
-        if found := [name for name in names if name in own]:
+        if shown := [name for name in names if name in declared]:
             lines += ["", title]
-            lines += [line for name in found for line in described(name, columns)]
-    notes = NOTES if "seeds" in own else NOTES[1:]
+            lines += [line for name in shown for line in described(name, columns)]
+    notes = NOTES if "seeds" in declared else NOTES[1:]
     return "\n".join([*lines, "", *textwrap.wrap(" ".join(notes), columns)])
 
 
@@ -95,8 +95,8 @@ def parse(argv: Sequence[str], example: str) -> list[str]:
 
 def _flag_error(message: str) -> InputError:
     """absl's message about a flag in our words: what is wrong, what was expected, what was given."""
-    if found := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
-        name, given = found.groups()
+    if match := re.match(r"flag --(\w+)=(.*?): ", message, re.DOTALL):
+        name, given = match.groups()
         parser = flags.find(name).parser
         words = ("true", "false") if parser.flag_type() == "bool" else getattr(parser, "enum_values", ())
         expected, near = " | ".join(words) or parser.syntactic_help, nearest_name(given, words)
@@ -109,9 +109,9 @@ def _flag_error(message: str) -> InputError:
 
 def _recipe(message: str) -> str:
     """What file --flagfile may have meant: one beside it, or the recipe of nearly that name."""
-    found = re.search("'(.+)'$", message)
-    if not found:
+    match = re.search("'(.+)'$", message)
+    if not match:
         return ""
     names = (path.name for path in RECIPES.glob("*.flags"))
-    recipe = nearest_name(f"{Path(found[1]).stem}.flags", names, "experiments/recipes/")
-    return nearest_path(found[1]) or recipe
+    recipe = nearest_name(f"{Path(match[1]).stem}.flags", names, "experiments/recipes/")
+    return nearest_path(match[1]) or recipe

@@ -35,8 +35,8 @@ def free_memory() -> int | None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     amounts = []
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        amounts.append(1024 * int(found.group(1)))  # type: ignore[union-attr]
+        match = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        amounts.append(1024 * int(match.group(1)))  # type: ignore[union-attr]
     with contextlib.suppress(OSError, ValueError):  # "max": no limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))

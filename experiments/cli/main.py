@@ -83,6 +83,8 @@ def _guarded(main, several: bool, computes: bool, argv: Sequence[str]) -> None:
             if flags.is_quiet():
                 nowhere = AT_END.enter_context(open(os.devnull, "w"))  # noqa: SIM115
                 AT_END.enter_context(contextlib.redirect_stdout(nowhere))
+            if "" in argv[1:]:  # which would be the folder that one stands in
+                raise InputError("an argument is empty", "the name of a folder or of a dataset", "''")
             main(argv)
     except InputError as error:
         _refuse(str(error))

@@ -18,6 +18,7 @@ def parse_numbers(name: str, text: str, high: float = np.inf, positive: bool = F
     expected = f"float32 numbers {'>' if positive else '>='} 0{most}, separated by commas"
     try:
         values = [float(word) for word in text.split(",")]
+        text.encode("ascii")  # Python reads the digits of every script as numbers
     except ValueError:
         raise InputError(f"malformed --{name}", expected, repr(text)) from None
     with np.errstate(over="ignore", under="ignore"):
@@ -88,14 +89,14 @@ def parse_classes(name: str, text: str | None, class_names: Sequence[str]) -> li
 
 def _graph(text: str, class_names: Sequence[str]) -> dict[int, list[_Word]]:
     """Place in the text that a reading from its beginning may reach -> the words that may stand there."""
-    found: dict[int, list[_Word]] = {}
+    words: dict[int, list[_Word]] = {}
     reached = {0}
     for place in range(len(text) + 1):
         if place in reached:
             alone = place == 0 or text[place - 1] == ","
-            found[place] = list(_words(text, place, alone, class_names))
-            reached |= {word.end for word in found[place]}
-    return found
+            words[place] = list(_words(text, place, alone, class_names))
+            reached |= {word.end for word in words[place]}
+    return words
 
 
 def _words(text: str, place: int, alone: bool, class_names: Sequence[str]) -> Iterator[_Word]:
@@ -124,13 +125,13 @@ def _readings(words: dict[int, list[_Word]], length: int) -> list[list[_Word]]:
     for place in sorted(words, reverse=True):
         ways = ((word, tail) for word in words[place] for tail in rest[word.end])
         rest[place] = list(itertools.islice(ways, 2))
-    found: list[list[_Word]] = []
+    readings: list[list[_Word]] = []
     for pair in rest[0]:
-        found.append([])
+        readings.append([])
         while pair:
             word, pair = pair
-            found[-1].append(word)
-    return found
+            readings[-1].append(word)
+    return readings
 
 
 def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) -> InputError:

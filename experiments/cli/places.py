@@ -43,3 +43,19 @@ def refuse_taken(out: Path, report: str) -> None:
             command = "something else"
         if command != provenance.command():
             raise InputError("--out is taken", "a folder without another report", f"{before}, by {command}")
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuses a file to write that exists, that lies within a run or a dataset, or that cannot be written."""
+    try:
+        out.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # of a name that no system has
+        raise InputError("--out cannot be written", "a new file", error) from None
+    else:
+        raise InputError("--out exists", "a new file", out)
+    refuse_inside(out)
+    parent = next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise InputError("--out cannot be written", "a file in a folder that this user may write", out)

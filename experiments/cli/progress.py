@@ -81,6 +81,12 @@ def counting(what: str) -> Callable[[int, int], None]:
     return show
 
 
+def settle_bars_of_hub() -> None:
+    """The hub's library draws its own bars on a terminal alone; it reads this when it is imported."""
+    if not (is_live() and sys.stderr.isatty()):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 class Training:
     """The line about a training: drawn by `tick` while a segment is computed, and by `segment` after each.
 

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:  # they load numpy, and `info` and the errors of a command lin
     import numpy as np
 
     from kd_jax.data import Dataset
+    from kd_jax.stats.description import RunDescription, SettingInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,38 +40,52 @@ def command() -> str:
 
 
 def describe(
-    flags: dict[str, Any], dataset: "Dataset", train: "np.ndarray", validation: "np.ndarray"
-) -> dict[str, Any]:
-    """The part of config.json that every experiment has: flags, versions, device, data.
+    flags: dict[str, Any],
+    dataset: "Dataset",
+    train: "np.ndarray",
+    validation: "np.ndarray",
+    settings: "Iterable[SettingInfo]",
+    runs: Iterable[tuple[str, int, int | None]],
+    **others: Any,
+) -> "RunDescription":
+    """What config.json says of a run that begins now.
 
-    flags: their values, by name.  train, validation: indices of the parts of the training data.
+    flags: their values, by name.  train, validation: indices of the parts of the training data.  runs: of
+    each run its setting, its seed and that of its teacher.  others: further fields of RunDescription.
     """
+    from kd_jax.stats.description import DatasetInfo, RunDescription, RunInfo
+
+    return RunDescription(
+        experiment=Path(sys.argv[0]).stem,
+        flags=flags,
+        data=DatasetInfo(
+            name=dataset.name,
+            fingerprint=dataset.fingerprint,
+            num_classes=dataset.num_classes,
+            class_names=tuple(dataset.class_names),
+            train=len(train),
+            validation=len(validation),
+            test=len(dataset.test_labels),
+            skipped=dataset.num_skipped,
+            notes=tuple(dataset.notes),
+        ),
+        settings=tuple(settings),
+        runs=tuple(RunInfo(run, *of_run) for run, of_run in enumerate(runs)),
+        **surroundings() | {"teacher": None} | others,
+    )
+
+
+def surroundings() -> dict[str, Any]:
+    """The command, the versions and the device that make a result now."""
     import jax
 
-    from kd_jax.stats.rows import FORMAT
-
-    experiment = Path(sys.argv[0]).stem
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
     devices = jax.devices()
     device = f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
     together = f", {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return {
-        "format": FORMAT,
-        "experiment": experiment,
         "command": command(),
-        "flags": flags,
         "versions": {"kd_jax": own_version(ROOT), "python": platform.python_version()}
         | {package: version(package) for package in packages},
         "device": f"{device}, {os.cpu_count()} CPU cores{together}",
-        "data": {
-            "name": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "num_classes": dataset.num_classes,
-            "class_names": list(dataset.class_names),
-            "train": len(train),
-            "validation": len(validation),
-            "test": len(dataset.test_labels),
-        }
-        | ({"skipped": dataset.num_skipped} if dataset.num_skipped else {})
-        | ({"notes": list(dataset.notes)} if dataset.notes else {}),
     }

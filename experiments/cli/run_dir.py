@@ -4,20 +4,20 @@ import contextlib
 import fcntl
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from experiments.cli import flags, main, places
 from kd_jax.errors import InputError
 from kd_jax.io import run_config, sums
+from kd_jax.stats.description import RunDescription, TimeSpent
 
 LOCK = ".lock"
 MOST_NAMED = 4  # of what differs from the run that a folder holds
 
-NO_TIME = {"run_seconds": 0.0, "training_seconds": 0.0, "examples": 0}
 
-
-def acquire(out: Path, config: dict) -> bool:
+def acquire(out: Path, description: RunDescription) -> bool:
     """Whether the folder already held this experiment."""
     places.refuse_inside(out)
     try:
@@ -25,7 +25,7 @@ def acquire(out: Path, config: dict) -> bool:
             made = not out.exists()
             out.mkdir(parents=True, exist_ok=True)
             _lock(out)
-            run_config.write(out, config | {"time": NO_TIME})
+            run_config.write(out, replace(description, time=TimeSpent()))
             main.AT_END.callback(discard_if_empty, out, made)
             return False
     except OSError as error:
@@ -33,25 +33,31 @@ def acquire(out: Path, config: dict) -> bool:
     if not (out / "config.json").is_file():
         expected, given = "a new folder, or one of the same experiment", f"{out}, which is no run folder"
         raise InputError("--out is taken", expected, given)
+    saved = out / "checkpoints"
+    if saved.exists() and not saved.is_dir() and not (out / "results.csv").exists():
+        expected = "a folder checkpoints/ in it, or none"
+        raise InputError(f"--out={out} cannot be continued", expected, f"{saved}, which is a file")
     before = run_config.read(out)
     differing = [
         f"--{name}={now} (there {'not given' if then is None else then})"
-        for name in sorted(set(before["flags"]) | set(config["flags"]))
+        for name in sorted(set(before.flags) | set(description.flags))
         # A flag that is younger than the run has not changed where it has its default.
-        for now in [config["flags"].get(name)]
-        for then in [before["flags"].get(name, flags.default(name))]
+        for now in [description.flags.get(name)]
+        for then in [before.flags.get(name, flags.default(name))]
         if name not in flags.NOT_PART_OF_THE_EXPERIMENT and now != then
     ]
-    if before["experiment"] != config["experiment"]:
-        differing = [f"experiment {config['experiment']} (there {before['experiment']})"]
-    if (before["teacher"] or {}).get("sha256") != (config["teacher"] or {}).get("sha256"):
+    if before.experiment != description.experiment:
+        differing = [f"experiment {description.experiment} (there {before.experiment})"]
+    if (before.teacher or {}).get("sha256") != (description.teacher or {}).get("sha256"):
         differing.append("another teacher")
     for part, what in (("pretrained", "other pretrained weights"), ("transfer", "another transfer set")):
-        if before.get(part) != config.get(part):
+        if getattr(before, part) != getattr(description, part):
             differing.append(what)
     if not differing:  # the same words, yet not the same thing: a data file that was changed, another program
         parts = ("data", "settings", "runs")
-        differing = [f"other {part} than then" for part in parts if before[part] != config[part]]
+        differing = [
+            f"other {part} than then" for part in parts if getattr(before, part) != getattr(description, part)
+        ]
     if differing:
         expected = "a new folder, or the same flags"
         more = f" and {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""

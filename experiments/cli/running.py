@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, metrics
 from kd_jax.io import checkpoint, run_config, run_folder, sums, tidy
-from kd_jax.stats import summary
+from kd_jax.stats.description import RunDescription, TimeSpent
 from kd_jax.stats.rows import TEACHER, Confusion, ResultRow
 from kd_jax.train import Config, loop, sweep
 from kd_jax.types import HParams, Table, TrainState, Variables
@@ -57,7 +58,7 @@ def save_models(path: Path, variables: Variables, metadata: dict[str, Any]) -> N
         checkpoint.save(path, variables, metadata)
 
 
-def open_run_folder(out: Path, config: dict, models_in: str = "") -> bool:
+def open_run_folder(out: Path, description: RunDescription, models_in: str = "") -> bool:
     """Claims `out` for this experiment: writes config.json, or checks that the one there is of the same one;
     and for this process, until main ends. Of several processes, number 0 does it for all.
 
@@ -71,7 +72,7 @@ def open_run_folder(out: Path, config: dict, models_in: str = "") -> bool:
             cluster.abort(2, "refused by process 0")
         return verdict == COMPLETE
     try:
-        complete = run_dir.acquire(out, config) and is_complete(out, models_in)
+        complete = run_dir.acquire(out, description) and is_complete(out, models_in)
         if not complete:
             run_folder.unseal(out)
     except InputError:
@@ -87,7 +88,7 @@ def train_runs(
     validation: Table | None,
     hparams: HParams,
     keys: jax.Array,
-    description: dict,
+    description: RunDescription,
     start: loop.Start = sweep.init_states,
     folder: str = "checkpoints",
 ) -> tuple[TrainState, dict]:
@@ -103,7 +104,7 @@ def train_runs(
     length = min(options.checkpoint_every, options.epochs)
     vmap_size = options.vmap_size or None
     if options.vmap_size is None:
-        vmap_size = sweep.default_vmap_size(jax.default_backend())
+        vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     computed = 0.0  # when the last segment was
 
     def wait(of_segment: dict) -> None:
@@ -120,7 +121,7 @@ def train_runs(
     if jax.process_index() == 0:
         _record_continuation(out, description, first)
     examples = num_runs * config.num_updates * config.batch_size  # of an epoch
-    of_seeds = summary.teachers_of_seeds(description)[: options.seeds]
+    of_seeds = description.teachers_of_seeds()[: options.seeds]
     shown = progress.Training(options.epochs, first, length, examples, of_seeds)
     with signals.stop_requests() as requests:
         _announce(options, num_runs, first)
@@ -147,25 +148,30 @@ def _note_diverged(history: dict, num_runs: int) -> None:
         main.log_note(f"note: {what}: they stay as they were before, and are left out of all means")
 
 
-def _record_continuation(out: Path, description: dict, epoch: int) -> None:
+def _record_continuation(out: Path, description: RunDescription, epoch: int) -> None:
     """Where another version, device or command goes on, config.json says so, and after which epoch."""
-    now = {name: description[name] for name in ("versions", "device", "command")}
-    config = run_config.read(out)
-    continued = config.get("continued", [])
-    last = continued[-1] if continued else config
+    before = run_config.read(out)
+    now, then = (
+        {name: getattr(one, name) for name in ("versions", "device", "command")}
+        for one in (description, before)
+    )
+    last = before.continued[-1] if before.continued else then
     if not isinstance(last, dict) or any(last.get(name) != now[name] for name in now):
-        run_config.write(out, config | {"continued": [*continued, now | {"epoch": epoch}]})
+        run_config.write(out, replace(before, continued=(*before.continued, now | {"epoch": epoch})))
 
 
 def _count_time(out: Path, training_seconds: float = 0.0, examples: int = 0) -> None:
     """Adds to config.json the time since this was last done, and what of it was training. A run that an older
     version began has none: it would be that of its end alone."""
-    config, now = run_config.read(out), time.monotonic()
-    more = {"run_seconds": now - _counted[0], "training_seconds": training_seconds, "examples": examples}
-    _counted[0] = now
-    if "time" in config:
-        spent = {name: config["time"][name] + number for name, number in more.items()}
-        run_config.write(out, config | {"time": spent})
+    description, now = run_config.read(out), time.monotonic()
+    seconds, _counted[0] = now - _counted[0], now
+    if before := description.time:
+        spent = TimeSpent(
+            before.run_seconds + seconds,
+            before.training_seconds + training_seconds,
+            before.examples + examples,
+        )
+        run_config.write(out, replace(description, time=spent))
 
 
 def _announce(options: RunConfig, num_runs: int, epoch: int) -> None:
@@ -185,7 +191,7 @@ def _announce(options: RunConfig, num_runs: int, epoch: int) -> None:
 
 
 def _wait(tick: Callable[[], None], history: dict) -> None:
-    """Sleeps until the segment is computed: blocked in compiled code, Python would not hear of a signal. At
+    """Sleeps until the segment is computed: blocked in compiled code, Python would not handle a signal. At
     most a hundredth of the segment's time is lost.  tick: called now and then meanwhile."""
     start = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(history)):
@@ -194,17 +200,17 @@ def _wait(tick: Callable[[], None], history: dict) -> None:
 
 
 def _to_tensorboard(
-    options: RunConfig, description: dict, history: dict, num_runs: int, before: int, last: int
+    options: RunConfig, description: RunDescription, history: dict, num_runs: int, before: int, last: int
 ) -> None:
     """With --tensorboard, adds the epochs after `before`, up to `last`, of a history of all so far. Where an
     experiment is several programs, whose runs are numbered together, all is written by `finish`."""
-    runs = description["runs"]
+    runs = description.runs
     if not options.tensorboard or last == before or len(runs) != num_runs or jax.process_index() > 0:
         return
-    omitted = {setting["name"]: setting["omitted"] for setting in description["settings"]}
-    names = [run["setting"] for run in runs]
+    omitted = {setting.name: setting.omitted for setting in description.settings}
+    names = [run.setting for run in runs]
     new = jax.tree.map(lambda leaf: leaf[:, before:], history)
-    rows = tidy.history_rows(new, names, [run["seed"] for run in runs], [omitted[n] for n in names])
+    rows = tidy.history_rows(new, names, [run.seed for run in runs], [omitted[n] for n in names])
     rows = [row._replace(epoch=row.epoch + before) for row in rows]
     tensorboard.add(options.out, rows, description, before + 1, last)
 
@@ -258,8 +264,8 @@ def teacher_rows(
             rows += tidy.result_rows(TEACHER, seed, split, "none", confusion, omitted, None)
             if split == "test":
                 matrices.append(Confusion(TEACHER, seed, "none", confusion))
-            own = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
-            rows += tidy.quality_rows(TEACHER, seed, split, own)
+            of_seed = jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf[seed]), sums)
+            rows += tidy.quality_rows(TEACHER, seed, split, of_seed)
         for number, members in enumerate(ensembles):
             if len(members) > 1 and not lost.keys() & set(members):
                 confusion = np.asarray(ensemble.confusion_of(logits[np.array(members)], table.labels))

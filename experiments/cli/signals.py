@@ -17,7 +17,7 @@ def stop_requests():
     another request stops at once; not a second SIGTERM, for some programs send two at a time."""
     requests: list[int] = []
 
-    def hear(number, frame):
+    def record(number, frame):
         if requests and number == signal.SIGINT:
             _leave()
         requests.append(number)  # before the print: the next signal may come while it is written
@@ -25,7 +25,7 @@ def stop_requests():
             again = "again" if number == signal.SIGINT else "Ctrl-C"
             _say(f"finishing the segment, then stopping; {again} to stop at once")
 
-    handlers = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield requests
     finally:

@@ -10,14 +10,14 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.gallery.pages import FIXED_FILE
 from experiments.gallery.rows import FIXED, FIXED_BIAS
 from kd_jax.errors import InputError
 from kd_jax.io import run_config, run_files, run_folder
-from kd_jax.stats import summary
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import BiasRow, ResultRow
+from kd_jax.stats.summary import Key, Summary, summarise
 
 SMALL = (
     "config.json", "summary.json", "representation.csv",
@@ -30,34 +30,31 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
     Errors: InputError when it is no run folder, or a file of it is malformed.
     """
-    config = run_config.read(folder)
+    description = run_config.read(folder)
     held = {name: run_files.read(folder / name) for name in SMALL}
     files = {name: content for name, content in held.items() if content is not None}
     try:
-        sums = json.loads(files.get("summary.json", b'{"results": []}'))
-        summary.lookup(sums)
-        shown = list(filter(is_published, sums["results"]))
+        summary = Summary.from_json(json.loads(files.get("summary.json", b'{"results": []}')))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / 'summary.json'} is damaged", "one that `report` wrote", error) from None
     tested: list[ResultRow] = []
     if (folder / "results.csv").is_file():  # for which its sha256 vouches
-        tested = run_folder.read_results(folder, config)
-        sums = summary.summarise(tested, config)
-        shown = list(filter(is_published, sums["results"]))
+        tested = run_folder.read_results(folder, description)
+        summary = summarise(tested, description)
     if "summary.json" in files:
-        files["summary.json"] = run_files.to_json(sums | {"results": shown})
+        files["summary.json"] = run_files.to_json(summary.only(is_published).to_json())
     if (folder / "bias_curve.csv").is_file():
-        rows = [row for row in run_folder.read_bias_curve(folder, config) if row.bias == FIXED_BIAS]
+        rows = [row for row in run_folder.read_bias_curve(folder, description) if row.bias == FIXED_BIAS]
         if rows:
-            files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, config, tested))
+            files[FIXED_FILE] = run_files.to_json(at_fixed_bias(rows, description, tested).to_json())
     return files
 
 
-def is_published(entry: dict[str, Any]) -> bool:
-    """Whether an entry of summary.json is committed: of the test split, and of a single class its
+def is_published(key: Key) -> bool:
+    """Whether an interval of summary.json is committed: of the test split, and of a single class its
     accuracy and errors alone."""
-    of_class = entry["class"].isdigit() and entry["metric"] not in ("accuracy", "errors")
-    return entry["split"] == "test" and entry["metric"] != "support" and not of_class
+    of_class = key.class_.isdigit() and key.metric not in ("accuracy", "errors")
+    return key.split == "test" and key.metric != "support" and not of_class
 
 
 def write(folder: Path, files: dict[str, bytes]) -> None:
@@ -69,8 +66,8 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def at_fixed_bias(
-    curve: Sequence[BiasRow], config: dict[str, Any], tested: Sequence[ResultRow]
-) -> dict[str, Any]:
+    curve: Sequence[BiasRow], description: RunDescription, tested: Sequence[ResultRow]
+) -> Summary:
     """The content of fixed_bias.json from the rows of a single bias; intervals as in summary.json.
 
     tested: the rows of results.csv, which hold the number of examples of each class.
@@ -88,5 +85,4 @@ def at_fixed_bias(
         mean = math.fsum(accuracies) / len(accuracies)
         rows.append(ResultRow(setting, seed, "test", FIXED, "all", "macro_recall", mean))
     totals = [row for row in tested if (row.split, row.correction, row.metric) == ("test", "none", "support")]
-    sums = summary.summarise([*rows, *totals], config)
-    return sums | {"results": [entry for entry in sums["results"] if entry["metric"] != "support"]}
+    return summarise([*rows, *totals], description).only(lambda key: key.metric != "support")

@@ -106,7 +106,6 @@ AXES = (
 
 TABLES = {
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),
-    "hidden_cifar10": omission("3", "cats", LABEL_FREE, _ablations("hidden_cifar10", "T=4")),
     "hidden_auxiliary": Table(
         ("all classes, own teacher's weights", "another's", "the 3s, own teacher's weights", "another's"),
         tuple(

@@ -3,13 +3,11 @@ distillation."""
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.reporting.markdown import difference_cells, show, table
-from kd_jax.stats import summary
 from kd_jax.stats.intervals import Difference, holm
+from kd_jax.stats.summary import Summary
 
 RUNS = ("methods_logits", "methods_features")
 PLAIN = "T=4 omit=3"
@@ -29,37 +27,29 @@ def block(results: Path) -> str:
     rows: list[list[str]] = []
     differences: list[Difference | None] = []
     for folder in folders:
-        sums = json.loads((folder / "summary.json").read_text())
-        values = summary.lookup(sums)
+        summary = Summary.from_json(json.loads((folder / "summary.json").read_text()))
         for setting in json.loads((folder / "config.json").read_text())["settings"]:
             name = setting["name"]
             if name == PLAIN and folder != folders[0]:
                 continue
-            keys = (("none", "seen"), ("none", "omitted"), (COMPARED, "omitted"))
-            cells = [show(values.get((name, "test", *key, "accuracy")), half=" ± ") for key in keys]
+            keys = (("seen", "none"), ("omitted", "none"), ("omitted", COMPARED))
+            cells = [show(summary.accuracy(name, *key), half=" ± ") for key in keys]
             rows.append([f"`{name}`", *cells])
-            differences.append(difference_to_plain(sums["paired"], name))
+            differences.append(difference_to_plain(summary, name))
     adjusted = holm([math.nan if one is None else one.p for one in differences])
     for row, one, p in zip(rows, differences, adjusted, strict=True):
         row += ["", "", "", "", ""] if one is None else [*difference_cells(one), as_p(p)]
     return "\n".join(table([*HEAD, *HEAD_OF_DIFFERENCE], rows))
 
 
-def difference_to_plain(paired: Sequence[dict[str, Any]], name: str) -> Difference | None:
-    """The setting less PLAIN, from the entries `paired` of a summary.json; None where there is none."""
-    number = lambda value: math.nan if value is None else value  # noqa: E731
-    for entry in paired:
-        what = entry["correction"], entry["class"], entry["metric"]
-        if (
-            what != (COMPARED, "omitted", "accuracy")
-            or {entry["a"], entry["b"]} != {name, PLAIN}
-            or name == PLAIN
-        ):
+def difference_to_plain(summary: Summary, name: str) -> Difference | None:
+    """The setting less PLAIN; None where they are not compared."""
+    for pair in summary.paired:
+        what = pair.correction, pair.class_, pair.metric
+        if what != (COMPARED, "omitted", "accuracy") or {pair.a, pair.b} != {name, PLAIN} or name == PLAIN:
             continue
-        mean, low, high, p = (number(entry[key]) for key in ("difference", "low", "high", "p"))
-        if entry["a"] == PLAIN:
-            mean, low, high = -mean, -high, -low
-        return Difference(mean, low, high, p, entry["n"])
+        mean, low, high, p, n = pair.difference
+        return Difference(-mean, -high, -low, p, n) if pair.a == PLAIN else pair.difference
     return None
 
 

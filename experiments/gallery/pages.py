@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from experiments.gallery import methods, performance, recipes, reliability
@@ -17,12 +17,12 @@ from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import NO_SPREAD, bound, half_width, rounded_width, table
 from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
-from kd_jax.stats import summary
+from kd_jax.stats.summary import Summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 RECIPES, RESULTS = REPOSITORY / "experiments" / "recipes", REPOSITORY / "experiments" / "results"
-PROBED = ("mnist_cnn_students", "cifar10_reduced_soft")  # runs whose representation.csv is shown
+PROBED = ("mnist_cnn_students",)  # runs whose representation.csv is shown
 FIXED_FILE = "fixed_bias.json"
 
 
@@ -33,12 +33,12 @@ def paths() -> list[Path]:
 
 def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """Every block by its name; what it returns is Markdown."""
-    found: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
-    found |= performance.blocks_of(results / "benchmark")
-    found["methods"] = partial(methods.block, results)
-    found["reliability"] = partial(reliability.table, results / "reliability")
-    found |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
-    return found | recipes.blocks(recipe_folder, results)
+    by_name: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
+    by_name |= performance.blocks_of(results / "benchmark")
+    by_name["methods"] = partial(methods.block, results)
+    by_name["reliability"] = partial(reliability.table, results / "reliability")
+    by_name |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
+    return by_name | recipes.blocks(recipe_folder, results)
 
 
 def fill(text: str, known: Mapping[str, Callable[[], str]], page: str) -> str:
@@ -73,13 +73,18 @@ def render(shown: Table, results: Path) -> str:
     return "\n".join(table(["", *shown.columns], rows))
 
 
+@lru_cache(maxsize=16)  # a table asks one file for each of its cells
+def _parsed(content: bytes) -> Summary:
+    return Summary.from_json(json.loads(content))
+
+
 def show(ours: Ours, results: Path) -> str:
     """mean ± half width (n), or mean (1) where there is one value, from the committed json files; of an
     interval whose sides differ, the larger one, or its `bound`."""
     folder = results / ours.run
     name = FIXED_FILE if ours.correction == FIXED else "summary.json"
-    values = summary.lookup(json.loads((folder / name).read_text()))
-    interval = values.get((ours.setting, "test", ours.correction, ours.class_, ours.metric))
+    summary = _parsed((folder / name).read_bytes())
+    interval = summary.get(ours.setting, ours.metric, ours.class_, ours.correction)
     if interval is None:
         raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)
     scale, digits = (1, 1) if ours.metric == "errors" else (100, 2)

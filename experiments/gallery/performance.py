@@ -11,16 +11,17 @@ from experiments.reporting.markdown import table
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The committed benchmarks, the CPU's first."""
-    return [json.loads(path.read_text()) for path in sorted(folder.rglob("*.json"))]
+    """The committed benchmarks, with the instruction set of a CPU, of which the file's name begins."""
+    return [
+        json.loads(path.read_text()) | {"instructions": INSTRUCTIONS.get("_".join(path.stem.split("_")[:2]))}
+        for path in sorted(folder.rglob("*.json"))
+    ]
 
 
 def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
     """The blocks of what is measured, by name."""
     benchmarks = read(folder)
-    having = {
-        name: [content for content in benchmarks if PARTS.get(name, name) in content] for name in BLOCKS
-    }
+    having = {name: [content for content in benchmarks if name in content] for name in BLOCKS}
     return {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
 
 
@@ -35,7 +36,10 @@ def _range(values: dict[str, float], digits: int) -> str:
 def _caption(content: dict[str, Any]) -> str:
     versions = content["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
-    return f"{content['device']}, {packages}; median of {content['repeats']} turns (lowest to highest):"
+    device = content["device"] + (
+        f" ({instructions})" if (instructions := content.get("instructions")) else ""
+    )
+    return f"{device}, {packages}; median of {content['repeats']} turns (lowest to highest):"
 
 
 def _mapped(vmap_size: int | None) -> str:
@@ -74,8 +78,9 @@ def pictures(benchmarks: list[dict]) -> str:
             name = row["workload"] + (" bfloat16" if row["precision"] == "bfloat16" else "")
             cells = [name, str(row["runs"]), f"{row['examples_per_second']['median']:,.0f}"]
             cells += [f"{row['flops_per_second']['median'] / 1e9:,.0f}", _range(row["share_of_peak"], 2)]
-            own = row["rivals"]
-            rows.append(cells + [_range(own[name]["times"], 2) if name in own else "" for name in rivals])
+            measured = row["rivals"]
+            cells += [_range(measured[name]["times"], 2) if name in measured else "" for name in rivals]
+            rows.append(cells)
         blocks.append(f"{_caption(content)}\n\n{_table([*columns, *rivals.values()], rows)}")
     return "\n\n".join(blocks)
 
@@ -90,10 +95,10 @@ def convolutions(benchmarks: list[dict]) -> str:
             rate = row["flops_per_second"]["median"] / 1e9
             text = f"{rate:,.{0 if rate >= 10 else 1}f} ({row['share_of_peak']['median']:.2f})"
             cells.setdefault((row["layer"], row["way"]), {})[mapping] = text
-        mappings = list(dict.fromkeys(mapping for own in cells.values() for mapping in own))
+        mappings = list(dict.fromkeys(mapping for by_mapping in cells.values() for mapping in by_mapping))
         rows = [
-            [layer, way, *(own.get(mapping, "") for mapping in mappings)]
-            for (layer, way), own in cells.items()
+            [layer, way, *(by_mapping.get(mapping, "") for mapping in mappings)]
+            for (layer, way), by_mapping in cells.items()
         ]
         table = _table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows)
         blocks.append(f"{_caption(content)}\n\n{table}")
@@ -112,28 +117,6 @@ def noise(benchmarks: list[dict]) -> str:
     return "\n\n".join(blocks)
 
 
-def growth(benchmarks: list[dict]) -> str:
-    """What more runs cost."""
-    columns = [
-        "mlp-300-300",
-        "peak memory",
-        "of which weights and moments",
-        "to compile and initialise",
-        "examples/s",
-    ]
-    blocks = []
-    for content in benchmarks:
-        rows = []
-        for row in content["growth"]:
-            peak, state = (f"{row[name] / 2**20:,.0f} MiB" for name in ("peak_memory_bytes", "state_bytes"))
-            runs = f"{row['runs']} run{'s' if row['runs'] > 1 else ''}"
-            rows.append(
-                [runs, peak, state, f"{row['compile_seconds']:.1f} s", f"{row['examples_per_second']:,.0f}"]
-            )
-        blocks.append(_table(columns, rows))
-    return "\n\n".join(blocks)
-
-
 def vmap_sizes(benchmarks: list[dict]) -> str:
     """Examples/s of each way of mapping the runs."""
     blocks = []
@@ -147,41 +130,35 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
             "examples/s with `--vmap_size`",
             *("0 (all)" if way == "all" else str(way) for way in ways),
         ]
-        blocks.append(_table(columns, [[name, *(own[way] for way in ways)] for name, own in rates.items()]))
+        blocks.append(
+            _table(columns, [[name, *(by_size[way] for way in ways)] for name, by_size in rates.items()])
+        )
     return "\n\n".join(blocks)
 
 
-def costs(benchmarks: list[dict]) -> str:
-    """What is not training, and starts."""
-    columns = ["", "share of the training time, or seconds"]
-    blocks = []
-    for content in benchmarks:
-        extras = content["extras"]
-        rows = [
+def starts(benchmarks: list[dict]) -> str:
+    """Seconds to the first epoch."""
+    columns = ["from the command to the first epoch", "nothing compiled before", "compiled before"]
+    return "\n\n".join(
+        _table(
+            columns,
             [
-                "evaluation on 6,000 images after each epoch, mlp-800-800",
-                f"{100 * extras['evaluation_share']['median']:.1f} %",
+                [f"`{row['program']}` of the quickstart", *(f"{row[name]:.1f} s" for name in TURNS)]
+                for row in content["starts"]
             ],
-            [
-                "biases, curves and confusion matrices after 40 epochs, mlp-800-800",
-                f"{100 * extras['assessment_share']:.1f} %",
-            ],
-        ]
-        for row in content["starts"]:
-            times = f"{row['first_seconds']:.1f} s, then {row['second_seconds']:.1f} s"
-            rows.append([f"`{row['program']}` of the quickstart, from the command to its first epoch", times])
-        blocks.append(_table(columns, rows))
-    return "\n\n".join(blocks)
+        )
+        for content in benchmarks
+    )
 
 
+TURNS = ("first_seconds", "second_seconds")
+INSTRUCTIONS = {"cpu_avx2": "AVX2", "cpu_avx512": "AVX-512"}
 RIVALS = {"eager": "eager", "compiled": "compiled", "processes": "a process a core"}
 BLOCKS: dict[str, Callable[[list[dict]], str]] = {
     "speed": speed,
-    "growth": growth,
     "vmap_sizes": vmap_sizes,
     "noise": noise,
-    "costs": costs,
+    "starts": starts,
     "pictures": pictures,
     "convolutions": convolutions,
 }
-PARTS = {"costs": "extras"}  # of the benchmark, where a block is not named after its part

@@ -1,6 +1,11 @@
 """Recipes: what a flag file says of itself, and the blocks of the pages that list recipes.
 
 A recipe belongs to the study whose key its name begins with, and a study has a page in experiments/results/.
+
+The head of a recipe is a comment: sentences, then facts, one a line: `# minutes: 20` (on 2 CPU cores),
+`# source: ...` (who published figures), and any number of published figures in the units of the pages, each
+with what it is of, as in `summary.json`:
+    # published: T=20 omit=3, test_tuned, class 3, errors = 14
 """
 
 import json
@@ -12,9 +17,11 @@ from typing import NamedTuple
 
 from experiments.gallery.rows import Ours
 from experiments.gallery.studies import TABLES
+from experiments.reporting.content import count
 from experiments.reporting.markdown import plain, show, table, tabulate
 from kd_jax.io import run_config
-from kd_jax.stats import summary
+from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.summary import Key, Summary
 
 STUDIES = {
     "quickstart": ("Quickstart on the embedded digits", "quickstart.md"),
@@ -34,14 +41,21 @@ STUDIES = {
 
 OTHERS = "others"
 MOST_SETTINGS = 12
+PICTURES = ("axis", "bias_curve", "class_bars")
+"""Which figure of a run stands for its study: the first that there is."""
+
+
+FACTS = ("source", "published", "minutes")
 
 
 class Recipe(NamedTuple):
-    """A flag file: its name, the comment at its head, and its flags as {name: value}."""
+    """A flag file: its name, the sentences at its head, its flags as {name: value}, and the facts of its
+    head, each (one of FACTS, text)."""
 
     name: str
     head: str
     flags: dict[str, str]
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def entry(self) -> str:
@@ -59,6 +73,27 @@ class Recipe(NamedTuple):
     def reduced(self) -> bool:
         """Whether the head says that it is."""
         return "educed" in self.head
+
+    @property
+    def minutes(self) -> int | None:
+        """Its time on 2 CPU cores, None where the head does not say."""
+        found = [text for name, text in self.facts if name == "minutes"]
+        return int(found[0]) if found and found[0].isdecimal() else None
+
+    @property
+    def published(self) -> dict[Key, str]:
+        """Others' figures by (setting, "test", correction, class, metric), in % or as a number of errors.
+
+        Errors: ValueError for a line of another form.
+        """
+        return dict(parse_published(text) for name, text in self.facts if name == "published")
+
+    @property
+    def datasets(self) -> list[str]:
+        """What it reads: its dataset and the transfer sets that are no noise."""
+        named = [self.flags.get("dataset", "digits"), self.flags.get("transfer", "own")]
+        named += self.flags.get("transfers", "own").split(",")
+        return [name for name in dict.fromkeys(named) if name != "own" and not name.endswith("_noise")]
 
     @property
     def study(self) -> str:
@@ -80,9 +115,28 @@ def study_of(name: str) -> str:
 def read(path: Path) -> Recipe:
     """The recipe in a flag file, whose comments all stand at its head."""
     lines = path.read_text().splitlines()
-    head = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    found = [re.fullmatch(rf"({'|'.join(FACTS)}): (.+)", line) for line in comments]
+    head = " ".join(line for line, fact in zip(comments, found, strict=True) if not fact)
     flags = dict(line[2:].partition("=")[::2] for line in lines if line.startswith("--"))
-    return Recipe(path.stem, head.replace("+-", "±"), flags)
+    facts = tuple((fact[1], fact[2].replace("+-", "±")) for fact in found if fact)
+    return Recipe(path.stem, head.replace("+-", "±"), flags, facts)
+
+
+def parse_published(text: str) -> tuple[Key, str]:
+    """A published figure and what it is of: "SETTING[, CORRECTION][, CLASS], METRIC = FIGURE", where CLASS is
+    `omitted`, `seen` or `class` and its number.
+
+    Errors: ValueError for another form.
+    """
+    what, equals, figure = text.rpartition(" = ")
+    setting, *middle, metric = what.split(", ")
+    correction = [part for part in middle if part in CORRECTIONS]
+    class_ = [part.removeprefix("class ") for part in middle if part not in CORRECTIONS]
+    if not (equals and figure and metric) or len(correction) > 1 or len(class_) > 1:
+        raise ValueError(f"no published figure: {text}")
+    (rule,), (part,) = correction or ["none"], class_ or ["all"]
+    return Key(setting, "test", rule, part, metric), figure
 
 
 def read_all(folder: Path) -> list[Recipe]:
@@ -91,12 +145,15 @@ def read_all(folder: Path) -> list[Recipe]:
 
 
 def blocks(folder: Path, results: Path) -> dict[str, Callable[[], str]]:
-    """`recipes_<study>` lists the recipes of a study, `overview` all studies."""
-    found = read_all(folder)
-    result_of = {recipe.name: where_result_is(recipe, found, results) for recipe in found}
-    named: dict[str, Callable[[], str]] = {"overview": partial(overview, found, result_of)}
+    """`recipes_<study>` lists the recipes of a study, `overview` all studies, `gallery` a picture of each."""
+    every = read_all(folder)
+    result_of = {recipe.name: where_result_is(recipe, every, results) for recipe in every}
+    named: dict[str, Callable[[], str]] = {
+        "overview": partial(overview, every, result_of),
+        "gallery": partial(pictures, every, results),
+    }
     for study in (*STUDIES, OTHERS):
-        members = [recipe for recipe in found if recipe.study == study]
+        members = [recipe for recipe in every if recipe.study == study]
         named[f"recipes_{study}"] = partial(listing, members, result_of, results)
     return named
 
@@ -122,6 +179,17 @@ def overview(recipes: Sequence[Recipe], result_of: dict[str, str]) -> str:
         if members:
             rows.append([f"[{title}]({page})" if page else title, *cells])
     return "\n".join(table(["study", "recipes with results", "recipes without results yet"], rows))
+
+
+def pictures(recipes: Sequence[Recipe], results: Path) -> str:
+    """A picture of each study that has one, below a link to its page."""
+    lines = []
+    for study, (title, page) in STUDIES.items():
+        members = [recipe.name for recipe in recipes if recipe.study == study]
+        drawn = [f"{name}/figures/{kind}.png" for kind in PICTURES for name in reversed(members)]
+        if found := [path for path in drawn if (results / path).is_file()]:
+            lines += [f"[{title}]({page}): {Path(found[0]).parts[0]}", "", f"![{title}]({found[0]})", ""]
+    return "\n".join(lines).strip()
 
 
 def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path) -> str:
@@ -152,8 +220,8 @@ def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path)
 
 def needed(recipes: Sequence[Recipe]) -> list[str]:
     """A line on the recipes of teachers that other studies list; no line where there is none."""
-    own = {recipe.name for recipe in recipes}
-    others = sorted({teacher for recipe in recipes for teacher in recipe.teachers} - own)
+    listed = {recipe.name for recipe in recipes}
+    others = sorted({teacher for recipe in recipes for teacher in recipe.teachers} - listed)
     pages = {name: STUDIES[study_of(name)][1] if study_of(name) != OTHERS else "README.md" for name in others}
     links = ", ".join(f"`{name}` ([{page}]({page}))" for name, page in pages.items())
     return [f"Run these recipes of teachers first: {links}.", ""] if others else []
@@ -172,20 +240,19 @@ def files(recipe: Recipe, result: str, results: Path) -> str:
 
 def of_summary(folder: Path) -> list[str]:
     """The settings of a run that no table of studies.py shows: accuracies in %."""
-    config = run_config.read(folder)
-    values = summary.lookup(json.loads((folder / "summary.json").read_text()))
-    omitted = any(setting["omitted"] for setting in config["settings"])
+    settings = run_config.read(folder).settings
+    summary = Summary.from_json(json.loads((folder / "summary.json").read_text()))
+    omitted = any(setting.omitted for setting in settings)
     rows = []
-    for setting in config["settings"][:MOST_SETTINGS]:
-        name = setting["name"]
-        correction = summary.preferred_correction(name, values)
+    for setting in settings[:MOST_SETTINGS]:
+        name = setting.name
+        correction = summary.preferred_correction(name)
         used = correction if correction != "none" else "-"
-        keys = [("none", "all"), *([("none", "omitted"), (used, "omitted")] if omitted else [])]
-        cells = [show(values.get((name, "test", *key, "accuracy")), half=" ± ") for key in keys]
-        wrong = show(values.get((name, "test", "none", "all", "errors")), 1, 1, " ± ")
-        n = values[name, "test", "none", "all", "accuracy"].n
-        rows.append([name, wrong, *cells, *([used] if omitted else []), str(n)])
+        keys = [("all", "none"), *([("omitted", "none"), ("omitted", used)] if omitted else [])]
+        cells = [show(summary.accuracy(name, *key), half=" ± ") for key in keys]
+        wrong = show(summary.errors(name), 1, 1, " ± ")
+        rows.append([name, wrong, *cells, *([used] if omitted else []), count(summary.accuracy(name))])
     heads = ["omitted classes", "bias corrected", "correction"] if omitted else []
     lines = "\n".join(tabulate(["setting", "errors", "all classes", *heads, "n"], rows)).strip().splitlines()
-    left = len(config["settings"]) - MOST_SETTINGS
+    left = len(settings) - MOST_SETTINGS
     return [*lines, *(["", f"{left} more settings are in the summary."] if left > 0 else [])]

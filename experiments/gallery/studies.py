@@ -77,7 +77,6 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "mnist_cnn": _omitted_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
-    "cifar10_reduced": _omitted_class("cat", "cifar10_reduced_soft", "cifar10_reduced_hard_label", "T=4"),
     "architectures": Table(
         ("theirs", "ours"),
         (
@@ -95,14 +94,6 @@ TABLES: dict[str, Table] = {
             ),
             _architecture("two dense layers alone", "", "architectures_vgg16_mlp", "labels"),
             _architecture("two dense layers under VGG-16", "", "architectures_vgg16_mlp", "T=4 alpha=0.9"),
-        ),
-    ),
-    "compression": Table(
-        ("accuracy, theirs", "ours", "precision, theirs", "ours", "recall, theirs", "ours"),
-        (
-            _compression("teacher, 2.2 M parameters", ("89", "89", "89"), COMPRESSED, "teacher"),
-            _compression("distilled, 330 K", ("86", "87", "86"), COMPRESSED, "T=4 alpha=0.8"),
-            _compression("plain, 330 K", ("79", "80", "79"), COMPRESSED, "labels"),
         ),
     ),
     "hinton": Table(

@@ -6,7 +6,6 @@ as their teachers, is for their flags to say, which are listed where they differ
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from experiments.reporting.text import grouped, wrapped
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
 from kd_jax.stats import intervals, summary
+from kd_jax.stats.description import RunDescription
 
 FILE = "comparison.json"
 EXPLAINED = (
@@ -54,8 +54,8 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
     pairs = list(_pairs(runs))
     title, sections, learnt = f"Comparison of {', '.join(runs)}", _sections(runs, pairs), _curves(runs)
     answers = [(f"{n}: {name}", sentences.answer(run)) for n, (name, run) in enumerate(runs.items(), 1)]
-    told = Section("Answers", [f"{name}: {answer}" for name, answer in answers])
-    lines = [f"# {plain(title)}", "", *(line for one in (told, *sections) for line in lines_of(one))]
+    answered = Section("Answers", [f"{name}: {answer}" for name, answer in answers])
+    lines = [f"# {plain(title)}", "", *(line for one in (answered, *sections) for line in lines_of(one))]
     page_text = html.fill(
         "comparison.html",
         {"curves": learnt},
@@ -64,7 +64,7 @@ def render(words: Sequence[str], out: Path) -> tuple[dict[Path, bytes], str]:
         learnt=learnt,
         sections=sections,
         command=provenance.command(),
-        facts=[(name, content.run.config["command"]) for name, content in runs.items()],
+        facts=[(name, content.run.description.command) for name, content in runs.items()],
     )
     folders = [{"name": name, "folder": word} for name, word in zip(runs, words, strict=True)]
     content = {
@@ -97,18 +97,18 @@ def _read(words: Sequence[str]) -> Runs:
     contents = [read(Path(word)) for word in words]
     names = [folder.name for folder in folders]
     runs = dict(zip(names if len(set(names)) == len(names) else words, contents, strict=True))
-    data = {name: content.run.config["data"] for name, content in runs.items()}
-    if len({about["fingerprint"] for about in data.values()}) > 1:
-        given = ", ".join(f"{n}: {about['name']} {about['fingerprint'][:8]}" for n, about in data.items())
+    data = {name: content.run.description.data for name, content in runs.items()}
+    if len({about.fingerprint for about in data.values()}) > 1:
+        given = ", ".join(f"{n}: {about.name} {about.fingerprint[:8]}" for n, about in data.items())
         raise InputError("the runs are of different data", "one fingerprint, so one test split", given)
     return runs
 
 
 def _pairs(runs: Runs) -> Iterator[Pair]:
-    """Of every two runs: the settings that their answers speak of, then those that both have."""
+    """Of every two runs: the settings that their answers are about, then those that both have."""
     groups = {name: summary.group(content.run.results) for name, content in runs.items()}
     for (a, first), (b, second) in itertools.combinations(runs.items(), 2):
-        both = [s["name"] for s in first.run.config["settings"] if s in second.run.config["settings"]]
+        both = [s.name for s in first.run.description.settings if s in second.run.description.settings]
         settings = dict.fromkeys([(first.head[0], second.head[0]), *((name, name) for name in both)])
         for of_a, of_b in settings:
             yield from _differences(((a, of_a), first, groups[a]), ((b, of_b), second, groups[b]))
@@ -119,14 +119,17 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
     correction that needs the fewest labels; of all classes, and of the omitted ones where both miss the same.
     """
     (a, first, _), (b, second, _) = one, other
-    omitted = [_omitted_of(first, a[1]), _omitted_of(second, b[1])]
-    corrections = dict.fromkeys(["none", summary.preferred_correction(b[1], second.values)])
-    classes = ["all", "omitted"] if omitted[0] == omitted[1] != [] else ["all"]
+    omitted = [first.run.description.setting(a[1]).omitted, second.run.description.setting(b[1]).omitted]
+    corrections = dict.fromkeys(["none", second.summary.preferred_correction(b[1])])
+    classes = ["all", "omitted"] if omitted[0] == omitted[1] != () else ["all"]
     for correction, class_ in itertools.product(corrections, classes):
-        key = ("test", correction, class_, "accuracy")
         with_teacher = summary.depends_on_teacher(correction, "accuracy")
         of_a, of_b = (
-            (side[1], values.get((side[1], *key), {}), summary.teachers_of(content.run.config, with_teacher))
+            (
+                side[1],
+                values.get(summary.Key(side[1], "test", correction, class_, "accuracy"), {}),
+                content.run.description.teachers_of_runs(with_teacher),
+            )
             for side, content, values in (one, other)
         )
         difference, seeds = summary.paired(of_b, of_a)
@@ -134,18 +137,13 @@ def _differences(one: Any, other: Any) -> Iterator[Pair]:
             yield Pair(a, b, correction, class_, difference)
 
 
-def _omitted_of(content: Content, setting: str) -> list[int]:
-    return next(one["omitted"] for one in content.run.config["settings"] if one["name"] == setting)
-
-
 def _entry(pair: Pair) -> dict[str, Any]:
     """Of comparison.json; what is undefined is null."""
     sides = {
         side: {"run": run, "setting": setting} for side, (run, setting) in zip("ab", pair[:2], strict=True)
     }
-    numbers = pair.difference._asdict().items()
     about = {"split": "test", "correction": pair.correction, "class": pair.class_, "metric": "accuracy"}
-    return sides | about | {name: None if math.isnan(value) else value for name, value in numbers}
+    return sides | about | intervals.to_json(pair.difference)
 
 
 def _sections(runs: Runs, pairs: Sequence[Pair]) -> list[Section]:
@@ -206,30 +204,30 @@ def _settings_table(runs: Runs) -> Grid:
 
 def _what_differs(runs: Runs) -> str | Grid:
     """Flags, teacher, device and program, where they are not the same in all runs."""
-    facts = [_facts(content.run.config) for content in runs.values()]
-    every = dict.fromkeys(what for own in facts for what in own)
-    rows = [[what, *(own.get(what, "-") for own in facts)] for what in every]
+    facts = [_facts(content.run.description) for content in runs.values()]
+    every = dict.fromkeys(what for of_run in facts for what in of_run)
+    rows = [[what, *(of_run.get(what, "-") for of_run in facts)] for what in every]
     rows = [row for row in rows if len(set(row[1:])) > 1]
-    return Grid(["", *runs], rows) if rows else "Nothing that config.json tells of."
+    return Grid(["", *runs], rows) if rows else "Nothing that config.json records."
 
 
-def _facts(config: dict[str, Any]) -> dict[str, str]:
-    found = {"experiment": config["experiment"]} | {
+def _facts(description: RunDescription) -> dict[str, str]:
+    facts = {"experiment": description.experiment} | {
         f"--{name}": "-" if value is None else str(value)
-        for name, value in config["flags"].items()
+        for name, value in description.flags.items()
         if name not in flags.NOT_PART_OF_THE_EXPERIMENT
     }
-    found["teacher"] = str((config["teacher"] or {}).get("sha256", "-"))[:12]
-    return found | {"kd_jax": str(config["versions"].get("kd_jax", "-")), "device": config["device"]}
+    facts["teacher"] = str((description.teacher or {}).get("sha256", "-"))[:12]
+    return facts | {"kd_jax": str(description.versions.get("kd_jax", "-")), "device": description.device}
 
 
 def _curves(runs: Runs) -> list[dict[str, Any]]:
-    """The panels of `page.learning_curves`, each with the setting that each run's answer speaks of."""
+    """The panels of `page.learning_curves`, each with the setting that each run's answer is about."""
     panels: dict[str, list[dict[str, Any]]] = {}
     for number, (name, content) in enumerate(runs.items()):
         for panel in html.learning_curves(content):
             for line in panel["lines"]:
                 if line["name"] == content.head[0]:
-                    own = {"name": f"{name}: {line['name']}", "colour": number if number < 7 else None}
-                    panels.setdefault(panel["title"], []).append(line | own)
+                    labelled = {"name": f"{name}: {line['name']}", "colour": number if number < 7 else None}
+                    panels.setdefault(panel["title"], []).append(line | labelled)
     return [{"title": title, "lines": lines} for title, lines in panels.items()]

@@ -16,12 +16,13 @@ from experiments.reporting.content import Content, class_parts, grid, run_facts,
 from experiments.reporting.markdown import Grid, Section, show
 from experiments.reporting.sections import misclassified
 from kd_jax.io import examples
-from kd_jax.stats import corrections, curves, learning_speed, summary
+from kd_jax.stats import corrections, curves, learning_speed
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import SettingInfo
 from kd_jax.stats.intervals import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
-LINES = {"omitted": 1, "seen": 0, "all": 2}  # the number of each one's colour in COLOURS
+LINES = {"omitted": 0, "seen": 1, "all": 2}  # the number of each one's colour in COLOURS, as in the figure
 MOST_CURVED, MOST_EPOCHS, MOST_CONFUSED, MOST_NAMED = 12, 500, 15, 20
 
 
@@ -30,19 +31,19 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
 
     Errors: InputError for a damaged examples.npz.
     """
-    config = content.run.config
-    found = examples.read(folder, config["data"]["num_classes"])
+    description = content.run.description
+    shown = examples.read(folder, description.data.num_classes)
     learnt, biases = learning_curves(content), bias_curves(content)
     figures = {s.figure: _data_uri(folder / s.figure) for s in sections if s.figure}
     return fill(
         "report.html",
         {"curves": learnt, "biases": biases},
         title=folder.resolve().name,
-        question=sentences.question(config),
+        question=sentences.question(description),
         answer=sentences.answer(content),
         answer_table=sentences.answer_table(content),
         answer_note=sentences.answer_note(content),
-        test=f"{config['data']['name']}, {config['data']['test']} examples",
+        test=f"{description.data.name}, {description.data.test} examples",
         table=class_table(content),
         notes=sentences.table_notes(content),
         corrections=sentences.used_corrections(content),
@@ -50,12 +51,12 @@ def render(folder: Path, content: Content, sections: Sequence[Section]) -> bytes
         biases=biases,
         maps=heat_maps(content),
         confusion=confusion(content),
-        found=found,
-        pictures=misclassified.pictures(found, config["data"]["class_names"]) if found else [],
+        examples=shown,
+        pictures=misclassified.pictures(shown, description.data.class_names) if shown else [],
         sections=sections,
         figures=figures,
-        command=config["command"],
-        facts=run_facts(config),
+        command=description.command,
+        facts=run_facts(description),
     )
 
 
@@ -77,8 +78,8 @@ def fill(template: str, data: dict[str, Any], **variables: Any) -> bytes:
     environment.globals["numeric_columns"] = _numeric_columns
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    own = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
-    return environment.get_template(template).render(own | variables).encode()
+    common = {"script": Markup(script), "digest": digest, "colours": COLOURS, "data": data}
+    return environment.get_template(template).render(common | variables).encode()
 
 
 def _numeric_columns(table: Grid) -> list[Any]:
@@ -87,7 +88,7 @@ def _numeric_columns(table: Grid) -> list[Any]:
 
     columns = zip(table.head, *table.rows, strict=True)
     numeric = [all(re.match(r"[+\->]?\d|-?$", cell) for cell in column[1:]) for column in columns]
-    return [Markup(' class="number"') if found else "" for found in numeric]
+    return [Markup(' class="number"') if is_numeric else "" for is_numeric in numeric]
 
 
 def _data_uri(path: Path) -> str:
@@ -96,8 +97,8 @@ def _data_uri(path: Path) -> str:
 
 def class_table(content: Content) -> dict[str, Any]:
     """The table of the classes: its heads, and the settings, each with a row a correction; of a cell the
-    mean, what stands behind ±, and whether its class is omitted."""
-    parts, heads = class_parts(content.run.config)
+    mean, what stands below it, and whether its class is omitted."""
+    parts, heads = class_parts(content.run.description)
     rows = grid(content, ["all", *parts], half=" ± ")
     groups = [
         {"setting": setting, "rows": [_row(*row[1:]) for row in rows_of]}
@@ -108,9 +109,18 @@ def class_table(content: Content) -> dict[str, Any]:
 
 def _row(correction: str, errors: str, *cells: str) -> dict[str, Any]:
     *accuracies, n = cells
-    split = [(*cell.rstrip(" *").partition(" ± ")[::2], cell.endswith("*")) for cell in accuracies]
+    split = [(*_below(cell.rstrip(" *")), cell.endswith("*")) for cell in accuracies]
     bound = not corrections.is_result(correction)
     return {"correction": correction, "bound": bound, "errors": errors, "cells": split, "n": n}
+
+
+def _below(cell: str) -> tuple[str, str]:
+    """(mean, what stands below it): "± 0.20", "at least 99.2" or nothing."""
+    mean, bounded, bound = cell.partition(", ")
+    if bounded:
+        return mean, bound
+    mean, sign, half = cell.partition(" ± ")
+    return mean, f"±\N{NO-BREAK SPACE}{half}" if sign else ""
 
 
 def learning_curves(content: Content) -> list[dict[str, Any]]:
@@ -118,9 +128,9 @@ def learning_curves(content: Content) -> list[dict[str, Any]]:
     from kd_jax.plots.curves import MOST_CURVES
 
     split = learning_speed.judged_split(content.run.history)
-    found = curves.by_epoch(content.run.history, content.run.config, split)
-    settings = [s["name"] for s in content.run.config["settings"] if (s["name"], "accuracy") in found]
-    coloured = curves.most_worth(found, settings, MOST_CURVES)
+    by_epoch = curves.by_epoch(content.run.history, content.run.description, split)
+    settings = [s.name for s in content.run.description.settings if (s.name, "accuracy") in by_epoch]
+    coloured = curves.most_worth(by_epoch, settings, MOST_CURVES)
     return [
         {
             "title": f"{'validation' if split == 'validation' else 'training'} accuracy (%), {title}",
@@ -128,14 +138,14 @@ def learning_curves(content: Content) -> list[dict[str, Any]]:
                 {
                     "name": name,
                     "colour": coloured.index(name) if name in coloured else None,
-                    "points": _points(_thinned(found[name, metric])),
+                    "points": _points(_thinned(by_epoch[name, metric])),
                 }
                 for name in settings
-                if (name, metric) in found
+                if (name, metric) in by_epoch
             ],
         }
         for metric, title in curves.TITLES.items()
-        if any((name, metric) in found for name in settings)
+        if any((name, metric) in by_epoch for name in settings)
     ]
 
 
@@ -152,25 +162,25 @@ def _points(array: np.ndarray) -> list[list[float | None]]:
 def bias_curves(content: Content) -> list[dict[str, Any]]:
     """Of each setting with a bias curve: the biases, the accuracies under each as the tables print them, the
     lines of the chart, and what each correction chose."""
-    config = content.run.config
+    description = content.run.description
     curved = {row.setting for row in content.run.bias_curve}
-    settings = [s for s in config["settings"] if s["name"] in curved]
-    settings.sort(key=lambda setting: setting["name"] != content.head[0])
+    settings = [s for s in description.settings if s.name in curved]
+    settings.sort(key=lambda setting: setting.name != content.head[0])
     return [_bias_curve(content, setting) for setting in settings[:MOST_CURVED]]
 
 
-def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
-    config, name, omitted = content.run.config, setting["name"], set(setting["omitted"])
-    shown, heads = class_parts(config)
+def _bias_curve(content: Content, setting: SettingInfo) -> dict[str, Any]:
+    description, name, omitted = content.run.description, setting.name, set(setting.omitted)
+    shown, heads = class_parts(description)
     parts = list(dict.fromkeys(["omitted", "seen", "all", *shown]))
-    found = curves.by_bias(content.run.bias_curve, content.values, config, name, parts)
+    by_bias = curves.by_bias(content.run.bias_curve, content.summary, description, name, parts)
     rows = zip(["all", *shown], ["all classes", *heads], strict=True)
     absent = {"omitted", *map(str, omitted)}
     return {
         "name": name,
-        "biases": list(found["all"]),
+        "biases": list(by_bias["all"]),
         "lines": [
-            {"name": f"{part} classes", "colour": colour, "points": _points(curves.in_percent(found[part]))}
+            {"name": f"{part} classes", "colour": colour, "points": _points(curves.in_percent(by_bias[part]))}
             for part, colour in LINES.items()
         ],
         "rows": [
@@ -179,8 +189,8 @@ def _bias_curve(content: Content, setting: dict[str, Any]) -> dict[str, Any]:
                 "name": head,
                 "omitted": part in absent,
                 "colour": LINES["all" if part == "all" else "omitted" if part in absent else "seen"],
-                "texts": [show_part(interval, part, " ± ") for interval in found[part].values()],
-                "means": [point[1] for point in _points(curves.in_percent(found[part]))],
+                "texts": [show_part(interval, part, " ± ") for interval in by_bias[part].values()],
+                "means": [point[1] for point in _points(curves.in_percent(by_bias[part]))],
             }
             for part, head in rows
         ],
@@ -194,47 +204,48 @@ def _chosen(content: Content, setting: str) -> list[dict[str, Any]]:
     for row in content.run.results:
         if (row.setting, row.split, row.class_, row.metric) == (setting, "test", "omitted", "bias"):
             by_seed.setdefault(row.correction, []).append(row.value)
-    chosen = [c for c in summary.corrections_of(setting, content.values) if c != "none"]
+    chosen = [c for c in content.summary.corrections_of(setting) if c != "none"]
     return [
         {
             "correction": correction,
             "dash": " ".join(map(str, CORRECTIONS[correction].dashes)) or "none",
-            "mean": content.values[setting, "test", correction, "omitted", "bias"].mean,
+            "mean": bias.mean,
             "low": min(by_seed[correction]),
             "high": max(by_seed[correction]),
             "seeds": len(by_seed[correction]),
         }
         for correction in chosen
-        if not any(map(math.isnan, by_seed.get(correction, [math.nan])))
+        if (bias := content.summary.bias(setting, correction))
+        and not any(map(math.isnan, by_seed.get(correction, [math.nan])))
     ]
 
 
 def heat_maps(content: Content) -> list[dict[str, Any]]:
     """T x alpha, where settings that differ in nothing else have several values of both: test accuracies, of
     the omitted classes too where there are such."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for setting in content.run.config["settings"]:
-        rest = {k: v for k, v in setting.items() if k not in ("name", "temperature", "alpha")}
+    groups: dict[str, list[SettingInfo]] = {}
+    for setting in content.run.description.settings:
+        rest = setting.without("temperature", "alpha")
         groups.setdefault(repr(sorted(rest.items())), []).append(setting)
     return [one for group in groups.values() for one in _heat_maps(content, group)]
 
 
-def _heat_maps(content: Content, group: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    places = {(s.get("temperature"), s.get("alpha")): s["name"] for s in group}
+def _heat_maps(content: Content, group: list[SettingInfo]) -> list[dict[str, Any]]:
+    places = {(s.get("temperature"), s.get("alpha")): s.name for s in group}
     taught = [(t, alpha) for t, alpha in places if t is not None and alpha is not None]
     temperatures, alphas = (sorted({place[axis] for place in taught}) for axis in (0, 1))
     if min(len(temperatures), len(alphas)) < 2:
         return []
-    omitted = group[0]["omitted"]
+    omitted = group[0].omitted
     shown = [("all", "none")] if not omitted else [("omitted", "none")]
-    after = summary.preferred_correction(places[taught[0]], content.values)
+    after = content.summary.preferred_correction(places[taught[0]])
     shown += [("omitted", after), ("all", after)] if omitted and after != "none" else []
-    plain = [s["name"] for s in group if s.get("alpha") == 0]
-    names = content.run.config["data"]["class_names"]
+    plain = [s.name for s in group if s.get("alpha") == 0]
+    names = content.run.description.data.class_names
     of = f", {', '.join(names[k] for k in omitted)} left out" if omitted else ""
     maps = []
     for part, correction in shown:
-        at = lambda name, part=part, c=correction: content.values.get((name, "test", c, part, "accuracy"))  # noqa: E731
+        at = lambda name, part=part, c=correction: content.summary.accuracy(name, part, c)  # noqa: E731
         cells = {place: at(name) for place, name in places.items() if place in taught}
         means = [cell.mean for cell in cells.values() if cell and not math.isnan(cell.mean)]
         low, width = min(means, default=0.0), max(means, default=0.0) - min(means, default=0.0)
@@ -262,28 +273,28 @@ def _shaded(interval: Interval | None, low: float, width: float) -> tuple[str, s
 def confusion(content: Content) -> dict[str, Any] | None:
     """The matrices of the answer's setting, as trained and corrected, in %; of many classes, the confusions
     that come most often."""
-    config, (name, correction) = content.run.config, content.head
-    data, rows = config["data"], content.run.confusions
+    description, (name, correction) = content.run.description, content.head
+    data, rows = description.data, content.run.confusions
     if not any(row.setting == name for row in rows):
         return None
     shown = list(dict.fromkeys(["none", correction]))
-    shares = [curves.confusion(rows, data["num_classes"], name, c) for c in shown]
-    names, omitted = data["class_names"], next(s["omitted"] for s in config["settings"] if s["name"] == name)
+    shares = [curves.confusion(rows, data.num_classes, name, c) for c in shown]
+    names, omitted = data.class_names, description.setting(name).omitted
     heads = [corrections.title(correction) for correction in shown]
     labels = [f"{called} *" if k in omitted else called for k, called in enumerate(names)]
-    found = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
-    if data["num_classes"] <= MOST_NAMED:
+    section: dict[str, Any] = {"setting": name, "heads": heads, "labels": labels, "matrices": [], "most": []}
+    if data.num_classes <= MOST_NAMED:
         text = lambda share: "" if share < 0.05 else f"{share:.0f}" if share >= 9.95 else f"{share:.1f}"  # noqa: E731
-        found["matrices"] = [
+        section["matrices"] = [
             [[(text(share), round(share / 100, 3)) for share in row] for row in one] for one in shares
         ]
-        return found
-    wrong = shares[0] * (1 - np.eye(data["num_classes"]))
+        return section
+    wrong = shares[0] * (1 - np.eye(data.num_classes))
     most = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
-    places = [divmod(int(k), data["num_classes"]) for k in most]
-    found["most"] = [
+    places = [divmod(int(k), data.num_classes) for k in most]
+    section["most"] = [
         (labels[true], labels[called], [f"{one[true, called]:.1f}" for one in shares])
         for true, called in places
         if wrong[true, called] > 0
     ]
-    return found
+    return section

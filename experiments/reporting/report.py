@@ -18,7 +18,6 @@ from experiments.reporting.sentences import (
 )
 from kd_jax import plots
 from kd_jax.io import run_files
-from kd_jax.stats import summary
 
 
 class Options(NamedTuple):
@@ -50,13 +49,13 @@ def write(files: dict[Path, bytes]) -> None:
 
 def render(folder: Path, options: Options = DEFAULT) -> tuple[dict[Path, bytes], str]:
     """(the report's files, what the terminal shows); nothing is written."""
-    content, level = read(folder), options.target_accuracy
-    figures, sections = draw(content, options), report_sections(folder, content, level)
+    content, percent = read(folder), options.target_accuracy
+    figures, sections = draw(content, options), report_sections(folder, content, percent)
     files = {folder / "figures" / name: drawn for name, drawn in figures.items()}
-    files[folder / "summary.json"] = run_files.to_json(content.sums)
+    files[folder / "summary.json"] = run_files.to_json(content.summary.to_json())
     files[folder / "report.md"] = _markdown(folder.resolve().name, content, sections, list(figures)).encode()
     files[folder / "report.html"] = html.render(folder, content, sections)
-    soon = learning_speed.section(content.run.history, content.run.config, level) if level else []
+    soon = learning_speed.section(content.run.history, content.run.description, percent) if percent else []
     lines = [line for section in soon for line in text.section_lines(section)]
     shown = text.terminal(content, options.full)
     return files, "\n".join([shown, "", *lines, f"Report: {folder / 'report.html'}"])
@@ -70,37 +69,37 @@ def draw(content: Content, options: Options = DEFAULT) -> dict[str, bytes]:
 
 def _figures(content: Content, target_accuracy: float | None) -> dict[str, Any]:
     """The figures by their names."""
-    config, values, matrices = content.run.config, content.values, content.run.confusions
-    if config["experiment"] == "subliminal":  # of a hundred models, and of noise, the others say little
-        return {"axis": plots.axis(values, config)}
-    corrections = {s["name"]: summary.preferred_correction(s["name"], values) for s in content.settings}
-    figures = {"class_bars": plots.class_bars(values, config, corrections)}
+    description, summary, matrices = content.run.description, content.summary, content.run.confusions
+    if description.experiment == "subliminal":  # of a hundred models, and of noise, the others say little
+        return {"axis": plots.axis(summary, description)}
+    corrections = {s.name: summary.preferred_correction(s.name) for s in content.settings}
+    figures = {"class_bars": plots.class_bars(summary, description, corrections)}
     if content.run.history:
-        figures["learning_curves"] = plots.learning_curves(content.run.history, config)
-        level = learning_speed.level_of(content.run.history, config, target_accuracy)
-        if plots.is_grid(config["settings"]):
-            figures["learning_grid"] = plots.learning_grid(content.run.history, config, level)
+        figures["learning_curves"] = plots.learning_curves(content.run.history, description)
+        target = learning_speed.target_of(content.run.history, description, target_accuracy)
+        if plots.is_grid(description.settings):
+            figures["learning_grid"] = plots.learning_grid(content.run.history, description, target)
     curved = {row.setting for row in content.run.bias_curve}
     if curved:
-        shown = [setting["name"] for setting in content.settings if setting["name"] in curved]
-        figures["bias_curve"] = plots.bias_curve(content.run.bias_curve, values, config, shown)
+        shown = [setting.name for setting in content.settings if setting.name in curved]
+        figures["bias_curve"] = plots.bias_curve(content.run.bias_curve, summary, description, shown)
     name, correction = content.head
     if any(row.setting == name for row in matrices):
         shown = list(dict.fromkeys(["none", correction]))
-        figures["confusion_matrix"] = plots.confusion_matrix(matrices, config, name, shown)
+        figures["confusion_matrix"] = plots.confusion_matrix(matrices, description, name, shown)
     return figures
 
 
 def _markdown(title: str, content: Content, sections: Sequence[Section], figures: Sequence[str]) -> str:
-    config = content.run.config
-    parts, heads = class_parts(config)
+    description = content.run.description
+    parts, heads = class_parts(description)
     table = list(grid(content, ["all", *parts], half=" ± "))
-    lines = [f"# {plain(title)}", "", plain(question(config)), "", f"**{plain(answer(content))}**", ""]
+    lines = [f"# {plain(title)}", "", plain(question(description)), "", f"**{plain(answer(content))}**", ""]
     lines += [*tabulate(*answer_table(content)), plain(answer_note(content)), ""]
     lines += [
         "## Accuracy of each class",
         "",
-        f"Test split, in %; errors of {config['data']['test']} examples.",
+        f"Test split, in %; errors of {description.data.test} examples.",
         "",
     ]
     lines += tabulate(["setting", "correction", "errors", "all classes", *heads, "n"], table)
@@ -111,5 +110,5 @@ def _markdown(title: str, content: Content, sections: Sequence[Section], figures
     for name, kind in (figure.split(".") for figure in figures):
         if f"{name}.png" not in figures or kind == "png":
             lines += [f"![{name.replace('_', ' ')}](figures/{name}.{kind})", ""]
-    lines += ["## How it was made", "", "```sh", config["command"], "```", ""]
-    return "\n".join([*lines, *(f"- {what}: {plain(value)}" for what, value in run_facts(config)), ""])
+    lines += ["## How it was made", "", "```sh", description.command, "```", ""]
+    return "\n".join([*lines, *(f"- {what}: {plain(value)}" for what, value in run_facts(description)), ""])

@@ -3,43 +3,48 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from experiments.reporting.content import Content, grid
 from experiments.reporting.markdown import Grid
-from kd_jax.stats import corrections, summary
+from kd_jax.stats import corrections
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import RunDescription, candidates, describe_omitted
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import TEACHER
+from kd_jax.stats.summary import group
+
+MOST_NAMED = 5  # classes whose names the answer's note gives
 
 
-def question(config: dict[str, Any]) -> str:
-    if config.get("question"):
-        return str(config["question"])
-    if config["experiment"] == "train_teacher":
+def question(description: RunDescription) -> str:
+    """The line that heads the report."""
+    if description.question:
+        return description.question
+    if description.experiment == "train_teacher":
         return "How accurate is the teacher?"
-    if any(setting["omitted"] for setting in config["settings"]):
+    if any(setting.omitted for setting in description.settings):
         return "Can a student classify what it never saw, from what its teacher says about other examples?"
     return "How much of its teacher's accuracy does the student reach?"
 
 
 def answer(content: Content) -> str:
     """One sentence of at most 30 words; what it leaves out is in `answer_table`."""
-    (name, correction), config = content.head, content.run.config
-    if len(content.sums["diverged"]) == len(config["runs"]):
-        return f"There is no answer: all {len(config['runs'])} runs diverged."
-    setting = next(setting for setting in content.settings if setting["name"] == name)
+    (name, correction), setting, num_runs = (
+        content.head,
+        content.head_setting,
+        len(content.run.description.runs),
+    )
+    if len(content.summary.diverged) == num_runs:
+        return f"There is no answer: all {num_runs} runs diverged."
     who = "the teacher" if name == TEACHER else "the student"
-    part = "omitted" if setting["omitted"] else "all"
+    part = "omitted" if setting.omitted else "all"
     share = _share(content, name, "none", part)
-    if not setting["omitted"]:
+    if not setting.omitted:
         return f"{who.capitalize()} gets {share} of the test examples right{_others(content)}."
     shots = setting.get("shots", 0)
     seen = f"Having seen {shots} example{'s' if shots != 1 else ''} of" if shots else "Having never seen"
-    whose = "its" if len(setting["omitted"]) == 1 else "their"
-    text = (
-        f"{seen} {_classes(content, setting['omitted'])}, {who} gets {share} of {whose} test examples right"
-    )
+    whose = "its" if len(setting.omitted) == 1 else "their"
+    text = f"{seen} {_classes(content, setting.omitted)}, {who} gets {share} of {whose} test examples right"
     if correction == "none":
         return f"{text} as trained."
     corrected = _share(content, name, correction, part)
@@ -48,7 +53,7 @@ def answer(content: Content) -> str:
 
 def _classes(content: Content, omitted: Sequence[int]) -> str:
     """The classes by their names, or only their number."""
-    names = " and ".join(content.run.config["data"]["class_names"][index] for index in omitted)
+    names = " and ".join(content.run.description.data.class_names[index] for index in omitted)
     if len(names.split()) > 3:
         return "one class" if len(omitted) == 1 else f"{len(omitted)} classes"
     return f"class {names}" if len(omitted) == 1 else f"the classes {names}"
@@ -56,12 +61,16 @@ def _classes(content: Content, omitted: Sequence[int]) -> str:
 
 def _others(content: Content) -> str:
     """What the teacher, and a student without one, get of all test examples."""
-    name, config = content.head[0], content.run.config
+    name, description = content.head[0], content.run.description
     text = ""
-    if name != TEACHER and content.settings[0]["name"] == TEACHER:
+    if name != TEACHER and content.settings[0].name == TEACHER:
         of_teacher = _share(content, TEACHER, "none", "all")
-        together = content.values.get((TEACHER, "test", "none", "all", "ensemble_accuracy"))
-        text += f", its teachers {of_teacher} each" if _is_ensemble(config) else f", its teacher {of_teacher}"
+        together = content.summary.get(TEACHER, "ensemble_accuracy")
+        text += (
+            f", its teachers {of_teacher} each"
+            if _is_ensemble(description)
+            else f", its teacher {of_teacher}"
+        )
         text += f" and {_percent(together)} together" if together else ""
     if plain := plain_setting(content):
         text += f", a student without a teacher {_share(content, plain, 'none', 'all')}"
@@ -71,10 +80,9 @@ def _others(content: Content) -> str:
 def answer_table(content: Content) -> Grid:
     """The figures behind the answer: its setting, the teacher, and a plain student that omits the same
     classes, as trained and under the corrections that need no label."""
-    name, correction = content.head
-    omitted = next(setting["omitted"] for setting in content.settings if setting["name"] == name)
-    parts = ["all", "omitted"] if omitted else ["all"]
-    corrections = ("none", *(summary.label_free(name, content.values) or [correction]))
+    name = content.head[0]
+    parts = ["all", "omitted"] if content.head_setting.omitted else ["all"]
+    corrections = ("none", *_answer_corrections(content))
     shown = (TEACHER, plain_setting(content), name)
     rows = [
         [row[0], row[1], *row[3:]]
@@ -84,36 +92,50 @@ def answer_table(content: Content) -> Grid:
     return Grid(["setting", "correction", *(f"{part} classes" for part in parts), "n"], rows)
 
 
+def _answer_corrections(content: Content) -> list[str]:
+    """The corrections beside none that the small table shows."""
+    name, correction = content.head
+    return content.summary.label_free(name) or [correction]
+
+
 def answer_note(content: Content) -> str:
-    """What the small table shows, how its setting was chosen, and what was lost."""
-    config = content.run.config
-    data = config["data"]
-    what = "± half of the 95 % interval " if len({run["seed"] for run in config["runs"]}) > 1 else ""
-    text = f"Test accuracy in % ({data['name']}, {data['test']} examples), mean {what}over "
-    text += f"{summary.units_of(config)}."
-    return " ".join(
-        filter(None, [text, _how_chosen(content), about_diverged(content), about_validation(config)])
-    )
+    """What the small table shows, how its setting and its corrections were chosen, and what was lost."""
+    description = content.run.description
+    what = "± half of the 95 % interval " if len(description.seeds()) > 1 else ""
+    text = f"Test accuracy in % ({description.data.name}, {description.data.test} examples), mean {what}over "
+    text += f"{description.describe_units()}."
+    corrections = [name for name in _answer_corrections(content) if name != "none"]
+    explained = [f"{name}: {CORRECTIONS[name].label}." for name in corrections]
+    sentences = [text, _how_chosen(content), about_diverged(content), about_validation(description)]
+    return " ".join(filter(None, [*sentences, _class_names(content), *explained]))
+
+
+def _class_names(content: Content) -> str:
+    """A sentence where names of settings have numbers of classes that are called otherwise."""
+    names = content.run.description.data.class_names
+    omitted = sorted({k for setting in content.settings for k in setting.omitted})
+    called = [f"{k} is {names[k]}" for k in omitted if names[k] != str(k)]
+    return f"Classes in names of settings: {', '.join(called)}." if 0 < len(called) <= MOST_NAMED else ""
 
 
 def plain_setting(content: Content) -> str:
     """The first setting without a teacher that omits the same classes as the answer's, which had one; else
     nothing."""
-    settings = {setting["name"]: setting for setting in content.run.config["settings"]}
-    own = settings.get(content.head[0], {})
-    if own.get("alpha", 0) == 0:
+    head = content.head_setting
+    if head.get("alpha", 0) == 0:
         return ""
     same = [
-        name
-        for name, setting in settings.items()
-        if setting.get("alpha") == 0 and all(setting.get(key) == own.get(key) for key in ("omitted", "shots"))
+        setting.name
+        for setting in content.run.description.settings
+        if setting.get("alpha") == 0
+        and all(setting.get(key) == head.get(key) for key in ("omitted", "shots"))
     ]
     return same[0] if same else ""
 
 
-def _is_ensemble(config: dict[str, Any]) -> bool:
+def _is_ensemble(description: RunDescription) -> bool:
     """Whether the teacher's rows hold each teacher's own accuracy, not that of the ensemble that teaches."""
-    teacher = config["teacher"] or {}
+    teacher = description.teacher or {}
     together = teacher.get("teacher_seeds") == "ensemble" and teacher.get("num_teachers", 1) > 1
     return together or "members" in teacher
 
@@ -123,16 +145,15 @@ def _how_chosen(content: Content) -> str:
     name = content.head[0]
     if name == TEACHER:
         return ""
-    candidates = summary.candidates(content.run.config["settings"])
-    chosen = next(setting for setting in candidates if setting["name"] == name)
-    if len(candidates) == 1 or math.isnan(summary.validation_accuracy(chosen, content.values)):
+    num_settings, chosen = len(candidates(content.run.description.settings)), content.head_setting
+    if num_settings == 1 or math.isnan(content.summary.validation_accuracy(chosen)):
         return ""
-    where = "the seen classes of the validation split" if chosen["omitted"] else "the validation split"
-    return f"{name} is the best of {len(candidates)} settings on {where}."
+    where = "the seen classes of the validation split" if chosen.omitted else "the validation split"
+    return f"{name} is the best of {num_settings} settings on {where}."
 
 
 def _share(content: Content, setting: str, correction: str, part: str) -> str:
-    return _percent(content.values.get((setting, "test", correction, part, "accuracy")))
+    return _percent(content.summary.accuracy(setting, part, correction))
 
 
 def _percent(interval: Interval | None) -> str:
@@ -141,10 +162,9 @@ def _percent(interval: Interval | None) -> str:
 
 
 def about_intervals(content: Content) -> str:
-    config = content.run.config
-    seeds = {run["seed"] for run in config["runs"]}
-    teachers = {run["teacher_seed"] for run in config["runs"]} - {None}
-    text = f"Means over {summary.units_of(config)}; ± is half the width of the 95 % Student t interval."
+    description = content.run.description
+    seeds, teachers = description.seeds(), description.teacher_seeds()
+    text = f"Means over {description.describe_units()}; ± is half the width of the 95 % Student t interval."
     if _without_spread(content):
         text += (
             " An accuracy that is the same in all of them has the exact binomial (Clopper-Pearson) interval "
@@ -158,8 +178,8 @@ def about_intervals(content: Content) -> str:
         if len(teachers) < len(seeds):
             text += " Students of one teacher are not independent: "
             text += "means, intervals and n are those of the teachers."
-            text += _of_plain(config)
-    elif config["teacher"] is not None:
+            text += _of_plain(description)
+    elif description.teacher is not None:
         text += " There is one teacher (or one ensemble) for all seeds: "
         text += "variation between teachers is not covered."
     return f"{text} The test set is fixed: which examples it happens to hold is not covered."
@@ -168,12 +188,12 @@ def about_intervals(content: Content) -> str:
 def _without_spread(content: Content) -> bool:
     """Whether some test accuracy is the same in all of several seeds."""
     tested = (row for row in content.run.results if (row.split, row.metric) == ("test", "accuracy"))
-    return any(len(of) > 1 and min(of.values()) == max(of.values()) for of in summary.group(tested).values())
+    return any(len(of) > 1 and min(of.values()) == max(of.values()) for of in group(tested).values())
 
 
-def _of_plain(config: dict[str, Any]) -> str:
+def _of_plain(description: RunDescription) -> str:
     """A sentence where some students learn nothing from the teachers that others share, else nothing."""
-    if all(summary.learns_from_teacher(setting, config) for setting in config["settings"]):
+    if all(map(description.learns_from_teacher, description.settings)):
         return ""
     made_with = ", ".join([*corrections.of_teacher(), "agreement", "KL"])
     return (
@@ -184,8 +204,8 @@ def _of_plain(config: dict[str, Any]) -> str:
 
 def about_diverged(content: Content) -> str:
     """A sentence that counts the runs which are in no mean, else nothing."""
-    num_runs = len(content.run.config["runs"])
-    by_setting = Counter(entry["setting"] for entry in content.sums["diverged"])
+    num_runs = len(content.run.description.runs)
+    by_setting = Counter(run.setting for run in content.summary.diverged)
     if not by_setting:
         return ""
     names = ", ".join(f"{name} ({count})" for name, count in by_setting.items())
@@ -194,11 +214,11 @@ def about_diverged(content: Content) -> str:
     return f"{lost} of {num_runs} runs diverged and {verb} left out of all means: {names}."
 
 
-def about_validation(config: dict[str, Any]) -> str:
+def about_validation(description: RunDescription) -> str:
     """A sentence where the validation split was not held out from the teacher, else nothing."""
-    if not (config["teacher"] or {}).get("saw_validation"):
+    teacher = description.teacher or {}
+    if not teacher.get("saw_validation"):
         return ""
-    teacher = config["teacher"]
     chain = any("teacher" in about for about in teacher.get("members", [teacher]))
     text = f"The teacher{', or one that it learnt from,' if chain else ''} trained on the validation images:"
     return f"{text} the students' validation figures are about labels that it knew."
@@ -206,14 +226,14 @@ def about_validation(config: dict[str, Any]) -> str:
 
 def table_notes(content: Content) -> list[str]:
     """The paragraphs under the table of the classes."""
-    some = any(setting["omitted"] for setting in content.settings)
-    starred = f"* {summary.describe_omitted(content.settings)}. " if some else ""
-    warning = about_validation(content.run.config)
+    some = any(setting.omitted for setting in content.settings)
+    starred = f"* {describe_omitted(content.settings)}. " if some else ""
+    warning = about_validation(content.run.description)
     return [starred + about_intervals(content), *([warning] if warning else [])]
 
 
 def used_corrections(content: Content) -> list[tuple[str, str]]:
     """(correction, how it is done) of those that some setting was tested under."""
-    names = [setting["name"] for setting in content.settings]
-    used = {correction for name in names for correction in summary.corrections_of(name, content.values)}
+    names = [setting.name for setting in content.settings]
+    used = {correction for name in names for correction in content.summary.corrections_of(name)}
     return [(name, correction.label) for name, correction in CORRECTIONS.items() if name in used]

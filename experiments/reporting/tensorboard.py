@@ -19,6 +19,7 @@ from typing import Any
 
 from kd_jax.io import run_folder
 from kd_jax.stats import summary
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import HistoryRow
 
@@ -32,32 +33,34 @@ Scalars = dict[str, dict[int, dict[str, float]]]
 
 def write(run_dir: Path) -> None:
     """Makes the folder anew from the files of a finished run and its summary.json."""
-    config, history, *_ = run_folder.read_run(run_dir)
-    scalars = of_history(history, config)
-    values = summary.lookup(json.loads((run_dir / "summary.json").read_text()))
-    tested = of_test(values, config)
-    tags = sorted({tag for found in tested.values() for tag in found if tag.startswith("test/")})
-    hparams = hparams_of(config)
+    description, history, *_ = run_folder.read_run(run_dir)
+    scalars = of_history(history, description)
+    values = summary.Summary.from_json(json.loads((run_dir / "summary.json").read_text()))
+    tested = of_test(values, description)
+    tags = sorted({tag for by_tag in tested.values() for tag in by_tag if tag.startswith("test/")})
+    hparams = hparams_of(description)
     shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
     for setting, by_epoch in scalars.items():
-        by_epoch.setdefault(config["flags"]["epochs"], {}).update(tested.get(setting, {}))
+        by_epoch.setdefault(description.flags["epochs"], {}).update(tested.get(setting, {}))
         _write(run_dir, setting, by_epoch, 1, hparams=hparams[setting], metrics=tags)
 
 
-def add(run_dir: Path, rows: Iterable[HistoryRow], config: dict[str, Any], first: int, last: int) -> None:
+def add(
+    run_dir: Path, rows: Iterable[HistoryRow], description: RunDescription, first: int, last: int
+) -> None:
     """Adds the epochs first to last, the rows'. Where first is 1, nothing else is in the folder."""
     if first == 1:
         shutil.rmtree(run_dir / FOLDER, ignore_errors=True)
-    for setting, by_epoch in of_history(rows, config).items():
+    for setting, by_epoch in of_history(rows, description).items():
         _write(run_dir, setting, by_epoch, first, f".{last:06d}")
 
 
-def of_history(rows: Iterable[HistoryRow], config: dict[str, Any]) -> Scalars:
+def of_history(rows: Iterable[HistoryRow], description: RunDescription) -> Scalars:
     """The means over seeds, and their intervals."""
     values: dict[tuple[str, int, tuple[str, str]], dict[int, float]] = {}
     for row in rows:
         values.setdefault((row.setting, row.epoch, (row.metric, row.split)), {})[row.seed] = row.value
-    teachers = {made_with: summary.teachers_of(config, made_with) for made_with in (False, True)}
+    teachers = {made_with: description.teachers_of_runs(made_with) for made_with in (False, True)}
     scalars: Scalars = {}
     for (setting, epoch, tag), by_seed in values.items():
         tags = scalars.setdefault(setting, {}).setdefault(epoch, {})
@@ -66,10 +69,10 @@ def of_history(rows: Iterable[HistoryRow], config: dict[str, Any]) -> Scalars:
     return scalars
 
 
-def of_test(values: summary.Values, config: dict[str, Any]) -> dict[str, dict[str, float]]:
+def of_test(values: summary.Summary, description: RunDescription) -> dict[str, dict[str, float]]:
     """setting -> tag -> value, of the test split."""
-    tested: dict[str, dict[str, float]] = {setting["name"]: {} for setting in config["settings"]}
-    for (setting, split, correction, class_, metric), interval in values.items():
+    tested: dict[str, dict[str, float]] = {setting.name: {} for setting in description.settings}
+    for (setting, split, correction, class_, metric), interval in values.intervals.items():
         if split == "test" and metric in TESTED and class_ in ("all", "omitted") and setting in tested:
             words = [metric, *[class_] * (class_ != "all"), *[correction] * (correction != "none")]
             tested[setting] |= _tagged("test", "_".join(words), interval)
@@ -82,24 +85,24 @@ def _tagged(group: str, name: str, interval: Interval) -> dict[str, float]:
     return {f"{group}{end}/{name}": value for end, value in values.items() if math.isfinite(value)}
 
 
-def hparams_of(config: dict[str, Any]) -> dict[str, dict[str, float | str]]:
+def hparams_of(description: RunDescription) -> dict[str, dict[str, float | str]]:
     """setting -> name -> value: COMMON, and what the settings differ in (of a single one, all it has). All
     have the same names, and of one name all are numbers or all are words."""
-    every = config["settings"]
-    names = dict.fromkeys(name for setting in every for name in setting if name != "name")
+    every = description.settings
+    names = dict.fromkeys(name for setting in every for name in setting.values)
     table = {name: [setting.get(name) for setting in every] for name in names}
     table = {
         name: column for name, column in table.items() if len(every) == 1 or column != column[:1] * len(every)
     }
-    table |= {name: [config["flags"].get(name)] * len(every) for name in COMMON}
+    table |= {name: [description.flags.get(name)] * len(every) for name in COMMON}
     for name, column in table.items():
         if not all(isinstance(value, int | float) for value in column):
             table[name] = [_word(value) for value in column]
-    return {s["name"]: {name: column[row] for name, column in table.items()} for row, s in enumerate(every)}
+    return {s.name: {name: column[row] for name, column in table.items()} for row, s in enumerate(every)}
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return "+".join(map(str, value)) or "none"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 

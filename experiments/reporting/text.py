@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from experiments.reporting import sentences
 from experiments.reporting.content import Content, grid
 from experiments.reporting.markdown import Grid, Section
-from kd_jax.stats import summary
 
 WIDTH = 80  # columns
 MOST_CLASSES = 10
@@ -27,11 +26,11 @@ def grouped(table: Grid, gap: str = "  ") -> list[str]:
     for row in rows:
         cells = [_cut(row[0], first).ljust(first), *map(str.rjust, row[1:], widths)]
         lines.append(f" {gap.join(cells)}".rstrip())
-    found, last = lines[:1], None
+    shown, last = lines[:1], None
     for row, line in zip(table.rows, lines[1:], strict=True):
-        found += [line] if row[0] == last else [_cut(row[0], WIDTH), line]
+        shown += [line] if row[0] == last else [_cut(row[0], WIDTH), line]
         last = row[0]
-    return found
+    return shown
 
 
 def _cut(text: str, width: int) -> str:
@@ -55,15 +54,15 @@ def terminal(content: Content, full: bool = False) -> str:
 
 
 def _full(content: Content) -> list[str]:
-    config = content.run.config
-    names = config["data"]["class_names"]
+    description = content.run.description
+    names = list(description.data.class_names)
     head = ["setting", "correction", "errors", "all classes", "omitted *", "seen"]
     rows = [
         [f"{row[0]}  (n = {row[-1]}{_details(content, row[0])})", *row[1:-1]]
         for row in grid(content, ["all", "omitted", "seen"], half=None)
     ]
     lines = [*grouped(Grid(head, rows)), ""]
-    absent = sorted({k for setting in content.settings for k in setting["omitted"]})
+    absent = sorted({k for setting in content.settings for k in setting.omitted})
     parts = [str(index) for index in range(len(names))]
     if len(parts) <= MOST_CLASSES:
         of_class = [
@@ -82,8 +81,8 @@ def _full(content: Content) -> list[str]:
 
 def _details(content: Content, setting: str) -> str:
     """What n counts, where that is not seeds, and how many runs diverged."""
-    lost = sum(entry["setting"] == setting for entry in content.sums["diverged"])
-    return summary.unit_of(content.run.config, setting) + (f"; {lost} diverged" if lost else "")
+    lost = sum(run.setting == setting for run in content.summary.diverged)
+    return content.run.description.unit_of(setting) + (f"; {lost} diverged" if lost else "")
 
 
 def _classes(what: str, names: Sequence[str], shown: Sequence[int]) -> list[str]:

@@ -12,11 +12,17 @@ from kd_jax.models.normalization import channel_statistics
 from kd_jax.train import augment
 from kd_jax.types import Augment
 
+OTHER_THAN_FLIP = ("translate", "rotate", "stretch", "cutout", "mixup")
 
-def augments(options: RunConfig) -> bool:
-    """Whether the students see augmented images, on which the teacher is then queried."""
-    of_augmentation = ("translate", "rotate", "stretch", "flip", "cutout", "mixup")
-    return any(getattr(options, name) for name in of_augmentation)
+
+def queries(options: RunConfig) -> bool:
+    """Whether the students see augmented images on which the teacher is queried at each update."""
+    return any(getattr(options, name) for name in OTHER_THAN_FLIP)
+
+
+def only_flips(options: RunConfig) -> bool:
+    """Whether each image is seen as it is or mirrored, so that the teacher's logits on both can be cached."""
+    return options.flip and not queries(options)
 
 
 def fields(options: RunConfig, dataset: data.Dataset, train: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The dataset that the options name, its validation split, and their tables."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,18 +16,22 @@ from kd_jax.types import Table
 
 def load(options: RunConfig) -> tuple[data.Dataset, np.ndarray, np.ndarray]:
     """(dataset, indices of its training part, indices of its validation split) as the options say."""
-    dataset = data.load(
-        options.dataset,
-        options.data_dir,
-        image_size=options.image_size,
-        skip_unreadable=options.skip_unreadable,
-        progress=progress.counting("decoding images"),
-    )
+    dataset = load_as(options.dataset, options.data_dir, vars(options))
     if dataset.num_skipped:
         files = "file that cannot be read is" if dataset.num_skipped == 1 else "files that cannot be read are"
         main.log_note(f"note: {dataset.num_skipped} {files} left out of {dataset.name}")
     train, validation = data.split_training(dataset, options.validation_fraction)
     return dataset, train, validation
+
+
+def load_as(name: str, data_dir: str | None, values: Mapping[str, Any]) -> data.Dataset:
+    """The dataset of this name, its images read as the flags say.
+
+    values: flag -> value, as a run's config.json has them; a flag that is younger than the run is not given.
+    """
+    progress.settle_bars_of_hub()
+    given = {option: values[option] for option in data.Options._fields if values.get(option) is not None}
+    return data.load(name, data_dir, progress=progress.counting("decoding images"), **given)
 
 
 def split_hash(index: np.ndarray) -> str:

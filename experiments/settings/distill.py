@@ -11,6 +11,7 @@ from experiments.settings import methods
 from experiments.settings.methods import Lists, Structure, short
 from kd_jax.errors import InputError
 from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
+from kd_jax.stats.description import SettingInfo
 from kd_jax.train import sweep
 from kd_jax.types import HParams
 
@@ -44,11 +45,11 @@ class Setting(NamedTuple):
     feature_weight: float | None = None
     structure: Structure = Structure()
 
-    def described(self) -> dict:
+    def info(self) -> SettingInfo:
         """Its entry in config.json; what is not in every such entry where it is set."""
-        words = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
-        del words["structure"]
-        return words | {"omitted": list(self.omitted)}
+        values = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
+        del values["structure"]
+        return SettingInfo(values.pop("name"), values)
 
 
 def parse_settings(lists: Lists, class_names: Sequence[str]) -> list[Setting]:

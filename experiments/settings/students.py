@@ -52,9 +52,9 @@ def require_same_shapes(teachers: Teachers, spec: str, config: Config) -> None:
         expected = "one --teacher that drew its initial weights, paired or first"
         raise InputError("--student_init=teacher has no one teacher's draws to take", expected, info.path)
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
-    own = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
+    shapes = jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(init, jax.random.key(0))["params"])
     theirs = jax.tree.map(lambda leaf: leaf.shape[1:], teachers.variables[0]["params"])
-    if own != theirs:
+    if shapes != theirs:
         raise InputError("--student_init=teacher needs its network", f"--model={info.model}", spec)
     initial_keys(teachers, [0])  # refuses what it cannot follow
 
@@ -72,7 +72,7 @@ def teacher_seed(seed: int, teachers: Teachers | None) -> int | None:
 
 
 def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
-    """The ensembles that these seeds hear, each a list of its members, numbered through all groups."""
+    """The ensembles that teach these seeds, each a list of its members, numbered through all groups."""
     sizes = list(map(group_size, teachers.variables))
     if teachers.average:
         return [list(range(sum(sizes)))]
@@ -80,13 +80,15 @@ def ensembles(teachers: Teachers, seeds: Sequence[int]) -> list[list[int]]:
     return [[group * sizes[0] + number for group in range(len(sizes))] for number in numbers]
 
 
-def warn_of_common_gaps(settings: Sequence[Setting], teacher: Teachers | None) -> None:
+def warn_of_common_gaps(
+    settings: Sequence[Setting], teacher: Teachers | None, class_names: Sequence[str]
+) -> None:
     """A class that neither student nor teacher saw cannot come back."""
     mask = teacher.info.class_mask if teacher else ()
     omitted = sorted({k for setting in settings for k in setting.omitted if mask and not mask[k]})
     if omitted:
         noun = "class" if len(omitted) == 1 else "classes"
-        log_note(f"note: the teacher never saw {noun} {', '.join(map(str, omitted))} either")
+        log_note(f"note: the teacher never saw {noun} {', '.join(class_names[k] for k in omitted)} either")
 
 
 def init_states(
@@ -103,10 +105,17 @@ def init_states(
     return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
 
 
-def with_teachers(table: Table, teacher: Teachers | None, queried: bool, match: FeatureMatch | None) -> Table:
+def with_teachers(
+    table: Table,
+    teacher: Teachers | None,
+    queried: bool,
+    mirrored: bool = False,
+    match: FeatureMatch | None = None,
+) -> Table:
     """The table with what the loss needs of the teachers: cached logits and layers, or variables to query.
 
-    queried: whether the teachers are asked about each batch as students see it.
+    queried: whether the teachers are asked about each batch as students see it.  mirrored: whether the logits
+    on the mirror images are cached too.
     """
     if teacher is None:
         return table
@@ -114,8 +123,10 @@ def with_teachers(table: Table, teacher: Teachers | None, queried: bool, match: 
         table = table.replace(by_class=np.argsort(table.labels, kind="stable").astype(np.int32))
     if queried:
         return table.replace(teacher_variables=teacher.variables)
+    images = np.asarray(table.images)
+    views = (images, images[:, :, ::-1]) if mirrored else (images,)
     logits = [
-        np.asarray(models.predict_stacked(model, variables, table.images))
+        np.concatenate([np.asarray(models.predict_stacked(model, variables, view)) for view in views], axis=1)
         for model, variables in zip(teacher.models, teacher.variables, strict=True)
     ]
     table = table.replace(teacher_logits=tuple(logits))

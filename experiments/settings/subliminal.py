@@ -10,6 +10,7 @@ import numpy as np
 from experiments.cli.parse import parse_classes, parse_numbers, parse_words
 from experiments.settings import transfer
 from kd_jax.errors import InputError
+from kd_jax.stats.description import SettingInfo
 from kd_jax.train import subliminal, sweep
 from kd_jax.types import HParams
 
@@ -54,13 +55,13 @@ class Setting(NamedTuple):
     perturb: float | None = None
     temperature: float | None = None
 
-    def described(self) -> dict:
+    def info(self) -> SettingInfo:
         """Its entry in config.json."""
-        own = self._asdict() | self.structure._asdict()
-        own.pop("structure")
+        values = self._asdict() | self.structure._asdict()
+        del values["structure"], values["name"]
         if self.logit_mask is None:
-            own |= {"transfer": None, "loss": None}
-        return own | {"omitted": list(self.omitted)}
+            values |= {"transfer": None, "loss": None}
+        return SettingInfo(self.name, values)
 
 
 def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
@@ -73,16 +74,16 @@ def numbers_of(name: str, text: str, low: int, high: int) -> list[int]:
 
 def parse_share(text: str) -> dict[str, np.ndarray]:
     """{word: bool[3], which of PARTS}."""
-    found: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
     for word in map(str.strip, text.split(",")):
         parts = {"all": subliminal.PARTS, "none": ()}.get(word, tuple(word.split("+")))
         mask = np.array([part in parts for part in subliminal.PARTS])
         fitting = set(parts) <= set(subliminal.PARTS) and len(set(parts)) == len(parts)
-        if not fitting or any(np.array_equal(mask, other) for other in found.values()):
+        if not fitting or any(np.array_equal(mask, other) for other in masks.values()):
             expected = f"each set once: all, none, or of {', '.join(subliminal.PARTS)}, joined by +"
             raise InputError("malformed --share", expected, repr(text))
-        found[word] = mask
-    return found
+        masks[word] = mask
+    return masks
 
 
 def parse_structures(lists: Lists, num_classes: int) -> list[Structure]:
@@ -127,11 +128,11 @@ def parse_settings(
     for structure, omitted, temperature, sigma, shared, seen in grid:
         words = [seen, f"share={shared}", *_varying(structure, structures)]
         words += [f"perturb={sigma:g}"] if len(perturb) > 1 else []
-        heard = temperature if structure.loss == "soft" else None
-        words += [f"T={temperature:g}"] if heard is not None and len(temperatures) > 1 else []
+        used = temperature if structure.loss == "soft" else None
+        words += [f"T={temperature:g}"] if used is not None and len(temperatures) > 1 else []
         words += [f"omit={'+'.join(map(str, omitted))}"] if omitted else []
         name = " ".join(words)
-        settings.setdefault(name, Setting(name, omitted, structure, seen, shared, sigma, heard))
+        settings.setdefault(name, Setting(name, omitted, structure, seen, shared, sigma, used))
     for taught in dict.fromkeys(structure[:3] for structure in structures):
         one = next(structure for structure in structures if structure[:3] == taught)
         for name in (TEACHER, REFERENCE):
@@ -141,7 +142,7 @@ def parse_settings(
 
 
 def _varying(structure: Structure, structures: Sequence[Structure], most: int = 5) -> list[str]:
-    """What tells this structure from the others, in words."""
+    """What distinguishes this structure from the others, in words."""
     return [
         f"{field}={value}"
         for number, (field, value) in enumerate(zip(Structure._fields, structure, strict=True))
@@ -156,7 +157,7 @@ def hparams_of(structure: Structure, setting: Setting, learning_rate: float, tea
         seen[: structure.classes] = False
     if setting.logit_mask in ("classes", None):
         seen[structure.classes :] = False
-    own = sweep.make_hparams(
+    hparams = sweep.make_hparams(
         structure.classes, setting.omitted, learning_rate, 0.0, setting.temperature or 1.0, 1.0
     )
-    return own.replace(logit_mask=seen, teacher=np.int32(teacher))
+    return hparams.replace(logit_mask=seen, teacher=np.int32(teacher))

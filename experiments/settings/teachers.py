@@ -25,15 +25,6 @@ from kd_jax.types import Variables
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The values of the flags that choose teachers, by the names of the flags."""
-
-    teacher: str | None
-    teacher_setting: str | None
-    teacher_seeds: str
-
-
-@dataclass(frozen=True)
 class TeacherInfo:
     """What is known of a group of teachers, or of several groups together, which are then its members.
 
@@ -81,22 +72,28 @@ class Teachers(NamedTuple):
 
 
 def load_for(
-    loss: str, needed: bool, choice: Choice, dataset: Dataset, validation: np.ndarray
+    loss: str,
+    needed: bool,
+    words: str | None,
+    setting: str | None,
+    seeds: str,
+    dataset: Dataset,
+    validation: np.ndarray,
 ) -> Teachers | None:
-    """The chosen teachers; None where no loss needs one.
+    """The teachers that the losses need, as `load` gives them; None where none needs one.
 
-    loss: the words of --loss. needed: whether any loss reads a teacher. validation: indices of the split.
+    loss: the words of the flag. needed: whether any loss reads a teacher.
     """
     if not needed:
-        if choice.teacher:
+        if words:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
-            given = f"--teacher={choice.teacher}"
+            given = f"--teacher={words}"
             raise InputError(f"--loss={loss} has no use for a teacher", expected, given)
         return None
-    if not choice.teacher:
+    if not words:
         expected = "--teacher=runs/teacher, or --loss=labels for students without one"
         raise InputError("--teacher is missing", expected, "nothing")
-    return load(choice.teacher, choice.teacher_setting, choice.teacher_seeds, dataset, validation)
+    return load(words, setting, seeds, dataset, validation)
 
 
 def load(words: str, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray) -> Teachers:

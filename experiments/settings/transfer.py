@@ -12,7 +12,6 @@ import numpy as np
 from experiments.cli import progress
 from experiments.cli.flags import RunConfig
 from kd_jax import data
-from kd_jax.data import image_folder
 from kd_jax.errors import InputError
 from kd_jax.train.noise import NOISES
 from kd_jax.types import Table
@@ -51,8 +50,8 @@ def load(name: str, options: RunConfig, dataset: data.Dataset, settings: Sequenc
 def load_other(name: str, options: RunConfig, dataset: data.Dataset) -> Transfer:
     """The dataset of this name. Errors: InputError where it does not fit `dataset`."""
     given = f"--transfer={name}"
-    # --image_size is of the transfer set as well, where that is a folder of images.
-    image_size = options.image_size if image_folder.is_image_folder(name) else None
+    # --image_size is of the transfer set as well, where its images lie in files.
+    image_size = options.image_size if data.takes_image_size(name, options.data_dir) else None
     shown = progress.counting("decoding images")
     other = data.load(name, options.data_dir, image_size=image_size, progress=shown)
     own, theirs = ("x".join(map(str, one.train_images.shape[1:])) for one in (dataset, other))

@@ -1,32 +1,35 @@
 """Compression: accuracy, size and latency of finished runs, in a table and a picture."""
 
-import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import numpy as np
 
 from experiments.benchmarks import dense
 from experiments.cli import places, provenance
-from experiments.cli.flags import NOT_PART_OF_THE_EXPERIMENT
 from experiments.reporting.markdown import show, tabulate
+from experiments.settings import networks
 from kd_jax import models
 from kd_jax.errors import InputError
-from kd_jax.io import checkpoint, run_config, run_files, run_folder
+from kd_jax.evaluate import classifier
+from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.models import cost
-from kd_jax.stats import summary
+from kd_jax.stats import intervals
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.summary import summarise
 from kd_jax.types import Variables
 
 BATCH_SIZE = 128
 WARM_UP, FEWEST, MOST, SECONDS = 3, 10, 1000, 1.0  # calls before, calls at least and at most, time to spend
 EXPLAINED = (
     "Test accuracy and macro precision, recall and F1: mean ± half of the 95 % interval of n runs, or "
-    "teachers. Two FLOPs a multiply-add; MB: 10^6 bytes of float32; ms: median."
+    "teachers. Two FLOPs a multiply-add; MB: 10^6 bytes of float32, and of the exported StableHLO program; "
+    "ms: median."
 )
 METRICS = {
     "accuracy": "accuracy", "macro_precision": "precision", "macro_recall": "recall", "macro_f1": "F1",
@@ -34,11 +37,11 @@ METRICS = {
 
 
 class Candidate(NamedTuple):
-    """A run folder: name; settings: of each, its intervals by metric, as in summary.json; spec, model (a
+    """A run folder: name; settings: of each, its intervals by metric; spec, model (a
     module), one model's variables, and the shape (h, w, c) of its images."""
 
     name: str
-    settings: dict[str, dict[str, dict[str, Any]]]
+    settings: dict[str, dict[str, Interval]]
     spec: str
     model: Any
     variables: Variables
@@ -74,57 +77,23 @@ def run(folders: Sequence[Path], out: Path | None) -> None:
 def read(folder: Path) -> Candidate:
     """What is on disk of a run. Errors: InputError that names the file that is missing or damaged."""
     config = run_config.read(folder)
-    sums = summary.summarise(run_folder.read_results(folder, config), config)
-    settings: dict[str, dict[str, dict[str, Any]]] = {setting["name"]: {} for setting in config["settings"]}
-    for entry in sums["results"]:
-        key = entry["split"], entry["correction"], entry["class"]
-        if entry["setting"] in settings and key == ("test", "none", "all") and entry["metric"] in METRICS:
-            interval = {name: entry[name] for name in Interval._fields}
-            settings[entry["setting"]][entry["metric"]] = interval
-    for name, intervals in settings.items():
-        if "accuracy" not in intervals:
+    summary = summarise(run_folder.read_results(folder, config), config)
+    settings = {
+        setting.name: {
+            metric: interval for metric in METRICS if (interval := summary.get(setting.name, metric))
+        }
+        for setting in config.settings
+    }
+    for name, by_metric in settings.items():
+        if "accuracy" not in by_metric:
             raise InputError(
                 f"{folder / 'results.csv'} is incomplete", f"test accuracies of {name!r}", "none"
             )
-    path = folder / ("teachers" if config["experiment"] == "train_teacher" else "students")
-    stacked, metadata = checkpoint.load(path)
-    try:
-        num_classes, options = metadata["data"]["num_classes"], metadata["model_options"]
-        model = models.build(metadata["model"], num_classes, **options)
-        height, width, channels = metadata["image_shape"]
-        require_own(path, metadata, config)
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # of metadata
-        if isinstance(error, InputError):
-            raise
-        expected = f"{path / 'manifest.json'} as the experiment wrote it"
-        raise InputError("damaged checkpoint", expected, repr(error)) from None
-    first = jax.tree.map(lambda leaf: leaf[0], stacked)
+    run = networks.load(folder)
+    first = jax.tree.map(lambda leaf: leaf[0], run.variables)
     return Candidate(
-        folder.resolve().name, settings, metadata["model"], model, first, (height, width, channels)
+        folder.resolve().name, settings, run.metadata["model"], run.model, first, run.image_shape
     )
-
-
-def require_own(path: Path, metadata: dict[str, Any], config: dict[str, Any]) -> None:
-    """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
-    both = set(metadata["flags"]) & set(config["flags"]) - NOT_PART_OF_THE_EXPERIMENT
-    differing = [
-        f"--{name}={metadata['flags'][name]}"
-        for name in sorted(both)
-        if metadata["flags"][name] != config["flags"][name]
-    ]
-    if metadata["data"] != config["data"]:
-        differing.append(f"data {metadata['data']['name']} {str(metadata['data']['fingerprint'])[:12]}")
-    if differing:
-        raise InputError(
-            f"{path} is of another run",
-            f"that of the command in {path.parent / 'config.json'}",
-            ", ".join(differing),
-        )
 
 
 def measure(candidate: Candidate) -> list[dict[str, Any]]:
@@ -134,25 +103,50 @@ def measure(candidate: Candidate) -> list[dict[str, Any]]:
         "forward_flops": cost.forward_flops(candidate.model, candidate.variables, candidate.image_shape),
         "bytes": cost.num_bytes(candidate.variables),
         "latency_ms": {str(size): latency(candidate, size) for size in (1, BATCH_SIZE)},
+        "exported": exported(candidate),
     }
     names = {"run": candidate.name, "model": candidate.spec}
     return [
-        names | {"setting": setting} | spent | {"results": intervals}
-        for setting, intervals in candidate.settings.items()
+        names
+        | {"setting": setting}
+        | spent
+        | {"results": {metric: intervals.to_json(one) for metric, one in by_metric.items()}}
+        for setting, by_metric in candidate.settings.items()
     ]
+
+
+def exported(candidate: Candidate) -> dict[str, Any]:
+    """Of the StableHLO program that `export` writes: bytes of the file, latency of one image."""
+    none_omitted = np.zeros(candidate.variables["params"]["logits"]["bias"].shape, bool)
+    content = classifier.to_stablehlo(
+        candidate.model, candidate.variables, none_omitted, np.float32(0), candidate.image_shape
+    )
+    program = jax.jit(jax.export.deserialize(bytearray(content)).call)
+    image = jax.device_put(random_images(candidate, 1), jax.local_devices()[0])
+    return {"bytes": len(content), "latency_ms": timed(lambda: program(image))}
 
 
 def latency(candidate: Candidate, batch_size: int) -> dict[str, float]:
     """Of the forward pass of a batch of random images, in ms: the median, lowest and highest of its calls."""
-    shape = batch_size, *candidate.image_shape
-    images = np.random.RandomState(0).randint(256, size=shape, dtype=np.uint8)
+    images = random_images(candidate, batch_size)
     variables, images = jax.device_put((candidate.variables, images), jax.local_devices()[0])
 
     @jax.jit
     def classify(variables, images):
         return models.forward(candidate.model, variables, models.scale_pixels(images))[0]
 
-    call = lambda: classify(variables, images).block_until_ready()  # noqa: E731
+    return timed(lambda: classify(variables, images))
+
+
+def random_images(candidate: Candidate, batch_size: int) -> np.ndarray:
+    """u8[batch_size,h,w,c]."""
+    shape = batch_size, *candidate.image_shape
+    return np.random.RandomState(0).randint(256, size=shape, dtype=np.uint8)
+
+
+def timed(compute: Callable[[], jax.Array]) -> dict[str, float]:
+    """Of a call that is waited for, in ms: the median, lowest and highest of repeated calls."""
+    call = lambda: compute().block_until_ready()  # noqa: E731
     for _ in range(WARM_UP):
         call()
     times: list[float] = []
@@ -173,6 +167,8 @@ def page(content: dict[str, Any]) -> str:
         "MB",
         "ms an image",
         f"ms a batch of {batch}",
+        "MB exported",
+        "ms an image, exported",
     ]
     rows = []
     for row in content["models"]:
@@ -180,6 +176,8 @@ def page(content: dict[str, Any]) -> str:
         cells = [row["run"], row["setting"], row["model"], f"{row['parameters']:,}"]
         cells += [_short(row["forward_flops"] / 1e6), _short(row["bytes"] / 1e6)]
         cells += [_short(median["1"]), _short(median[batch])]
+        exported = row["exported"]
+        cells += [_short(exported["bytes"] / 1e6), _short(exported["latency_ms"]["median"])]
         cells += [show(_interval(row["results"].get(metric)), half=" ± ") for metric in METRICS]
         rows.append([*cells, str(row["results"]["accuracy"]["n"])])
     heads += [*(f"{head} (%)" for head in METRICS.values()), "n"]
@@ -195,10 +193,7 @@ def _short(value: float) -> str:
 
 def _interval(entry: dict[str, Any] | None) -> Interval | None:
     """Of an entry of summary.json, in which what is undefined is null."""
-    if entry is None:
-        return None
-    mean, low, high = (math.nan if entry[name] is None else entry[name] for name in ("mean", "low", "high"))
-    return Interval(mean, low, high, entry["n"])
+    return None if entry is None else intervals.from_json(Interval, entry)
 
 
 def write(out: Path, content: dict[str, Any], text: str) -> None:

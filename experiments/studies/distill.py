@@ -1,4 +1,4 @@
-"""Distillation: settings x seeds trained as one program, what the students come to, and the run folder."""
+"""Distillation: settings x seeds trained as one program, their evaluation, and the run folder."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,7 +22,8 @@ from experiments.settings.teachers import Teachers
 from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
-from kd_jax.io import run_folder, tidy
+from kd_jax.io import run_config, run_folder, tidy
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.noise import NOISES
@@ -44,11 +45,6 @@ class DistillConfig:
     teacher_layers: str
     crd_negatives: int
 
-    @property
-    def choice(self) -> teachers.Choice:
-        """Of teachers."""
-        return teachers.Choice(self.teacher, self.teacher_setting, self.teacher_seeds)
-
 
 class Plan(NamedTuple):
     """What is to be done, before anything is computed.
@@ -66,7 +62,7 @@ class Plan(NamedTuple):
     configs: dict[Structure, Config]
     num_classes: int
     validation: np.ndarray
-    description: dict[str, Any]
+    description: RunDescription
     tables: tuple[Table, Table | None, Table]
 
 
@@ -80,10 +76,12 @@ class Trained(NamedTuple):
     together: Any
 
 
-def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any]) -> None:
+def run(
+    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], told: str = ""
+) -> None:
     """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
-    flags: all values by name, for config.json.  Errors: InputError.
+    flags: all values by name, for config.json.  told: those that are the teacher's.  Errors: InputError.
     """
     plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
@@ -91,7 +89,9 @@ def run(options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: 
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    students.warn_of_common_gaps(plan.settings, plan.teacher)
+    if told:
+        print(f"as the teacher: {told}")
+    students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
@@ -104,11 +104,12 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
     teacher = teachers.load_for(
-        lists.loss, methods.needs_teacher(lists), distill_config.choice, dataset, validation
-    )
+        lists.loss, methods.needs_teacher(lists), distill_config.teacher, distill_config.teacher_setting,
+        distill_config.teacher_seeds, dataset, validation,
+    )  # fmt: skip
     structures = list(programs(settings))
     methods.require_one_teacher(structures, teacher, distill_config.transfer)
-    queried = augmentation.augments(options) or distill_config.transfer in NOISES
+    queried = augmentation.queries(options) or distill_config.transfer in NOISES
     model_options = training.model_options(options, dataset, train)
     config = training.make_config(
         options, model_options, dataset, len(train if moved is None else moved.images),
@@ -132,11 +133,13 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     if any(layers) and not any(one.feature_match for one in configs.values()):
         raise InputError("layers mean nothing here", "--feature_loss with them", " ".join(layers).strip())
     runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
-    description = provenance.describe(flags, dataset, train, validation)
-    description |= describe_runs(settings, runs, teacher)
+    description = provenance.describe(
+        flags, dataset, train, validation, [setting.info() for setting in settings],
+        [(setting.name, seed, students.teacher_seed(seed, teacher)) for setting, seed in runs],
+        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.description,
+    )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     if moved is not None:
-        description["transfer"] = moved.description
         tables = (moved.table(), *tables[1:])
     return Plan(
         settings, runs, teacher, queried, model_options, configs, dataset.num_classes, validation,
@@ -171,11 +174,15 @@ def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Train
     hparams = sweep.stack_runs(
         all_hparams(settings, plan.num_classes), seeds, students.num_ensembles(teacher)
     )
-    queried = plan.queried or not features_fit(plan, config)
+    mirrored = augmentation.only_flips(options)
+    queried = plan.queried or not features_fit(plan, config, mirrored)
     if queried and teacher:
         config = dataclasses.replace(config, teacher_models=teacher.models)
     table, held_out, test = sweep.put_on_mesh(
-        (students.with_teachers(plan.tables[0], teacher, queried, config.feature_match), *plan.tables[1:]),
+        (
+            students.with_teachers(plan.tables[0], teacher, queried, mirrored, config.feature_match),
+            *plan.tables[1:],
+        ),
         sweep.runs_mesh(num_runs),
         sweep.REPLICATED,
     )
@@ -198,14 +205,16 @@ def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Train
     return Trained(history, sweep.gather(variables, num_runs), outcome, together)
 
 
-def features_fit(plan: Plan, config: Config) -> bool:
+def features_fit(plan: Plan, config: Config, mirrored: bool) -> bool:
     """Whether the layers that a feature loss reads are cached: where they take at most a quarter of the free
-    memory, so that the copy of the host and that of the device fit. A note says which."""
+    memory, so that the copy of the host and that of the device fit. A note says which.
+
+    mirrored: whether students see mirror images, whose layers are not cached."""
     if config.feature_match is None or plan.teacher is None:
         return True
     size = students.features_bytes(plan.tables[0], plan.teacher, config.feature_match)
     free = machine.free_memory()
-    cached = not plan.queried and (free is None or size <= free / 4)
+    cached = not plan.queried and not mirrored and (free is None or size <= free / 4)
     methods.note_features(cached, size)
     return cached
 
@@ -215,34 +224,15 @@ def joined(trees: Sequence[Any]) -> Any:
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
 
 
-def describe_runs(
-    settings: Sequence[Setting], runs: Sequence[tuple[Setting, int]], teacher: Teachers | None
-) -> dict[str, Any]:
-    """The part of config.json that only students have."""
-    return {
-        "teacher": teacher and teacher.info.to_json(),
-        "settings": [setting.described() for setting in settings],
-        "runs": [
-            {
-                "run": run,
-                "setting": setting.name,
-                "seed": seed,
-                "teacher_seed": students.teacher_seed(seed, teacher),
-            }
-            for run, (setting, seed) in enumerate(runs)
-        ],
-    }
-
-
 def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the students says of them."""
+    """The metadata of the checkpoint of the students."""
     copied = ("data", "flags", "versions", "teacher", "settings", "runs")
     return {
         "model": spec,
         "model_options": plan.model_options,
         "num_models": len(plan.runs),
         "image_shape": list(next(iter(plan.configs.values())).image_shape),
-    } | {key: plan.description[key] for key in copied}
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
 
 
 def rows_of_teachers(plan: Plan) -> tuple[list[ResultRow], list[Confusion]]:

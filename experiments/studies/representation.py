@@ -9,8 +9,9 @@ import numpy as np
 
 from experiments.cli import progress
 from experiments.cli.parse import parse_classes
-from experiments.reporting import report
+from experiments.reporting import report, text
 from experiments.reporting.sections import hidden_signals
+from experiments.settings import dataset as datasets
 from experiments.settings import teachers
 from experiments.settings.students import num_ensembles
 from experiments.settings.training import require_hidden_layer
@@ -19,6 +20,7 @@ from kd_jax.data import Dataset
 from kd_jax.errors import InputError
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config, run_files, run_folder
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import RANDOM, RepresentationRow
 from kd_jax.train import sweep
 from kd_jax.train.keys import INIT
@@ -39,7 +41,7 @@ class Study(NamedTuple):
     """A run as it lies in its folder."""
 
     folder: Path
-    config: dict[str, Any]
+    description: RunDescription
     dataset: Dataset
     model: Any
     students: list[Student]
@@ -65,35 +67,29 @@ def run(folder: Path, data_dir: str | None, of: str | None, num_examples: int, n
         shown(number, len(study.students))
     run_folder.write_representation(study.folder, rows)
     run_files.write(study.folder / hidden_signals.FIGURE, picture(study, last, splits["test"][1]))
-    print(report.build(study.folder))
+    answer = report.build(study.folder)
+    print("\n".join([*text.section_lines(hidden_signals.read_off(study.folder)), answer.splitlines()[-1]]))
 
 
 def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
     """The students, and their own networks before training. Errors: InputError for what is not there."""
     config = run_config.read(folder)
-    if config["experiment"] != "distill":
-        raise InputError(f"{folder} holds no students", "a run of distill", config["experiment"])
+    if config.experiment != "distill":
+        raise InputError(f"{folder} holds no students", "a run of distill", config.experiment)
     stacked, metadata = checkpoint.load(folder / "students")
-    options = {name: config["flags"].get(name) for name in ("image_size", "skip_unreadable")}
-    dataset = data.load(
-        config["data"]["name"],
-        data_dir,
-        image_size=options["image_size"],
-        skip_unreadable=bool(options["skip_unreadable"]),
-        progress=progress.counting("decoding images"),
-    )
-    if dataset.fingerprint != config["data"]["fingerprint"]:
-        expected = f"the data that it was trained on ({config['data']['fingerprint'][:12]})"
+    dataset = datasets.load_as(config.data.name, data_dir, config.flags)
+    if dataset.fingerprint != config.data.fingerprint:
+        expected = f"the data that it was trained on ({config.data.fingerprint[:12]})"
         raise InputError(f"{folder} is of other data", expected, dataset.fingerprint[:12])
-    _, validation = data.split_training(dataset, config["flags"]["validation_fraction"])
+    _, validation = data.split_training(dataset, config.flags["validation_fraction"])
     if len(validation) == 0:
         expected = "a run with a validation split, on which probes are fitted"
         raise InputError(f"{folder} cannot be probed", expected, "--validation_fraction=0")
     model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
     require_hidden_layer(str(folder), metadata["model"], model, dataset.train_images.shape[1:])
     teacher = None
-    if config["teacher"] is not None and "members" not in config["teacher"]:
-        about = config["teacher"]
+    about = config.teacher
+    if about is not None and "members" not in about:
         teacher = teachers.load(
             about["path"], about.get("setting"), about["teacher_seeds"], dataset, validation
         )
@@ -104,31 +100,36 @@ def read(folder: Path, data_dir: str | None, of: str | None) -> Study:
 
 
 def students_of(
-    config: dict[str, Any], dataset: Dataset, model: Any, stacked: Variables, metadata: dict, of: str | None
+    description: RunDescription,
+    dataset: Dataset,
+    model: Any,
+    stacked: Variables,
+    metadata: dict,
+    of: str | None,
 ) -> Iterator[Student]:
-    omitted = {setting["name"]: tuple(setting["omitted"]) for setting in config["settings"]}
+    """The untrained networks, then the students that did not diverge."""
     if of is not None:
         sets = parse_classes("of", of, dataset.class_names)
         if len(sets) > 1 or not sets[0]:
             raise InputError("--of names one set of classes", "as in 3 or cat+dog", of)
         asked = sets[0]
     else:
-        sets = sorted({classes for classes in omitted.values() if classes})
+        sets = sorted({setting.omitted for setting in description.settings if setting.omitted})
         if len(sets) > 1:
             raise InputError("the run leaves out several sets of classes", "--of=3, one of them", len(sets))
         asked = sets[0] if sets else ()
     if not asked or len(asked) >= dataset.num_classes:
         raise InputError("no class to look for", "--of=3, for the run leaves none out", "nothing")
-    seeds = sorted({run["seed"] for run in config["runs"]})
+    seeds = sorted(description.seeds())
     keys = sweep.run_keys(seeds, 1, int(metadata.get("generation", 1)))
     for seed, key in zip(seeds, keys, strict=True):
         fresh = models.init_variables(model, jax.random.fold_in(key, INIT), dataset.train_images.shape[1:])
         yield Student(RANDOM, seed, None, asked, fresh)
-    for run in config["runs"]:
-        if run["run"] in metadata.get("diverged", []):
+    for run in description.runs:
+        if run.run in metadata.get("diverged", []):
             continue
-        variables = jax.tree.map(lambda leaf, number=run["run"]: leaf[number], stacked)
-        yield Student(run["setting"], run["seed"], run["teacher_seed"], asked, variables)
+        variables = jax.tree.map(lambda leaf, number=run.run: leaf[number], stacked)
+        yield Student(run.setting, run.seed, run.teacher_seed, asked, variables)
 
 
 def examples_of(study: Study, most: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -216,6 +217,6 @@ def picture(study: Study, last: dict[str, tuple[Student, np.ndarray]], labels: n
         member = np.isin(labels, student.omitted)[: representation.MOST_FOR_DISTANCES]
         for how in ("pca", "tsne"):
             places.append((setting, how, representation.embed(features, how), member))
-    names = study.config["data"]["class_names"]
+    names = study.description.data.class_names
     asked = " + ".join(names[k] for k in study.students[0].omitted)
     return plots.render(plots.features(places, asked))

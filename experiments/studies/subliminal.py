@@ -28,11 +28,13 @@ from kd_jax.errors import InputError
 from kd_jax.evaluate import evaluate
 from kd_jax.io import confusions, run_folder, tidy
 from kd_jax.models.mlp import MLP
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, subliminal, sweep, variables_of
 from kd_jax.train.noise import NOISES
 from kd_jax.types import Table, Variables
 
+QUESTION = "Does a student learn what its teacher knows from outputs that say nothing about it?"
 CENTRED = 0.5  # mean and deviation that bring [0, 1] to [-1, 1]
 
 
@@ -51,7 +53,7 @@ class Plan(NamedTuple):
     share: dict[str, np.ndarray]
     images: dict[Structure, Table]
     configs: dict[Structure, Config]
-    description: dict[str, Any]
+    description: RunDescription
 
 
 class Judged(NamedTuple):
@@ -100,21 +102,14 @@ def make_plan(
     images = {s: images_of(options, dataset, s, table) for s, table in tables.items()}
     configs = {s: make_config(options, dataset, s, table) for s, table in tables.items()}
     every = np.arange(len(dataset.train_labels))
-    runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
-    description = provenance.describe(flags, dataset, every, every[:0]) | {
-        "question": "Does a student learn what its teacher knows from outputs that say nothing about it?",
-        "teacher": None,
-        "settings": [setting.described() for setting in settings],
-        "runs": [
-            {
-                "run": run,
-                "setting": setting.name,
-                "seed": seed,
-                "teacher_seed": None if setting.logit_mask is None else seed,
-            }
-            for run, (setting, seed) in enumerate(runs)
-        ],
-    }
+    runs = [
+        (setting.name, seed, None if setting.logit_mask is None else seed)
+        for setting in settings
+        for seed in range(options.seeds)
+    ]
+    description = provenance.describe(
+        flags, dataset, every, every[:0], [setting.info() for setting in settings], runs, question=QUESTION
+    )
     share = parse_share(lists.share)
     return Plan(
         dataset, learning_rate, repeat_noise, structures, settings, share, images, configs, description
@@ -270,7 +265,7 @@ def write_history(
     options: RunConfig, plan: Plan, histories: Sequence[tuple[Sequence[Setting], dict]]
 ) -> None:
     """history.csv of all programs, its runs numbered as in config.json."""
-    numbers = {(run["setting"], run["seed"]): run["run"] for run in plan.description["runs"]}
+    numbers = {(run.setting, run.seed): run.run for run in plan.description.runs}
     rows = []
     for settings, history in histories:
         runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]

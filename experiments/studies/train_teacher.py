@@ -1,9 +1,8 @@
-"""Teachers: several seeds as one program, what they come to, and their run folder."""
+"""Teachers: several seeds as one program, their evaluation, and their run folder."""
 
-import os
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,10 @@ from experiments.settings import augmentation, training
 from experiments.settings import dataset as datasets
 from kd_jax import losses, models
 from kd_jax.errors import InputError
-from kd_jax.io import confusions, run_folder, tidy
+from kd_jax.io import confusions, run_config, run_folder, tidy
 from kd_jax.models import pretrained
+from kd_jax.stats.description import RunDescription, SettingInfo
+from kd_jax.stats.rows import TEACHER
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.types import HParams, Table
 
@@ -48,7 +49,7 @@ class Plan(NamedTuple):
     hparams: HParams
     num_classes: int
     validation: np.ndarray
-    description: dict[str, Any]
+    description: RunDescription
     tables: tuple[Table, Table | None, Table]
 
 
@@ -63,6 +64,8 @@ def run(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str, Any]
     if running.open_run_folder(options.out, plan.description, "teachers"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
+    if plan.initial is not None and not plan.initial.fresh_classifier:
+        record_imported(options.out, plan)
     train_and_evaluate(options, plan)
     running.finish(options.out, options.tensorboard)
 
@@ -84,16 +87,11 @@ def make_plan(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str
     )  # fmt: skip
     initial = load_initial(options, teacher_config, config)
     hparams = sweep.make_hparams(dataset.num_classes, omitted, learning_rate, weight_decay)
-    description = provenance.describe(flags, dataset, train, validation) | {
-        "teacher": None,
-        "settings": [{"name": "teacher", "omitted": list(omitted)}],
-        "runs": [
-            {"run": seed, "setting": "teacher", "seed": seed, "teacher_seed": None}
-            for seed in range(options.seeds)
-        ],
-    }
-    if initial is not None:
-        description["pretrained"] = {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier}
+    description = provenance.describe(
+        flags, dataset, train, validation, [SettingInfo(TEACHER, {"omitted": omitted})],
+        [(TEACHER, seed, None) for seed in range(options.seeds)],
+        pretrained=initial and {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier},
+    )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     return Plan(
         omitted, model_options, config, initial, hparams, dataset.num_classes, validation, description, tables
@@ -112,33 +110,61 @@ def load_initial(
     if not teacher_config.pretrained:
         expected = "--pretrained=resnet50.safetensors, or no such flag"
         raise InputError("--pretrained is missing", expected, "nothing")
-    if not (progress.is_live() and sys.stderr.isatty()):  # the hub's own bar, read when it is imported
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    progress.settle_bars_of_hub()
     init = partial(models.init_variables, config.model, image_shape=config.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     initial = pretrained.load(teacher_config.pretrained, models.network_of(config.model), shapes)
+    if initial.fresh_classifier and options.epochs == 0:
+        expected = f"weights whose classifier has the {config.num_classes} classes of the dataset"
+        raise InputError("--epochs=0 keeps no classifier", expected, teacher_config.pretrained)
     if options.normalize == "none":
         log_note("note: --pretrained without --normalize: most weights were trained on --normalize=imagenet")
+    for note in initial.notes:
+        log_note(f"note: {note}")
     if initial.fresh_classifier:
         log_note(f"note: the classifier starts afresh: it has {config.num_classes} classes here")
     return initial
 
 
+def record_imported(out: Path, plan: Plan) -> None:
+    """Prints the accuracy of the weights as they were imported, before any training, and adds it to
+    config.json, once: {"imported": {split: {"accuracy": fraction, "support": examples}}}."""
+    if jax.process_index() > 0:
+        return
+    recorded = run_config.read(out)
+    if recorded.imported is None:
+        assert plan.initial is not None
+        stacked = jax.tree.map(lambda leaf: leaf[None], plan.initial.variables)
+        imported = {}
+        for split, table in zip(("validation", "test"), plan.tables[1:], strict=True):
+            if table is not None:
+                predicted = np.argmax(models.predict_stacked(plan.config.model, stacked, table.images)[0], -1)
+                accuracy = float(np.mean(np.asarray(predicted == np.asarray(table.labels))))
+                imported[split] = {"accuracy": accuracy, "support": len(predicted)}
+        recorded = replace(recorded, imported=imported)
+        run_config.write(out, recorded)
+    words = (
+        f"{split} accuracy {100 * one['accuracy']:.2f} % of {one['support']:,} images"
+        for split, one in (recorded.imported or {}).items()
+    )
+    print(f"as imported: {', '.join(words)}", flush=True)
+
+
 def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
     seeds, (table, held_out, test) = range(options.seeds), plan.tables
-    states, history = running.train_runs(
-        options,
-        plan.config,
-        table,
-        held_out,
-        sweep.stack_runs([plan.hparams], seeds),
-        sweep.run_keys(seeds, 1, base=0),
-        plan.description,
-        partial(sweep.init_states, given=plan.initial and plan.initial.variables),
-    )
+    keys = sweep.run_keys(seeds, 1, base=0)
+    start = partial(sweep.init_states, pretrained_variables=plan.initial and plan.initial.variables)
+    history: dict[str, Any] = {}
+    if options.epochs:
+        hparams = sweep.stack_runs([plan.hparams], seeds)
+        states, history = running.train_runs(
+            options, plan.config, table, held_out, hparams, keys, plan.description, start
+        )
+    else:
+        states = start(plan.config, keys)
     variables = sweep.gather(variables_of(states), len(seeds))
-    ends = tidy.diverged_at(history)
+    ends = tidy.diverged_at(history) if history else np.zeros(len(seeds), int)
     lost = {seed: int(ends[seed]) for seed in seeds if ends[seed]}
     metadata = teachers_metadata(options, plan) | {
         "class_mask": plan.hparams.class_mask.tolist(),
@@ -150,14 +176,15 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         [plan.config.model], [variables], [seeds], held_out, test, plan.omitted, lost
     )
     if jax.process_index() == 0:
-        names, masks = ["teacher"] * len(seeds), [plan.omitted] * len(seeds)
-        run_folder.write_history(options.out, tidy.history_rows(history, names, list(seeds), masks))
+        names, masks = [TEACHER] * len(seeds), [plan.omitted] * len(seeds)
+        rows_of_history = tidy.history_rows(history, names, list(seeds), masks) if history else []
+        run_folder.write_history(options.out, rows_of_history)
         confusions.write(options.out, matrices, plan.num_classes)
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
 
 
 def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What the checkpoint of the teachers says of them."""
+    """The metadata of the checkpoint of the teachers."""
     copied = ("data", "flags", "versions", "pretrained")
     return {
         "model": options.model,
@@ -165,4 +192,4 @@ def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
         "num_models": options.seeds,
         "seeds": list(range(options.seeds)),
         "image_shape": list(plan.config.image_shape),
-    } | {key: plan.description[key] for key in copied if key in plan.description}
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}

@@ -47,7 +47,10 @@ def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise InputError(f"{path} cannot be read", "a regular file", "a folder, a pipe or a device")
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            members = dict(zip(names, archive.infolist(), strict=True))
+            if twice := [key for key in (*keys, *optional) if names.count(key) > 1]:
+                raise InputError(f"{path} holds an array twice", "each name once", ", ".join(twice))
             omitted = ", ".join(key for key in keys if key not in members)
             if omitted:
                 raise InputError(f"{path} lacks {omitted}", ", ".join(keys), ", ".join(members) or "nothing")
@@ -64,6 +67,12 @@ def read_npz(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
     except Exception as error:  # A malformed file may raise nearly anything.
         expected = "a file as np.savez writes it, of plain arrays (no pickled objects)"
         raise InputError(f"{path} cannot be read", expected, one_line(error)) from error
+
+
+def npz_names(path: Path) -> list[str]:
+    """The names of all arrays of a file that `read_npz` has read."""
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def one_line(error: Exception) -> str:

@@ -1,28 +1,46 @@
-"""Image folders: root/SPLIT/<class>/*, as of torchvision, fastai, Roboflow and Kaggle, and the layout of
-Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt); decoded by
-image_decoding.py.
+"""Image folders: root/SPLIT/<class>/*, as of torchvision, fastai, Roboflow and Kaggle; root/<class>/* without
+splits; and the layout of Tiny-ImageNet (train/<class>/images/*, val/images/* with val/val_annotations.txt).
+Decoded by image_decoding.py.
 
 The folder of a split has one of the names of SPLITS, in any case. The test split is `test`, and `val` beside
-it is the validation split. Where there is no `test`, or it has no class folder because its images have no
-labels, the test split is `val`.
+it is the validation split. Where there is no `test`, or it holds no image of a class of training because its
+images have no labels, the test split is `val`. Without splits, a share of each class is the test split
+(splits.py); then the images lie in the folders of the classes themselves, so that splits by other names are
+not taken for classes.
 
 Classes are numbered by their folders' names, sorted (Tiny-ImageNet's wnids.txt, in an order of its own, is
 not read). A words.txt in the root, lines of such a name, a tab and words, gives them readable names.
 
 An image of a class is any file in its folder, or in a folder below it, that pillow finds an image in; a file
 that is none, but whose name ends as an image's, cannot be read. What is left out of a split is noted, but for
-hidden files and for Tiny-ImageNet's lists of boxes.
+hidden files and for Tiny-ImageNet's lists of boxes; a folder without an image in any split is left out.
 
 Left out: other ways to resize (images of one size, prepared elsewhere, are taken as they are).
 """
 
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
+from kd_jax.data import images
+from kd_jax.data.folder_files import (
+    Picture,
+    as_text,
+    class_folders,
+    first_few,
+    has_folders,
+    holds_image,
+    is_lost,
+    look,
+    shows_image,
+    visible,
+)
+from kd_jax.data.splits import split_test
 from kd_jax.errors import InputError
 
 SPLITS = {
@@ -31,16 +49,6 @@ SPLITS = {
     "test": ("test", "testing"),
 }
 """split -> the names that its folder may have, lower case."""
-
-_NAMED = 3
-
-
-class Picture(NamedTuple):
-    """A file: its path below the root, its size in bytes and mtime in ns (-1 where it cannot be had)."""
-
-    path: str
-    size: int
-    mtime: int
 
 
 class Listing(NamedTuple):
@@ -59,7 +67,32 @@ class Listing(NamedTuple):
 
 def is_image_folder(name: str) -> bool:
     """Whether a folder of that name has a folder for training images."""
-    return bool(name) and bool(split_folders(Path(os.path.expanduser(name))).get("train"))
+    return bool(name) and has_splits(Path(os.path.expanduser(name)))
+
+
+def is_class_folder(name: str) -> bool:
+    """Whether a folder of that name has no splits, and folders of images, two or more."""
+    root = Path(os.path.expanduser(name))
+    try:
+        if not name or has_splits(root):
+            return False
+        folders = (root / folder for folder in visible(root, "") if os.path.isdir(root / folder))
+        return len(list(islice(filter(shows_image, folders), 2))) == 2
+    except (OSError, ValueError):  # a name that no system has
+        return False
+
+
+def has_splits(root: Path) -> bool:
+    """Whether a folder has one for training images. A class, too, may be called train, as of vehicles: then
+    no folder lies in it, and folders that are no splits lie beside it."""
+    splits = split_folders(root)
+    try:
+        beside = [name for name in visible(root, "") if os.path.isdir(root / name)]
+        return "train" in splits and (
+            len(splits) > 1 or len(beside) == 1 or any(has_folders(root, name) for name in splits["train"])
+        )
+    except (OSError, ValueError):
+        return False
 
 
 def split_folders(root: Path) -> dict[str, list[str]]:
@@ -72,36 +105,47 @@ def split_folders(root: Path) -> dict[str, list[str]]:
     return {split: names for split, names in there.items() if names}
 
 
-def survey(root: Path) -> Listing:
-    """The listing of an image folder, or InputError. OSError where a folder in it cannot be read."""
+def survey(root: Path, test_fraction: float | None = None) -> Listing:
+    """The listing of an image folder, or InputError. OSError where a folder in it cannot be read.
+
+    test_fraction: as of `split_test`, of a folder without splits alone.
+    """
+    if not has_splits(root):
+        return _survey_classes(root, test_fraction)
+    if test_fraction is not None:
+        expected = "none with an image folder that has splits"
+        raise InputError(f"test_fraction is for data without a test split: {root}", expected, test_fraction)
     folders, strays, notes = split_folders(root), [], []  # type: dict[str, list[str]], list[str], list[str]
     for several in folders.values():
         if len(several) > 1:
             raise InputError(f"{root} has one split several times", "one folder a split", ", ".join(several))
     (train_folder,) = folders["train"]
-    train = _class_folders(root, train_folder, strays)
-    held_out = {split: folders[split][0] for split in ("test", "val") if split in folders}
+    train = class_folders(root, train_folder, strays)
+    if not train:
+        given = first_few(strays, len(strays)) or "nothing in it"
+        raise InputError(f"{root}: {train_folder}/ has no class folders", "a folder for each class", given)
+    held_out: dict[str, str] = {split: folders[split][0] for split in ("test", "val") if split in folders}
     annotations = root / "val" / "val_annotations.txt"
     if annotations.is_file() and (root / "val" / "images").is_dir():
-        splits = [_annotated(root, annotations, strays)]  # its test images have no labels
+        held_out = {"val": "val"}  # the test images have no labels
+        splits = [_annotated(root, annotations, strays)]
     else:
-        if "test" in held_out and not _has_classes(root, held_out["test"]):
-            unlabelled = f"{held_out.pop('test')}/ has no class folders"
-            if not held_out:
-                raise InputError(
-                    f"{root}: {unlabelled}", "a folder for each class, as in training, or val/", "none"
-                )
-            notes.append(f"{unlabelled}: the test split is {held_out['val']}/")
-        splits = [_class_folders(root, folder, strays) for folder in held_out.values()]
+        splits = _held_out(root, held_out, train, strays, notes)
     if not splits:
-        expected = f"{train_folder} and val or test, each with a folder for each class"
+        expected = f"{train_folder} and val or test, each with a folder for each class; or "
+        expected += f"{root / train_folder} itself, of which a share is then the test split"
         raise InputError(f"{root} lacks a split", expected, f"{train_folder} alone")
+    strays += _drop_empty(root, {train_folder: train} | dict(zip(held_out.values(), splits, strict=False)))
     classes = sorted(train)
     require_each(root, classes, [len(train[name]) for name in classes])
     if strangers := sorted(set().union(*splits) - set(train)):
         given = f"{first_few(map(as_text, strangers), len(strangers))} not in {train_folder}"
         expected = f"the classes of {train_folder}"
         raise InputError(f"{root}: a test class has no training images", expected, given)
+    if not any(splits[0].values()):
+        expected = f"an image in the folder of a class, as in {train_folder}"
+        (folder, *_) = held_out.values()
+        raise InputError(f"{root}: the test split is empty", expected, f"none in {folder}")
     if len(splits) > 1 and any(splits[1].values()):
         notes.append(f"{held_out['val']}/ is the validation split, {held_out['test']}/ the test split")
     by_class = [[split.get(name, []) for name in classes] for split in (train, *splits[1:], splits[0])]
@@ -112,56 +156,65 @@ def survey(root: Path) -> Listing:
     )
 
 
-def _has_classes(root: Path, folder: str) -> bool:
-    return any(os.path.isdir(root / folder / name) for name in _visible(root, folder))
+def _held_out(
+    root: Path, folders: dict[str, str], train: dict[str, list[Picture]], strays: list[str], notes: list[str]
+) -> list[dict[str, list[Picture]]]:
+    """The test split, and where there is another the validation split; none without a folder of either.
 
-
-def _class_folders(root: Path, split: str, strays: list[str]) -> dict[str, list[Picture]]:
-    """folder name -> the files in it and below it; strays: told of what is left out."""
-    found, top = {}, (root / split).resolve()
-    for name in _visible(root, split):
-        path = root / split / name
-        # A link to nowhere is a class that is lacking.
-        if os.path.isdir(path) or (os.path.islink(path) and not os.path.exists(path)):
-            files = _pictures(root, f"{split}/{name}", strays, {top, *top.parents})
-            found[name] = [file for file in files if file.path != f"{split}/{name}/{name}_boxes.txt"]
-        else:
-            strays.append(f"{split}/{name}")
-    return found
-
-
-def _visible(root: Path, folder: str) -> list[str]:
-    return sorted(name for name in os.listdir(root / folder) if not name.startswith("."))
-
-
-def _pictures(root: Path, folder: str, strays: list[str], above: set[Path]) -> list[Picture]:
-    """The files in a folder, then those in each folder below it.
-
-    above: the folders that it lies in; a link to one of them, which would have no end, counts as stray.
+    folders: of `test` and `val`, where they are; that of test images without labels is taken out.
     """
-    if not os.path.isdir(root / folder):
-        return []
-    if (here := (root / folder).resolve()) in above:
-        strays.append(folder)
-        return []
-    found, below = [], []
-    for path in (f"{folder}/{name}" for name in _visible(root, folder)):
-        if os.path.isdir(root / path):
-            below += _pictures(root, path, strays, {*above, here})
-        elif picture := _look(root, path):
-            found.append(picture)
-        else:
-            strays.append(path)
-    return found + below
+    beside: dict[str, list[str]] = {split: [] for split in folders}
+    found = {split: class_folders(root, folder, beside[split]) for split, folder in folders.items()}
+    if "test" in found and not any(found["test"].get(name) for name in train):
+        given = f"{folders['test']}/ has no {'images of a class' if found['test'] else 'class folders'}"
+        if "val" not in folders:
+            there = list(found["test"])
+            expected = "a folder for each class, as in training, or val/"
+            raise InputError(f"{root}: {given}", expected, first_few(there, len(there)) or "none")
+        notes.append(f"{given}: the test split is {folders['val']}/")
+        for held in (found, folders, beside):
+            del held["test"]
+    strays += [path for paths in beside.values() for path in paths]
+    return list(found.values())
 
 
-def _look(root: Path, path: str) -> Picture | None:
-    """None if it is no regular file: opening a pipe would block."""
-    try:
-        status = os.stat(root / path)
-    except OSError:  # A link to nowhere or round in circles is an image that is lacking.
-        return Picture(path, -1, -1)
-    return Picture(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+def _drop_empty(root: Path, splits: dict[str, dict[str, list[Picture]]]) -> list[str]:
+    """Takes out the folders of classes of which no split has an image; returns their paths.
+
+    splits: folder -> class -> files.
+    """
+    dropped = []
+    for name in sorted(set().union(*splits.values())):
+        there = {folder: split[name] for folder, split in splits.items() if name in split}
+        if any(is_lost(root / folder / name) or holds_image(root, files) for folder, files in there.items()):
+            continue
+        for folder in there:
+            del splits[folder][name]
+            dropped.append(f"{folder}/{name}")
+    return dropped
+
+
+def _survey_classes(root: Path, test_fraction: float | None) -> Listing:
+    """The listing of root/<class>/*."""
+    strays: list[str] = []
+    found = class_folders(root, "", strays)
+    strays = [path for path in strays if os.path.splitext(path)[1].lower() in images.endings()]
+    strays += [name for name, files in found.items() if not holds_image(root, files)]
+    classes = sorted(name for name in found if name not in strays)
+    for name in classes:
+        if deeper := [file.path for file in found[name] if file.path.count("/") > 1]:
+            expected = "images in the folders of the classes themselves, or train/ and val/ or test/"
+            raise InputError(f"{root} has no splits that are known", expected, as_text(deeper[0]))
+    # What is no image is left out when it is decoded, and counts in no share.
+    seen = [[file for file in found[name] if images.may_be_image(root / file.path)] for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(files) for files in seen])
+    _, chosen, note = split_test(root, labels, test_fraction)
+    in_order = [file for files in seen for file in files]
+    held_out = {in_order[index] for index in chosen}
+    train = [[file for file in found[name] if file not in held_out] for name in classes]
+    test = [[file for file in files if file in held_out] for files in seen]
+    empty: list[list[Picture]] = [[] for _ in classes]
+    return Listing(root, _readable(root, classes), train, empty, test, sorted(strays), [note])
 
 
 def _annotated(root: Path, annotations: Path, strays: list[str]) -> dict[str, list[Picture]]:
@@ -176,10 +229,10 @@ def _annotated(root: Path, annotations: Path, strays: list[str]) -> dict[str, li
             expected = "on each line the name of one more file of images, a tab, a class"
             raise InputError(f"{annotations}, line {number}, cannot be read", expected, line[:80])
         seen.add(name)
-        picture = _look(root, f"val/images/{name}")
+        picture = look(root, f"val/images/{name}")
         found.setdefault(rest[0], []).extend([picture] if picture else [])
         strays += [] if picture else [f"val/images/{name}"]
-    strays += [f"val/images/{name}" for name in _visible(root, "val/images") if name not in seen]
+    strays += [f"val/images/{name}" for name in visible(root, "val/images") if name not in seen]
     return {name: sorted(pictures) for name, pictures in found.items()}
 
 
@@ -201,14 +254,3 @@ def require_each(root: Path, names: Sequence[str], counts: Sequence[int]) -> Non
     if empty := [as_text(name) for name, count in zip(names, counts, strict=True) if not count]:
         given = f"none in {first_few(empty, len(empty))}"
         raise InputError(f"{root}: a class has no training image", "one in each folder of train", given)
-
-
-def as_text(name: str) -> str:
-    """A file's name for people: bytes that are no UTF-8 as \\xff."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def first_few(items: Iterator[str] | Sequence[str], number: int) -> str:
-    """The first few of `number` items."""
-    first = [item for item, _ in zip(items, range(_NAMED), strict=False)]
-    return ", ".join(first) + (f" and {number - _NAMED} more" if number > _NAMED else "")

@@ -1,4 +1,4 @@
-"""One image file -> u8[h,w,3], with pillow.
+"""One image, a file or its bytes -> u8[h,w,3], with pillow.
 
 What a file holds is found out from its content, not from the ending of its name. It is turned as its EXIF
 orientation says and made RGB: grey is repeated, a palette looked up, what is transparent composited on white,
@@ -103,14 +103,20 @@ def is_image(path: Path) -> bool:
     return True
 
 
-def read(path: Path, size: int | None) -> Decoded:
-    """The image of a file, of its own height and width, or of size x size; whatever pillow raises."""
+def may_be_image(path: Path) -> bool:
+    """Whether a file is an image, readable or not: by the ending of its name, or by how it begins."""
+    return path.suffix.lower() in endings() or is_image(path)
+
+
+def read(source: Path | bytes, size: int | None) -> Decoded:
+    """The image of a file, or of its content, of its own height and width, or of size x size; whatever pillow
+    raises."""
     from PIL import Image
 
     try:
-        image, remarks = _open(path)
+        image, remarks = _open(source)
     except Exception:
-        stripped = _without_metadata(path)
+        stripped = _without_metadata(source)
         if stripped is None:
             raise
         image, remarks = _open(stripped)
@@ -126,13 +132,13 @@ def read(path: Path, size: int | None) -> Decoded:
     return Decoded(np.asarray(rgb), frozenset(remarks))
 
 
-def _open(file: Path | io.BytesIO) -> tuple[Any, set[int]]:
+def _open(source: Path | bytes) -> tuple[Any, set[int]]:
     """(a PIL image, decoded and upright; remarks)."""
     from PIL import Image
 
-    with Image.open(file, formats=_formats()) as image:
+    with Image.open(_file(source), formats=_formats()) as image:
         image.load()
-        remarks = {FRAMES} if image.format in _ANIMATED and _has_frames(file, image) else set()
+        remarks = {FRAMES} if image.format in _ANIMATED and _has_frames(source, image) else set()
         try:
             turn = _TURNS.get(image.getexif().get(0x0112, 1))
         except Exception:  # What stands there may be anything.
@@ -140,36 +146,45 @@ def _open(file: Path | io.BytesIO) -> tuple[Any, set[int]]:
     return (image.transpose(Image.Transpose[turn]) if turn else image), remarks
 
 
-def _has_frames(file: Path | io.BytesIO, image: Any) -> bool:
-    """Whether a file has more than one frame.  image: the first one, decoded."""
+def _file(source: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _has_frames(source: Path | bytes, image: Any) -> bool:
+    """Whether an image has more than one frame.  image: the first one, decoded."""
     from PIL import Image
 
     if image.format in ("PNG", "WEBP"):  # which say so in their header
         return image.is_animated
     # The search for a second frame undoes what is decoded and may fail midway: it has an image of its own.
-    with contextlib.suppress(Exception), Image.open(file, formats=_ANIMATED) as other:
+    with contextlib.suppress(Exception), Image.open(_file(source), formats=_ANIMATED) as other:
         return bool(getattr(other, "is_animated", False))
     return False
 
 
-def _without_metadata(path: Path) -> io.BytesIO | None:
+def _without_metadata(source: Path | bytes) -> bytes | None:
     """A PNG without the chunks that its pixels do not need; None for a file that is no whole PNG. Pillow
     gives up on a PNG with a faulty one."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with (
+        contextlib.suppress(OSError),
+        io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file,
+    ):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         if file.read(len(_PNG)) != _PNG:
             return None
         seen, kind = [_PNG], b""
         while kind != b"IEND":
             head = file.read(8)
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
-            rest = min(length, os.fstat(file.fileno()).st_size) + 4  # and the chunk's checksum
+            rest = min(length, size) + 4  # and the chunk's checksum
             if kind in _PNG_PIXELS:
                 seen += [head, file.read(rest)]
             else:
                 file.seek(rest, os.SEEK_CUR)
             if len(kind) < 4:
                 return None
-        return io.BytesIO(b"".join(seen))
+        return b"".join(seen)
     return None
 
 

@@ -5,23 +5,24 @@
 | this library, MedMNIST | train_images, train_labels, test_images, test_labels | val_images, val_labels |
 | Keras | x_train, y_train, x_test, y_test | x_val, y_val |
 
-Labels are integers [N] or [N,1], or one-hot [N,K]. Images are [N,h,w] or [N,h,w,c], or [N,c,h,w] where no
-other reading is possible. Their values are bytes, or real numbers in [0, 1] or [0, 255]. Each conversion is a
-note.
+Labels are integers (or whole real numbers, or truth values) [N] or [N,1], one-hot [N,K], or words, whose
+sorted order numbers the classes where class_names does not. Images are [N,h,w] or [N,h,w,c], or [N,c,h,w]
+where no other reading is possible. Their values are bytes, or real numbers in [0, 1] or [0, 255]. Each
+conversion is a note, and so are arrays that are not read.
 
 Source of MedMNIST's layout: Yang et al. 2023, "MedMNIST v2". Its volumes and multi-label sets are refused.
 """
 
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from kd_jax.data import arrays
-from kd_jax.data.cache import ARRAYS, read_npz
+from kd_jax.data.cache import ARRAYS, npz_names, read_npz
 from kd_jax.errors import InputError
 
 LAYOUTS = (
@@ -56,6 +57,7 @@ def read(name: str) -> Content:
     """
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
     held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names"])
+    unread = [key for key in npz_names(path) if key not in held]
     layout = max(LAYOUTS, key=lambda names: len(held.keys() & {*names[:4]}))
     if not held.keys() >= {*layout[:4]}:
         read_npz(path, layout[:4])  # raises, and names what is missing
@@ -68,11 +70,35 @@ def read(name: str) -> Content:
     images, notes = as_bytes(name, {key: held[key] for key in keys[::2]})
     labels = [class_numbers(f"{name}: {key}", held[key]) for key in keys[1::2]]
     notes += dict.fromkeys(note for _, note in labels if note)
-    found = [array for pair in zip(images, (label for label, _ in labels), strict=True) for array in pair]
+    classes, class_names = [label for label, _ in labels], held.get("class_names")
+    if all(label.ndim == 1 and label.dtype.kind in "US" for label in classes):
+        classes, class_names = _of_words(name, keys[1::2], classes, class_names)
+        notes.append(f"labels are words: classes in their order, from 0, {class_names[0]}")
+    found = [array for pair in zip(images, classes, strict=True) for array in pair]
+    notes += [f"not read: {', '.join(unread)}"] if unread else []
     if not there:
-        return Content(found, held.get("class_names"), 0, notes)
+        return Content(found, class_names, 0, notes)
     notes.append(f"{there[0]} are the validation split")
-    return Content([*_joined(name, there, found), *found[2:4]], held.get("class_names"), len(found[5]), notes)
+    return Content([*_joined(name, there, found), *found[2:4]], class_names, len(found[5]), notes)
+
+
+def _of_words(
+    name: str, keys: Sequence[str], labels: list[np.ndarray], class_names: np.ndarray | None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """(classes i64[N] of each split, K words) of labels that are words, those of training first."""
+    try:
+        words = [label.astype(str) for label in labels]  # bytes in ASCII
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: labels are no words", "text, or bytes in ASCII", error) from None
+    known = np.unique(words[0]) if class_names is None else class_names
+    fitting = known.ndim == 1 and known.dtype.kind == "U" and len(np.unique(known)) == len(known)
+    arrays.require(fitting, f"{name}: class_names do not name the classes", "different words", known.dtype)
+    for key, split in zip(keys, words, strict=True):
+        strangers = np.setdiff1d(split, known)
+        expected = "the words of training" if class_names is None else "the words of class_names"
+        arrays.require(not len(strangers), f"{name}: {key} name no class", expected, strangers[:1])
+    order = np.argsort(known)
+    return [order[np.searchsorted(known[order], split)] for split in words], known
 
 
 def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndarray]:
@@ -97,14 +123,21 @@ def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndar
 
 
 def class_numbers(what: str, labels: np.ndarray) -> tuple[np.ndarray, str]:
-    """(labels [N], a note or nothing) of labels [N], [N,1] or one-hot [N,K]; others are left to `check`.
+    """(labels [N], a note or nothing) of labels [N], [N,1] or one-hot [N,K], as integers where they are whole
+    numbers or truth values; others are left to `check`.
 
     Errors: InputError where an example has several classes.
     """
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1 and labels.dtype.kind == "b":
+        return labels.astype(np.int64), "labels are truth values: class 1 is True"
+    if labels.ndim == 1 and labels.dtype.kind == "f":
+        wide = labels.astype(np.float64)
+        if np.all(np.abs(wide) < 2**31) and np.array_equal(wide, np.rint(wide)):
+            return labels.astype(np.int64), f"labels of {labels.dtype} are whole"
     if labels.ndim != 2 or labels.dtype.kind not in "iufb":
         return labels, ""
-    if labels.shape[1] == 1:
-        return labels[:, 0], ""
     one_hot = np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()
     expected = "one class an example: integers [N] or [N,1], or one-hot [N,K]"
     arrays.require(one_hot, f"{what} are multi-label", expected, f"{labels.dtype} {list(labels.shape)}")

@@ -72,6 +72,14 @@ def prepared_folder(name: str, root: Path) -> Path | None:
     raise InputError(f"dataset {name!r} is not prepared in {root}", expected, f"{there} there")
 
 
+def is_name(name: str, root: Path) -> bool:
+    """Whether a name is one of TFDS's, or of a set that lies in `root`."""
+    try:
+        return prepared_folder(name, root) is not None
+    except InputError:
+        return True
+
+
 def _versions(base: Path) -> list[Path]:
     """The version folders of a dataset that TFDS has finished writing."""
     needed = ("dataset_info.json", "features.json")

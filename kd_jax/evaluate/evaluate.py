@@ -70,8 +70,8 @@ def query_teachers(
         if average_teachers:
             each.append(jax.lax.map(lambda one, model=model: predict(model, one, images), variables))
         else:
-            own = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
-            each.append(predict(model, own, images)[None])
+            of_run = jax.tree.map(lambda leaf: leaf[hparams.teacher], variables)
+            each.append(predict(model, of_run, images)[None])
     return losses.combine_teachers(each, jnp.ones(()), loss_fn)
 
 

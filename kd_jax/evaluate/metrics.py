@@ -26,8 +26,9 @@ def quality(logits: jax.Array, labels: jax.Array, teacher_logits: jax.Array | No
         among the five largest logits (one that ties with the fifth is); where there is a teacher, agree
         i32[], examples on which both name the same class, and kl f32[], KL(teacher || student), nats.
     """
-    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    before = jnp.sum(~(logits <= own), axis=-1, dtype=jnp.int32)  # a nan comes before all: nothing is right
+    of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    # A nan comes before all: nothing is right.
+    before = jnp.sum(~(logits <= of_label), axis=-1, dtype=jnp.int32)
     sums = {"nll": jnp.sum(cross_entropy(logits, labels)), "bins": calibration_bins(logits, labels)}
     if logits.shape[-1] > 5:
         sums["top5"] = jnp.sum(before < 5, dtype=jnp.int32)

@@ -44,9 +44,9 @@ def features_of(
 
     images: u8[N,h,w,c].  Returns: f32[N,D] each.
     """
-    found = _features(model, variables, jnp.asarray(images), min(batch_size, len(images)))
-    names = hidden_layers(model, images.shape[1:])  # `found` is sorted by name, not by depth
-    return {name: np.asarray(found[name]) for name in (*names, "logits")}
+    features = _features(model, variables, jnp.asarray(images), min(batch_size, len(images)))
+    names = hidden_layers(model, images.shape[1:])  # `features` is sorted by name, not by depth
+    return {name: np.asarray(features[name]) for name in (*names, "logits")}
 
 
 def probe(

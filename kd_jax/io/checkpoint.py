@@ -180,9 +180,9 @@ def verify(path: str | os.PathLike) -> None:
             continue  # of the file manager
         if name not in expected:
             raise InputError("damaged checkpoint", f"only the files of {path / 'manifest.json'}", name)
-        if (found := _sha256(path / name)) != expected[name]:
+        if (actual := _sha256(path / name)) != expected[name]:
             raise InputError(
-                "damaged checkpoint", f"sha256 {expected[name][:12]}... of {path / name}", f"{found[:12]}..."
+                "damaged checkpoint", f"sha256 {expected[name][:12]}... of {path / name}", f"{actual[:12]}..."
             )
 
 

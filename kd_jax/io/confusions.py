@@ -8,13 +8,13 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kd_jax.data import cache
 from kd_jax.errors import InputError
-from kd_jax.io import run_config, run_files
+from kd_jax.io import run_files
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import TEACHER, Confusion
 
 NAME = "confusions.npz"
@@ -23,8 +23,8 @@ KINDS = {"setting": np.str_, "seed": np.int64, "correction": np.str_}  # of the 
 
 def write(folder: Path, rows: Sequence[Confusion], num_classes: int) -> None:
     """Matrix by matrix: a copy of all of them at once could be larger than all else of a report."""
-    allreduce_max = max((int(row.counts.max()) for row in rows), default=0)
-    dtype = np.dtype(np.int16 if allreduce_max < 2**15 else np.int32 if allreduce_max < 2**31 else np.int64)
+    largest = max((int(row.counts.max()) for row in rows), default=0)
+    dtype = np.dtype(np.int16 if largest < 2**15 else np.int32 if largest < 2**31 else np.int64)
     keys: dict[str, np.ndarray] = {
         key: np.array([getattr(row, key) for row in rows], kind) for key, kind in KINDS.items()
     }
@@ -43,7 +43,7 @@ def write(folder: Path, rows: Sequence[Confusion], num_classes: int) -> None:
     run_files.write(Path(folder) / NAME, buffer.getvalue())
 
 
-def read(folder: Path, config: dict[str, Any], corrections: Iterable[str]) -> list[Confusion]:
+def read(folder: Path, description: RunDescription, corrections: Iterable[str]) -> list[Confusion]:
     """The rows in the order in which they were written; their counts are views of one array.
 
     Errors: InputError that names the file when it is not there, damaged, or of another run than config.json.
@@ -55,7 +55,7 @@ def read(folder: Path, config: dict[str, Any], corrections: Iterable[str]) -> li
         arrays = cache.read_npz(path, (*KINDS, "counts"))
     except (InputError, OSError) as error:
         raise InputError(f"{path} is damaged", "the file as the experiment wrote it", error) from None
-    counts, classes = arrays["counts"], config["data"]["num_classes"]
+    counts, classes = arrays["counts"], description.data.num_classes
     words = {key: arrays[key] for key in ("setting", "correction")}
     fits = (
         counts.dtype.kind == "i"
@@ -71,7 +71,7 @@ def read(folder: Path, config: dict[str, Any], corrections: Iterable[str]) -> li
         given = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
         expected = f"setting, seed and correction of each row, and its counts [{classes},{classes}]"
         raise InputError(f"{path} is damaged", expected, given)
-    settings = {*run_config.setting_names(config), TEACHER}
+    settings = {*description.setting_names(), TEACHER}
     for key, known in (("setting", settings), ("correction", set(corrections))):
         if strange := set(arrays[key].tolist()) - known:
             raise InputError(f"{path}: {key}", " | ".join(sorted(known)), repr(min(strange)))

@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
+from kd_jax.stats.description import DatasetInfo, RunDescription, RunInfo, SettingInfo, TimeSpent
 from kd_jax.stats.rows import FORMAT
 
 _CONFIG = {
@@ -16,6 +18,11 @@ _CONFIG = {
 _DATA = dict.fromkeys(("num_classes", "train", "validation", "test"), int) | {
     "name": str, "fingerprint": str, "class_names": list,
 }  # fmt: skip
+_OPTIONAL = {
+    "question": str, "transfer": dict | None, "pretrained": dict | None, "continued": list, "time": dict,
+    "imported": dict | None,
+}  # fmt: skip
+_OPTIONAL_DATA = {"skipped": int, "notes": list}
 _TIME = dict.fromkeys(("run_seconds", "training_seconds", "examples"), float | int)
 _SETTING = {"name": str, "omitted": list}
 _NUMBERS = ("temperature", "alpha", "shots", "learning_rate", "weight_decay", "perturb")
@@ -23,14 +30,14 @@ _NUMBERS = ("temperature", "alpha", "shots", "learning_rate", "weight_decay", "p
 _RUN = {"run": int, "setting": str, "seed": int, "teacher_seed": int | None}
 
 
-def write(folder: Path, config: dict[str, Any]) -> None:
-    """Errors: InputError when the config lacks what the readers need."""
-    path = Path(folder) / "config.json"
-    _check_config(path, config)
-    run_files.write(path, run_files.to_json(config))
+def write(folder: Path, description: RunDescription) -> None:
+    """config.json, whole or not at all. Errors: InputError when the readers would refuse it."""
+    path, content = Path(folder) / "config.json", to_json(description)
+    _check_config(path, content)
+    run_files.write(path, run_files.to_json(content))
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> RunDescription:
     """Errors: InputError when the folder is no run folder or config.json is malformed."""
     path = Path(folder) / "config.json"
     text = run_files.read_text(path)
@@ -42,8 +49,39 @@ def read(folder: Path) -> dict[str, Any]:
     # A number beyond 64 bits, nan, half a surrogate pair, a thousand brackets.
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}", "JSON of sensible numbers, text and depth", error) from None
+    return parse(config, path)
+
+
+def parse(config: Any, path: Path = Path("config.json")) -> RunDescription:
+    """The description that the content of a config.json gives. Errors: InputError that names `path`."""
     _check_config(path, config)
-    return config
+    data = _of(DatasetInfo, config["data"])
+    data |= {name: tuple(data.get(name, ())) for name in ("class_names", "notes")}
+    settings = [{**setting, "omitted": tuple(setting["omitted"])} for setting in config["settings"]]
+    parts = {
+        "data": DatasetInfo(**data),
+        "settings": tuple(SettingInfo(setting.pop("name"), setting) for setting in settings),
+        "runs": tuple(RunInfo(**_of(RunInfo, run)) for run in config["runs"]),
+        "continued": tuple(config.get("continued", ())),
+        "time": TimeSpent(**_of(TimeSpent, config["time"])) if "time" in config else None,
+    }
+    return RunDescription(**_of(RunDescription, config) | parts)
+
+
+def _of(kind: Any, content: dict[str, Any]) -> dict[str, Any]:
+    """The entries that the dataclass `kind` has fields for."""
+    return {field.name: content[field.name] for field in fields(kind) if field.name in content}
+
+
+def to_json(description: RunDescription) -> dict[str, Any]:
+    """The content of config.json: optional entries only where they say something."""
+    content = {"format": FORMAT} | asdict(description)
+    content["settings"] = [{"name": setting.name, **setting.values} for setting in description.settings]
+    for part, optional in ((content, _OPTIONAL), (content["data"], _OPTIONAL_DATA)):
+        for name in optional:
+            if not part[name]:
+                del part[name]
+    return json.loads(run_files.to_json(content))  # its tuples as lists
 
 
 def _json_float(text: str) -> float:
@@ -87,7 +125,7 @@ def _check_config(path: Path, config: Any) -> None:
         if not set(map(repr, setting["omitted"])) <= set(map(repr, range(data["num_classes"]))):
             where, expected = f"{path}: setting {setting['name']!r}: omitted", f"indices below {len(names)}"
             raise InputError(where, expected, setting["omitted"])
-    settings = setting_names(config)
+    settings = [setting["name"] for setting in config["settings"]]
     if len(set(settings)) < len(settings):
         raise InputError(f"{path}: settings", "a name of its own for each", settings)
     if "time" in config:
@@ -96,8 +134,8 @@ def _check_config(path: Path, config: Any) -> None:
     teacher = config["teacher"] or {}
     for about in (teacher, *_members(path, teacher)):
         _check_keys(f"{path}: teacher", {"num_teachers": 1} | about, {"num_teachers": int})
-    if not isinstance(config.get("continued", []), list):
-        raise InputError(f"{path}: continued", "a list, or nothing", repr(config["continued"]))
+    for part, value, kinds in (("", config, _OPTIONAL), (": data", data, _OPTIONAL_DATA)):
+        _check_keys(f"{path}{part}", value, {name: kind for name, kind in kinds.items() if name in value})
     for run in config["runs"]:
         _check_keys(f"{path}: a run", run, _RUN)
         if run["setting"] not in settings:
@@ -126,7 +164,3 @@ def _check_keys(where: str, value: Any, keys: dict[str, Any]) -> None:
         if key not in value or not isinstance(value[key], kind) or isinstance(value[key], bool):
             expected = getattr(kind, "__name__", str(kind))
             raise InputError(f"{where}: {key}", expected, repr(value[key]) if key in value else "nothing")
-
-
-def setting_names(config: dict[str, Any]) -> list[str]:
-    return [setting["name"] for setting in config["settings"]]

@@ -24,8 +24,8 @@ config.json     {"format": 2, "experiment", "command", "flags": {}, "versions": 
                 "time": {"run_seconds", "training_seconds", "examples"}: wall-clock time of the whole run and,
                 within it, of its training, compilation included, and how many examples all its students (or
                 teachers) saw in it, epochs trained again counted again; over all processes that continued it,
-                without what one that was killed did after its last checkpoint. Runs of older versions do not
-                have it.
+                without what one that was killed did after its last checkpoint. "imported": of pretrained
+                teachers, {split: {"accuracy", "support"}} of their weights before training.
 history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 metric (loss, in nats | accuracy, agreement, accuracy_omitted, fractions; with --track also
                 accuracy and accuracy_omitted followed by _corrected, under the bias that the known share of
@@ -44,8 +44,7 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 Metrics: accuracy (fraction; of one class, its recall), errors, support (counts),
                 bias (class omitted: what is added to the omitted classes' logits, in nats). Of each class,
                 fractions: precision (0 where nothing is called so), f1 (0 where nothing is right). Of class
-                all, macro_recall (which is the macro recall), macro_precision, macro_f1: means over the
-                classes that have examples.
+                all, macro_recall, macro_precision, macro_f1: means over the classes that have examples.
                 Of class all, correction none, softmax at T = 1: top5_accuracy (fraction; of more than 5
                 classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
                 bins of equal width, Guo et al. 2017, section 2; it is larger where examples are few: a bin of
@@ -76,7 +75,7 @@ examples.npz    images u8[n,h,w,c], labels, before, after, number i32[n], settin
                 images of the classes that this setting misses, which its student of this seed gets wrong as
                 trained; their true class, what they are called as trained and under this correction, their
                 place in the test split. At most 24 that the correction makes right and 24 that stay wrong,
-                the first of each; of the setting and the correction that the report's answer speaks of, and
+                the first of each; of the setting and the correction that the report answers with, and
                 its first seed that did not diverge. Only of `distill`, where that setting misses classes;
                 older runs do not have it.
 SHA256SUMS      the sha256 of config.json, history.csv, results.csv, confusions.npz, bias_curve.csv,
@@ -101,12 +100,13 @@ Numbers are written with repr, so they read back as the same float64.
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kd_jax.errors import InputError
 from kd_jax.io import confusions, run_config, run_files, sums, tidy_csv
 from kd_jax.io.tidy_csv import finite, number, one_of, or_empty, whole
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import (
     DIVERGED,
     HISTORY_METRICS,
@@ -129,7 +129,7 @@ MEASURED = ("config.json", "history.csv", "results.csv", confusions.NAME, "bias_
 class Run(NamedTuple):
     """A whole run folder, read and checked.  history: of the runs that did not diverge."""
 
-    config: dict[str, Any]
+    description: RunDescription
     history: list[HistoryRow]
     results: list[ResultRow]
     confusions: list[Confusion]
@@ -188,20 +188,20 @@ def read_run(folder: Path) -> Run:
     Errors: InputError that names the file, and the line where there is one, of whatever is missing, an epoch
     of a run included, malformed, unknown to config.json or given twice.
     """
-    config = run_config.read(folder)
-    results = read_results(folder, config)
-    matrices = read_confusions(folder, config, results)
+    description = run_config.read(folder)
+    results = read_results(folder, description)
+    matrices = read_confusions(folder, description, results)
     corrected = any(row.correction != "none" for row in results)
-    curve = read_bias_curve(folder, config) if corrected else []
+    curve = read_bias_curve(folder, description) if corrected else []
     lost = {(row.setting, row.seed) for row in results if row.metric == DIVERGED}
-    history = [row for row in read_history(folder, config) if (row.setting, row.seed) not in lost]
-    _require_epochs(Path(folder) / "history.csv", history, config, lost)
-    return Run(config, history, results, matrices, curve)
+    history = [row for row in read_history(folder, description) if (row.setting, row.seed) not in lost]
+    _require_epochs(Path(folder) / "history.csv", history, description, lost)
+    return Run(description, history, results, matrices, curve)
 
 
-def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
+def read_history(folder: Path, description: RunDescription) -> list[HistoryRow]:
     """Errors: InputError that names the line."""
-    parsers = _parsers(config) | {
+    parsers = _parsers(description) | {
         "split": one_of(("train", "validation")),
         "metric": one_of(HISTORY_METRICS),
         "value": or_empty(number),
@@ -209,67 +209,67 @@ def read_history(folder: Path, config: dict[str, Any]) -> list[HistoryRow]:
     return tidy_csv.read(Path(folder) / "history.csv", HistoryRow, parsers)
 
 
-def _require_epochs(path: Path, rows: list[HistoryRow], config: dict[str, Any], lost: set) -> None:
+def _require_epochs(path: Path, rows: list[HistoryRow], description: RunDescription, lost: set) -> None:
     """Refuses a history that lacks epochs, of those that config.json's flags say; of a setting that was
     trained at all, and of runs that are not lost: (setting, seed)."""
-    epochs = config["flags"].get("epochs")
-    runs = {(run["setting"], run["seed"]) for run in config["runs"]} - lost
-    if not isinstance(epochs, int) or not runs:
+    epochs = description.flags.get("epochs")
+    runs = {(run.setting, run.seed) for run in description.runs} - lost
+    if not isinstance(epochs, int) or not runs or (epochs == 0 and not rows):
         return
-    found: dict[tuple[str, int], Counter[int]] = {}
+    epochs_of: dict[tuple[str, int], Counter[int]] = {}
     for row in rows:
         if row.metric not in TRACKED_METRICS:  # of which there are fewer where no class is omitted
-            found.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
-    trained = {setting for setting, _ in found}
+            epochs_of.setdefault((row.setting, row.seed), Counter())[row.epoch] += 1
+    trained = {setting for setting, _ in epochs_of}
     judged = sorted(run for run in runs if run[0] in trained)
-    lacking = [run for run in judged if not _counts_to(epochs, found.get(run, Counter({0: 1})))]
+    lacking = [run for run in judged if not _counts_to(epochs, epochs_of.get(run, Counter({0: 1})))]
     if lacking or not judged:
         given = f"others of {lacking[0][0]!r}, seed {lacking[0][1]}" if lacking else "none"
         raise InputError(f"{path} is incomplete", f"epochs 1 to {epochs} of each run", given)
 
 
-def _counts_to(last: int, found: Counter[int]) -> bool:
+def _counts_to(last: int, counts: Counter[int]) -> bool:
     """Whether 1 to last, which may be any number, are there equally often."""
-    return len(found) == last == max(found) and min(found) == 1 and len(set(found.values())) == 1
+    return len(counts) == last == max(counts) and min(counts) == 1 and len(set(counts.values())) == 1
 
 
-def read_results(folder: Path, config: dict[str, Any]) -> list[ResultRow]:
+def read_results(folder: Path, description: RunDescription) -> list[ResultRow]:
     """Errors: InputError that names the line; also when a run of config.json has no result at all."""
     path = Path(folder) / "results.csv"
-    parsers = _parsers(config) | {
-        "setting": one_of([*run_config.setting_names(config), TEACHER]),
-        "class": one_of(["all", "omitted", "seen", *_class_indices(config)]),
+    parsers = _parsers(description) | {
+        "setting": one_of([*description.setting_names(), TEACHER]),
+        "class": one_of(_classes(description)),
         "metric": one_of(METRICS),
     }
     rows: list[ResultRow] = tidy_csv.read(path, ResultRow, parsers)
     present = {(row.setting, row.seed) for row in rows}
-    for run in config["runs"]:
-        if (run["setting"], run["seed"]) not in present:
-            expected = f"rows of each run of config.json, also of {run['setting']!r}, seed {run['seed']}"
+    for run in description.runs:
+        if (run.setting, run.seed) not in present:
+            expected = f"rows of each run of config.json, also of {run.setting!r}, seed {run.seed}"
             raise InputError(f"{path} is incomplete", expected, "none")
     return rows
 
 
-def read_confusions(folder: Path, config: dict[str, Any], results: Iterable[ResultRow]) -> list[Confusion]:
+def read_confusions(folder: Path, run: RunDescription, results: Iterable[ResultRow]) -> list[Confusion]:
     """Errors: InputError that names the file, also where its rows are not those that results.csv has."""
-    found = confusions.read(folder, config, CORRECTIONS)
+    rows = confusions.read(folder, run, CORRECTIONS)
     measured = {
         (row.setting, row.seed, row.correction)
         for row in results
         if (row.split, row.class_, row.metric) == ("test", "all", "accuracy")
     }
-    if differing := sorted(measured ^ {row[:3] for row in found}):
+    if differing := sorted(measured ^ {row[:3] for row in rows}):
         setting, seed, correction = differing[0]
         given = f"another number of {setting!r}, seed {seed}, correction {correction}"
         expected = "one matrix for each accuracy of all classes that results.csv has on the test split"
         raise InputError(f"{Path(folder) / confusions.NAME} does not fit", expected, given)
-    return found
+    return rows
 
 
-def read_representation(folder: Path, config: dict[str, Any]) -> list[RepresentationRow]:
+def read_representation(folder: Path, description: RunDescription) -> list[RepresentationRow]:
     """Errors: InputError that names the line."""
-    parsers = _parsers(config) | {
-        "setting": one_of([RANDOM, *run_config.setting_names(config)]),
+    parsers = _parsers(description) | {
+        "setting": one_of([RANDOM, *description.setting_names()]),
         "layer": str,
         "measure": one_of(MEASURES),
         "class": one_of(("omitted", "seen")),
@@ -277,21 +277,21 @@ def read_representation(folder: Path, config: dict[str, Any]) -> list[Representa
     return tidy_csv.read(Path(folder) / "representation.csv", RepresentationRow, parsers)
 
 
-def read_bias_curve(folder: Path, config: dict[str, Any]) -> list[BiasRow]:
+def read_bias_curve(folder: Path, description: RunDescription) -> list[BiasRow]:
     """Errors: InputError that names the line."""
-    parsers = _parsers(config) | {"class": one_of(["all", "omitted", "seen", *_class_indices(config)])}
+    parsers = _parsers(description) | {"class": one_of(_classes(description))}
     return tidy_csv.read(Path(folder) / "bias_curve.csv", BiasRow, parsers)
 
 
-def _class_indices(config: dict[str, Any]) -> list[str]:
-    return [str(index) for index in range(config["data"]["num_classes"])]
+def _classes(description: RunDescription) -> list[str]:
+    return ["all", "omitted", "seen", *map(str, range(description.data.num_classes))]
 
 
-def _parsers(config: dict[str, Any]) -> dict[str, tidy_csv.Parser]:
+def _parsers(description: RunDescription) -> dict[str, tidy_csv.Parser]:
     """What most columns hold; a file's reader adds or replaces the others."""
     return {
         **dict.fromkeys(("run", "seed", "epoch"), whole),
-        "setting": one_of(run_config.setting_names(config)),
+        "setting": one_of(description.setting_names()),
         "split": one_of(("validation", "test")),
         "correction": one_of(CORRECTIONS),
         "bias": finite,

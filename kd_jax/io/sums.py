@@ -22,13 +22,13 @@ def read(folder: Path) -> dict[str, str]:
     path = folder / NAME
     if not path.exists():
         return {}
-    found = {}
+    sums = {}
     for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1):
         words = re.fullmatch(r"([0-9a-f]{64})  ([\w.]+)", line)
         if not words:
             raise InputError(f"{path}, line {number}", "a sha256, two spaces and a file's name", repr(line))
-        found[words[2]] = words[1]
-    return found
+        sums[words[2]] = words[1]
+    return sums
 
 
 def of(folder: Path, names: Iterable[str]) -> dict[str, str]:
@@ -45,9 +45,9 @@ def render(sums: dict[str, str]) -> bytes:
 def check(path: Path, content: bytes | None) -> None:
     """Refuses a file whose content (None: it is not there) is not what its folder's SHA256SUMS says."""
     expected = read(path.parent).get(path.name)
-    found = None if content is None else hashlib.sha256(content).hexdigest()
-    if expected not in (None, found):
+    actual = None if content is None else hashlib.sha256(content).hexdigest()
+    if expected not in (None, actual):
         was = f"sha256 {expected[:12]}..., as {path.parent / NAME} has it (if it was changed on purpose, "
         was += "remove its line there)"
-        given = "no such file" if found is None else f"{found[:12]}..."
+        given = "no such file" if actual is None else f"{actual[:12]}..."
         raise InputError(f"{path} is not as it was written", was, given)

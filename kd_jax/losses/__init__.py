@@ -17,6 +17,7 @@ from kd_jax.losses.logits import (
     logits_loss,
     reverse_kl_loss,
     soft_loss,
+    teacher_targets,
 )
 from kd_jax.losses.modern_logits import (
     BETAS,
@@ -62,4 +63,5 @@ __all__ = [
     "labels_loss",
     "soft_loss",
     "standardized",
+    "teacher_targets",
 ]

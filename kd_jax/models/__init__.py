@@ -22,6 +22,7 @@ from kd_jax.models.resnet import NAMED as RESNETS
 from kd_jax.models.resnet import resnet
 from kd_jax.models.shufflenet import NAMED as SHUFFLENETS
 from kd_jax.models.shufflenet import shufflenet
+from kd_jax.models.split_batch import join_parts, num_parts, own_part
 from kd_jax.models.vgg import NAMED as VGGS
 from kd_jax.models.vgg import vgg
 from kd_jax.models.wrn import wrn
@@ -197,17 +198,23 @@ def predict_layers(
 
 
 def _in_batches(function, model: nn.Module, images: jax.Array, batch_size: int | None):
-    """`function` of all images u8[N,h,w,c], a padded batch at a time; its arrays' first axis is a batch's."""
+    """`function` of all images u8[N,h,w,c], a padded batch at a time; its arrays' first axis is a batch's.
+    Where a run's batches are split over devices, each of these takes its share of the padded batches."""
     num = images.shape[0]
     if batch_size is None:  # a convolution's activations are many times its input
         pixels = images.shape[1] * images.shape[2]
-        batch_size = 1000 if isinstance(network_of(model), MLP) else min(100, max(8, 2**19 // pixels))
-    batch_size = min(batch_size, num)
-    padding = -num % batch_size
+        batch_size = 1000 if is_dense(model) else min(100, max(8, 2**19 // pixels))
+    batch_size = min(batch_size, -(-num // num_parts()))
+    padding = -num % (batch_size * num_parts())
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num
 
-    stacked = jax.lax.map(lambda rows: function(images[rows]), index)
+    stacked = join_parts(jax.lax.map(lambda rows: function(images[rows]), own_part(index)))
     return jax.tree.map(lambda x: x.reshape(num + padding, -1)[:num], stacked)
+
+
+def is_dense(model: nn.Module) -> bool:
+    """Whether the network is fully connected."""
+    return isinstance(network_of(model), MLP)
 
 
 def scale_pixels(images: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 Left out: what Flax has as it is wanted (Dense, the initialisers).
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from jax.extend.random import threefry_2x32
 
 from kd_jax.models.conv import Conv
+from kd_jax.models.split_batch import num_parts, of_whole_batch, sum_over_parts
 
 EPSILON = 1e-5  # of batch normalisation, as in PyTorch, whose weights may be loaded
 
@@ -26,8 +28,13 @@ def dropout_units(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
     key: consumed; x: of any shape and float type, and so is what returns; rate: in [0, 1).
     """
-    words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-x.size // 4) * 2, dtype=jnp.uint32))
-    bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size].reshape(x.shape)
+
+    def draw(shape):
+        size = math.prod(shape)
+        words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-size // 4) * 2, dtype=jnp.uint32))
+        return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size].reshape(shape)
+
+    bits = of_whole_batch(draw, x)
     keep = bits >= jnp.uint16(min(round(rate * 65536), 65535))
     return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
@@ -75,12 +82,14 @@ def _affine(x, factor, offset):
 @jax.custom_vjp
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(y f32 like x, mean f32[c], variance f32[c]) of a batch x [B,...,c]. No gradient flows into the
-    statistics that are returned: they are for the running averages."""
+    statistics that are returned: they are for the running averages. Of a batch that is split over devices
+    they are those of the whole batch."""
     axes = tuple(range(x.ndim - 1))
-    num = x.size // x.shape[-1]
+    num = num_parts() * x.size // x.shape[-1]
     single = x.astype(jnp.float32)
-    mean = jnp.sum(single, axes) / num
-    variance = jnp.maximum(jnp.sum(single * single, axes) / num - mean * mean, 0)
+    total, squares = sum_over_parts((jnp.sum(single, axes), jnp.sum(single * single, axes)))
+    mean = total / num
+    variance = jnp.maximum(squares / num - mean * mean, 0)
     return _affine(x, *_coefficients(mean, variance, scale, bias)), mean, variance
 
 
@@ -92,17 +101,19 @@ def _normalize_forward(x, scale, bias):
 def _normalize_backward(saved, gradients):
     """With z = (x - mean) / s, y = scale z + bias and n values a channel:
     dx = scale/s (dy - sum(dy)/n - z sum(dy z)/n), a sum of multiples of dy, x and 1: one pass over memory,
-    after another for the two sums."""
+    after another for the two sums. Of a split batch the sums in dx are over all parts; the gradients of scale
+    and bias are of this part, as those of all other parameters."""
     x, scale, mean, variance = saved
     dy = gradients[0]
-    axes, num = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    axes, num = tuple(range(x.ndim - 1)), num_parts() * x.size // x.shape[-1]
     single = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(variance + EPSILON)
     of_bias = jnp.sum(dy, axes)
     of_scale = inverse * (jnp.sum(dy * single, axes) - mean * of_bias)
     factor = scale * inverse
-    of_x = -factor * inverse * of_scale / num
-    offset = -factor * of_bias / num - of_x * mean
+    total_of_scale, total_of_bias = sum_over_parts((of_scale, of_bias))
+    of_x = -factor * inverse * total_of_scale / num
+    offset = -factor * total_of_bias / num - of_x * mean
     dx = _affine(dy, factor, offset) + single * of_x.reshape((1,) * (x.ndim - 1) + (-1,))
     return dx.astype(x.dtype), of_scale, of_bias
 

@@ -5,38 +5,30 @@ for the ResNets of CIFAR, whose weights the distillation literature has under th
 compute what torchvision's do; only names and layouts differ: convolutions are OIHW there and HWIO here, dense
 kernels are transposed, and VGG's first dense layer reads the image as c, h, w there and as h, w, c here (timm
 keeps it as a 7x7 convolution, which says so itself). Nothing loaded is executed.
+A prefix that all keys have, as wrappers of a module leave it (`module.`, `model.`), is taken off.
 Left out: Flax checkpoints (checkpoint.py), other key names, and normalising the input, which is the data's.
 """
 
 import hashlib
-import os
-import re
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import flax.traverse_util
 import numpy as np
 
 from kd_jax.errors import InputError
-from kd_jax.models.resnet import ResNet
-from kd_jax.models.shufflenet import BLOCKS, ShuffleNet
-from kd_jax.models.vgg import VGG
+from kd_jax.models import torch_names
+from kd_jax.models.weight_files import COUNTERS, locate, read
 from kd_jax.types import Variables
-
-HUB_FILE = "model.safetensors"
-
-# as safetensors and as torch call them
-_FLOATS = ("f64", "f32", "f16", "bf16", "float64", "float32", "float16", "bfloat16")
 
 
 class Pretrained(NamedTuple):
-    """variables: f32, without the classifier where the file's has another number of classes. sha256: of the
-    file. fresh_classifier: whether it is so."""
+    """variables: f32, without the classifier where the file has none, or one of another number of classes.
+    sha256: of the file. fresh_classifier: whether it is so. notes: how the file was read."""
 
     variables: Variables
     sha256: str
     fresh_classifier: bool
+    notes: tuple[str, ...] = ()
 
 
 def load(name: str, model, template: Variables) -> Pretrained:
@@ -45,120 +37,51 @@ def load(name: str, model, template: Variables) -> Pretrained:
     template: the model's variables, or their shapes.  Errors: InputError naming the keys that are missing,
         unexpected or of another shape.
     """
-    if not isinstance(model, ResNet | ShuffleNet | VGG) or (isinstance(model, VGG) and not model.dense):
+    if not torch_names.has_names(model):
         expected = "resnet-18, -34, -50, vgg-16-imagenet (or vgg-16-bn-imagenet), shufflenet-x0.5 or -x1.0"
         raise InputError("pretrained weights cannot be read for this model", expected, type(model).__name__)
     path = locate(name)
-    arrays = read(path)
+    arrays, prefix = without_prefix(read(path))
     variables, fresh = convert(model, template, arrays)
+    notes = (f"the prefix {prefix} is taken off the keys of the weights",) if prefix else ()
     with open(path, "rb") as file:
-        return Pretrained(variables, hashlib.file_digest(file, "sha256").hexdigest(), fresh)
+        return Pretrained(variables, hashlib.file_digest(file, "sha256").hexdigest(), fresh, notes)
 
 
-def locate(name: str) -> Path:
-    """The local file of that name, or the one that the hub has under owner/model, downloaded once."""
-    path = Path(os.path.expanduser(name))
-    if path.is_file():
-        return path
-    if path.exists() or not re.fullmatch(r"[\w-]+/[\w.-]+", name) or path.suffix in READERS:
-        expected = "a .safetensors, .pt or .pth file, or a hub name such as timm/resnet50.a1_in1k"
-        raise InputError("no such file of weights", expected, name)
-    try:
-        import huggingface_hub
-    except ImportError:
-        expected = "the extra hub (huggingface_hub), or a local file"
-        raise InputError("weights from the hub need a package that is missing", expected, name) from None
-    try:
-        return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
-    except Exception as error:  # its own, its HTTP library's, the network's
-        raise InputError("the hub gave nothing", f"{HUB_FILE} of {name}", f"{error!r:.200}") from None
+def without_prefix(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """(arrays by keys without what all of them begin with, that prefix, as in "module.model.").
 
-
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The file's arrays by key, f32 in their own layout.
-
-    Errors: InputError for another kind of file, or one that cannot be read.
+    A network has several modules: parts of a key that all share are no module of it.
     """
-    suffix = path.suffix.lower()
-    if suffix not in READERS:
-        raise InputError("not a file of weights", f"one of {', '.join(READERS)}", path)
-    try:
-        return READERS[suffix](path)
-    except InputError:
-        raise
-    except Exception as error:  # both libraries have many, and torch's unpickler raises any
-        raise InputError("damaged weights", f"a readable {path}", f"{error!r:.200}") from None
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    import safetensors.numpy
-
-    with safetensors.safe_open(path, framework="np") as file:  # the header alone
-        for key in file.keys():  # noqa: SIM118 - it has no other way
-            _require_float(key, file.get_slice(key).get_dtype())
-    return safetensors.numpy.load_file(path)
-
-
-def _require_float(key: str, dtype: str) -> None:
-    """InputError unless a tensor's type holds weights as they are. Integers and floats of 8 bits are
-    quantised: without their scales they mean nothing."""
-    if dtype.removeprefix("torch.").lower() not in _FLOATS and not key.endswith("num_batches_tracked"):
-        expected = "floating point numbers of 16 bits or more, not quantised"
-        raise InputError("not weights", expected, f"{key} of {dtype}")
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    """A state dict; a pickled module is refused: reading it would execute what the file says."""
-    try:
-        import torch
-    except ImportError:
-        expected = "PyTorch (the extra bench), or the same weights as .safetensors"
-        raise InputError("a torch file needs a package that is missing", expected, path) from None
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if (
-            "global" not in str(error).lower()
-        ):  # torch's word for what names code, or else the file is damaged
-            raise
-        expected = "a state dict, torch.save(model.state_dict(), ...)"
-        given = f"{path}, which holds more than tensors and is not executed"
-        raise InputError("not a state dict", expected, given) from error
-    for name in ("state_dict", "model"):  # as training scripts save it, beside the epoch and the like
-        if isinstance(tensors, dict) and isinstance(tensors.get(name), dict):
-            tensors = tensors[name]
-    if not isinstance(tensors, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in tensors.items()
-    ):
-        raise InputError("not a state dict", "a dict of tensors by name", path)
-    seen = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    for key, value in seen.items():
-        _require_float(key, str(value.dtype))
-    return {key: value.detach().float().numpy() for key, value in seen.items()}
-
-
-READERS = {".safetensors": _read_safetensors, ".pt": _read_torch, ".pth": _read_torch}
+    keys = [key.split(".") for key in arrays if not key.endswith(COUNTERS)]
+    depth = 0
+    while all(len(key) > depth + 2 and key[depth] == keys[0][depth] for key in keys) and keys:
+        depth += 1
+    if not depth:
+        return arrays, ""
+    prefix = ".".join(keys[0][:depth]) + "."
+    return {key.removeprefix(prefix): array for key, array in arrays.items()}, prefix
 
 
 def convert(model, template: Variables, arrays: dict[str, np.ndarray]) -> tuple[Variables, bool]:
-    """(variables, whether the classifier is left out because its number of classes differs).
+    """(variables, whether the classifier is left out: it is not there, or its number of classes differs).
 
     template: the model's own variables, whose shapes decide; arrays: by torchvision's or timm's keys, OIHW.
     Errors: InputError that names the keys that are missing, unexpected or of another shape.
     """
-    names = module_names(model, arrays)
+    names = torch_names.module_names(model, arrays)
     leaves = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(template).items()}
-    keys = {path: _key(path, names) for path in leaves}
+    keys = {path: torch_names.key_of(path, names) for path in leaves}
     expected = {key: _their_shape(leaves[path], arrays.get(key)) for path, key in keys.items()}
     classifier = {keys["params", "logits", leaf] for leaf in ("kernel", "bias")}
-    fresh = all(
+    absent = not classifier & arrays.keys()
+    fresh = absent or all(
         key in arrays and arrays[key].shape[1:] == expected[key][1:] and arrays[key].shape != expected[key]
         for key in classifier
     )
-    given = {key: array for key, array in arrays.items() if not key.endswith("num_batches_tracked")}
+    given = {key: array for key, array in arrays.items() if not key.endswith(COUNTERS)}
     wrong = {
-        "missing": sorted(set(expected) - set(given)),
+        "missing": sorted(set(expected) - set(given) - (classifier if absent else set())),
         "unexpected": sorted(set(given) - set(expected)),
         "of another shape": [
             f"{key} {given[key].shape} instead of {shape}"
@@ -184,12 +107,6 @@ def _some(what: str, keys: list[str]) -> str:
     return f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
 
 
-def _key(path: tuple[str, ...], names: dict[str, str]) -> str:
-    """Their key of a variable of ours, such as ("params", "stem_conv", "kernel")."""
-    leaf = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    return f"{names['/'.join(path[1:-1])]}.{leaf.get(path[-1], path[-1])}"
-
-
 def _their_shape(shape: tuple[int, ...], given: np.ndarray | None) -> tuple[int, ...]:
     """Of a variable whose shape here is `shape`. A dense layer may be a convolution over the whole image
     there (timm), which its number of axes says."""
@@ -208,55 +125,3 @@ def _layout(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         array = array.reshape(-1, 512, 7, 7)
     axes = (2, 3, 1, 0) if array.ndim == 4 else tuple(reversed(range(array.ndim)))
     return np.ascontiguousarray(array.transpose(axes).reshape(shape), np.float32)
-
-
-def module_names(model, arrays) -> dict[str, str]:
-    """Path of our modules, joined by /, -> the prefix of their keys. Lists more modules than there may be."""
-    if isinstance(model, ResNet):
-        return _resnet_names(model)
-    return _shufflenet_names() if isinstance(model, ShuffleNet) else _vgg_names(model, arrays)
-
-
-def _resnet_names(model: ResNet) -> dict[str, str]:
-    names = {"stem_conv": "conv1", "stem_norm": "bn1", "logits": "fc"}
-    for i, num in enumerate(model.blocks):
-        for j in range(num):
-            ours, theirs = f"stage_{i}_block_{j}", f"layer{i + 1}.{j}"
-            for k in range(3):
-                names |= {f"{ours}/layer_{k}_conv": f"{theirs}.conv{k + 1}"}
-                names |= {f"{ours}/layer_{k}_norm": f"{theirs}.bn{k + 1}"}
-            names |= {f"{ours}/shortcut_conv": f"{theirs}.downsample.0"}
-            names |= {f"{ours}/shortcut_norm": f"{theirs}.downsample.1"}
-    return names
-
-
-def _shufflenet_names() -> dict[str, str]:
-    """Theirs are positions in a sequence in which ReLUs count (a depthwise convolution has none)."""
-    names = {"logits": "fc"}
-    layers = {"stem": "conv1.0", "last": "conv5.0"}
-    within = {"passing_0": "branch1.0", "passing_1": "branch1.2"}
-    within |= {"layer_0": "branch2.0", "layer_1": "branch2.3", "layer_2": "branch2.5"}
-    for i, num in enumerate(BLOCKS):
-        for j in range(num):
-            for ours, theirs in within.items():
-                layers[f"stage_{i}_block_{j}/{ours}"] = f"stage{i + 2}.{j}.{theirs}"
-    for ours, theirs in layers.items():
-        prefix, position = theirs.rsplit(".", 1)
-        names |= {f"{ours}_conv": theirs, f"{ours}_norm": f"{prefix}.{int(position) + 1}"}
-    return names
-
-
-def _vgg_names(model: VGG, arrays) -> dict[str, str]:
-    """Theirs are positions in a sequence in which ReLUs and poolings count."""
-    timm = "pre_logits.fc1.weight" in arrays
-    dense = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
-    dense = dense if timm else ("classifier.0", "classifier.3", "classifier.6")
-    names = dict(zip(("dense_0", "dense_1", "logits"), dense, strict=True))
-    position = 0
-    for i, num in enumerate(model.convolutions):
-        for j in range(num):
-            names |= {f"stage_{i}_{j}_conv": f"features.{position}"}
-            names |= {f"stage_{i}_{j}_norm": f"features.{position + 1}"}
-            position += 3 if model.normalized else 2
-        position += 1
-    return names

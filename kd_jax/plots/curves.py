@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +22,7 @@ from kd_jax.plots.style import (
     whole_ticks,
 )
 from kd_jax.stats.curves import TITLES, by_epoch, most_worth
+from kd_jax.stats.description import RunDescription, SettingInfo
 from kd_jax.stats.learning_speed import judged_split
 from kd_jax.stats.rows import HistoryRow
 
@@ -31,14 +31,14 @@ MOST_BANDS = 4
 MOST_PANELS = 6
 
 
-def learning_curves(history: Sequence[HistoryRow], config: dict[str, Any]) -> Figure:
+def learning_curves(history: Sequence[HistoryRow], description: RunDescription) -> Figure:
     """Validation accuracy (%; training accuracy where nothing is held out) against epoch, mean and (of at
     most 4 settings, for more could not be told apart) band over seeds: of all classes, and beside it of the
     omitted ones where some setting has them. Of more than 7 settings, 7 are coloured and the others grey:
     those with omitted classes first, then those with the best last mean."""
     split = judged_split(history)
-    curves = by_epoch(history, config, split)
-    settings = [s["name"] for s in config["settings"] if (s["name"], "accuracy") in curves]
+    curves = by_epoch(history, description, split)
+    settings = [s.name for s in description.settings if (s.name, "accuracy") in curves]
     metrics = [m for m in TITLES if any((s, m) in curves for s in settings)] or ["accuracy"]
 
     coloured = most_worth(curves, settings, MOST_CURVES)
@@ -61,7 +61,7 @@ def learning_curves(history: Sequence[HistoryRow], config: dict[str, Any]) -> Fi
             _epochs(axes, split)
             if metric != "accuracy":
                 axes.set_ylim(-2, 102)
-        finish(figure, "Learning curves", sample(config, "bands" if shaded else ""))
+        finish(figure, "Learning curves", sample(description, "bands" if shaded else ""))
     return figure
 
 
@@ -70,45 +70,46 @@ def _epochs(axes: Axes, split: str) -> None:
     whole_ticks(axes)
 
 
-def is_grid(settings: Sequence[dict[str, Any]]) -> bool:
+def is_grid(settings: Sequence[SettingInfo]) -> bool:
     """Whether the settings that have a temperature differ in it and in alpha, by several values of each, and
     all of them in nothing else: then a panel a temperature shows what neither one does alone."""
     distilled = [setting for setting in settings if setting.get("temperature") is not None]
     values = [{setting.get(name) for setting in distilled} for name in ("temperature", "alpha")]
-    free = ("name", "temperature", "alpha")
-    rest = [{key: value for key, value in setting.items() if key not in free} for setting in settings]
+    rest = [setting.without("temperature", "alpha") for setting in settings]
     return min(map(len, values)) > 1 and all(others == rest[0] for others in rest)
 
 
-def learning_grid(history: Sequence[HistoryRow], config: dict[str, Any], level: float = math.nan) -> Figure:
+def learning_grid(
+    history: Sequence[HistoryRow], description: RunDescription, target: float = math.nan
+) -> Figure:
     """The learning curves of a grid (see `is_grid`): a panel a temperature, a colour an alpha (6 of each at
-    most), the students without a teacher black in every panel; `level`, a fraction, as a line."""
+    most), the students without a teacher black in every panel; `target`, a fraction, as a line."""
     split = judged_split(history)
-    curves = by_epoch(history, config, split)
-    settings = [s for s in config["settings"] if (s["name"], "accuracy") in curves]
+    curves = by_epoch(history, description, split)
+    settings = [s for s in description.settings if (s.name, "accuracy") in curves]
     distilled = [s for s in settings if s.get("temperature") is not None]
-    temperatures = sorted({s["temperature"] for s in distilled})[:MOST_PANELS]
-    alphas = sorted({s["alpha"] for s in distilled})[: MOST_CURVES - 1]
+    temperatures = sorted({s.get("temperature") for s in distilled})[:MOST_PANELS]
+    alphas = sorted({s.get("alpha") for s in distilled})[: MOST_CURVES - 1]
     rows = max(1, math.ceil(len(temperatures) / 3))
     columns = max(1, math.ceil(len(temperatures) / rows))
-    shown = [s for s in distilled if s["temperature"] in temperatures and s["alpha"] in alphas]
+    shown = [s for s in distilled if s.get("temperature") in temperatures and s.get("alpha") in alphas]
     with style():
         figure, grid = panels(PAGE, 0.3 + 2.0 * rows, rows, columns, sharex=True, sharey=True)
         for axes in grid.ravel()[len(temperatures) :]:
             axes.set_axis_off()
         for axes, temperature in zip(grid.ravel(), temperatures, strict=False):
             for setting in (s for s in settings if s.get("temperature") is None):
-                band(axes, curves[setting["name"], "accuracy"], setting["name"], **look_of(MOST_CURVES - 1))
-            for setting in (s for s in shown if s["temperature"] == temperature):
-                label, look = f"alpha={setting['alpha']:g}", look_of(alphas.index(setting["alpha"]))
-                band(axes, curves[setting["name"], "accuracy"], label, **look)
-            if not math.isnan(level):
-                label = f"{100 * level:g} %"
-                axes.axhline(100 * level, color=DARK, linestyle=":", linewidth=1.0, label=label)
+                band(axes, curves[setting.name, "accuracy"], setting.name, **look_of(MOST_CURVES - 1))
+            for setting in (s for s in shown if s.get("temperature") == temperature):
+                label, look = f"alpha={setting.get('alpha'):g}", look_of(alphas.index(setting.get("alpha")))
+                band(axes, curves[setting.name, "accuracy"], label, **look)
+            if not math.isnan(target):
+                label = f"{100 * target:g} %"
+                axes.axhline(100 * target, color=DARK, linestyle=":", linewidth=1.0, label=label)
             axes.set_title(f"T={temperature:g}")
             _epochs(axes, split)
         for axes in grid.ravel():
             axes.label_outer()
         left_out = not_shown(len(distilled) - len(shown))
-        finish(figure, "Learning curves, a panel a temperature", sample(config, "bands") + left_out)
+        finish(figure, "Learning curves, a panel a temperature", sample(description, "bands") + left_out)
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from kd_jax.plots.style import COLOURS, GREY, MARKERS, PAGE, errors, finish, panels, percent, style
 from kd_jax.stats.intervals import Interval
@@ -43,6 +43,7 @@ def _logarithmic(axes: Axes) -> None:
     """Between the powers of ten around the points."""
     low, high = np.log10(axes.dataLim.intervalx)
     axes.set(xscale="log", xlim=(0.8 * 10 ** np.floor(low), 1.25 * 10 ** np.ceil(high)))
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))  # more labels would overlap
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -22,8 +22,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
-from kd_jax.stats.summary import units_of
 
 COLUMN, PAGE = 3.5, 7.2
 """Widths in inches."""
@@ -129,13 +129,13 @@ def _legend_shape(labels: Sequence[str], width: float) -> tuple[int, int]:
     return rows, math.ceil(len(labels) / rows)
 
 
-def sample(config: dict[str, Any], interval: str = "") -> str:
+def sample(description: RunDescription, interval: str = "") -> str:
     """What is shown, of how many seeds.  interval: what the 95 % intervals are drawn as; "" for none."""
-    name = PurePath(config["data"]["name"]).name  # which may be a path
-    if len({run["seed"] for run in config["runs"]}) == 1:
+    name = PurePath(description.data.name).name  # which may be a path
+    if len(description.seeds()) == 1:
         return f"{name}; one seed, so no interval."
     what = f"{interval}: 95 % interval; " if interval else ""
-    return f"{name}; mean; {what}n = {units_of(config)}."
+    return f"{name}; mean; {what}n = {description.describe_units()}."
 
 
 def not_shown(count: int) -> str:

@@ -11,31 +11,32 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from kd_jax.plots.style import CONTROL, PAGE, errors, finish, look_of, panels, percent, sample, style
-from kd_jax.stats.summary import Values
+from kd_jax.stats.description import RunDescription, SettingInfo
+from kd_jax.stats.summary import Summary
 from kd_jax.stats.sweep_axis import LABELS, Axis, axis_of, controls_of
 
 
-def axis(values: Values, config: dict[str, Any]) -> Figure:
+def axis(summary: Summary, description: RunDescription) -> Figure:
     """Test accuracy (%) of the students of subliminal learning against the value in which they differ most
     (see axis.py), mean and interval over seeds: numbers along a line, words below each other; of the class
     that all of them miss, where there is one. A colour for each combination of the other values; grey are
     their teachers, and these untrained (reference)."""
-    settings = config["settings"]
-    students = [setting for setting in settings if setting["logit_mask"] is not None]
+    settings = description.settings
+    students = [setting for setting in settings if setting.get("logit_mask") is not None]
     shown, part = axis_of(students), _part(students)
     places = list(dict.fromkeys(shown.places.values()))
     at = {place: place if shown.numeric else number for number, place in enumerate(places)}
-    names = [setting["name"] for setting in settings]
-    accuracies = percent(values.get((name, "test", "none", part, "accuracy")) for name in names)
+    names = [setting.name for setting in settings]
+    accuracies = percent(summary.accuracy(name, part) for name in names)
     rows = dict(zip(names, accuracies, strict=True))
     with style():
         figure, grid = panels(0.62 * PAGE, 2.4 if shown.numeric else 0.7 + 0.24 * len(places))
         axes = grid[0, 0]
-        for (kind, own), line in zip(controls_of(settings).items(), ("--", ":"), strict=False):
-            if len(set(own.values())) == 1:
-                _span(axes, rows[next(iter(own.values()))], line, kind, upright=not shown.numeric)
+        for (kind, control_of), line in zip(controls_of(settings).items(), ("--", ":"), strict=False):
+            if len(set(control_of.values())) == 1:
+                _span(axes, rows[next(iter(control_of.values()))], line, kind, upright=not shown.numeric)
                 continue
-            points = {at[shown.places[student]]: rows[control] for student, control in own.items()}
+            points = {at[shown.places[student]]: rows[control] for student, control in control_of.items()}
             look = {"color": CONTROL, "marker": "_" if shown.numeric else "|", "linestyle": line}
             _series(axes, points, kind, not shown.numeric, look)
         labels = list(dict.fromkeys(shown.series.values()))
@@ -44,15 +45,15 @@ def axis(values: Values, config: dict[str, Any]) -> Figure:
             members = [student for student in shown.series if shown.series[student] == label]
             points = {at[shown.places[student]] + aside: rows[student] for student in members}
             _series(axes, points, label or "students", not shown.numeric, look_of(number))
-        of = "" if part == "all" else f" of class {config['data']['class_names'][int(part)]}"
+        of = "" if part == "all" else f" of class {description.data.class_names[int(part)]}"
         _scale(axes, places, shown, f"test accuracy{of} (%)")
-        finish(figure, "Subliminal learning", sample(config, "bars and bands"))
+        finish(figure, "Subliminal learning", sample(description, "bars and bands"))
     return figure
 
 
-def _part(students: Sequence[dict[str, Any]]) -> str:
+def _part(students: Sequence[SettingInfo]) -> str:
     """The one class that all students miss, else all classes."""
-    omitted = {tuple(setting["omitted"]) for setting in students}
+    omitted = {setting.omitted for setting in students}
     return str(*omitted.pop()) if len(omitted) == 1 and len(next(iter(omitted))) == 1 else "all"
 
 

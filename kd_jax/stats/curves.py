@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow
-from kd_jax.stats.summary import Values, interval_of, teachers_of
+from kd_jax.stats.summary import Summary, interval_of
 
 TITLES = {
     "accuracy": "all classes",
@@ -20,7 +20,7 @@ TITLES = {
 
 
 def by_epoch(
-    history: Iterable[HistoryRow], config: dict[str, Any], split: str
+    history: Iterable[HistoryRow], description: RunDescription, split: str
 ) -> dict[tuple[str, str], np.ndarray]:
     """(setting, metric) -> f64[E,4]: epoch, mean, low, high in %, where defined."""
     values: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
@@ -29,7 +29,7 @@ def by_epoch(
         if shown and not math.isnan(row.value):
             of_epoch = values.setdefault((row.setting, row.metric), {})
             of_epoch.setdefault(row.epoch, {})[row.seed] = row.value
-    teachers = teachers_of(config)
+    teachers = description.teachers_of_runs()
     return {
         key: in_percent({e: interval_of(key[0], of_epoch[e], teachers) for e in sorted(of_epoch)})
         for key, of_epoch in values.items()
@@ -48,26 +48,30 @@ def most_worth(curves: Mapping[tuple[str, str], np.ndarray], settings: Sequence[
 
 
 def by_bias(
-    curve: Iterable[BiasRow], values: Values, config: dict[str, Any], setting: str, parts: Collection[str]
+    curve: Iterable[BiasRow],
+    summary: Summary,
+    description: RunDescription,
+    setting: str,
+    parts: Collection[str],
 ) -> dict[str, dict[float, Interval]]:
     """Of each part, a class of bias_curve.csv, the accuracy (a fraction) by bias (nats)."""
-    found: dict[str, dict[float, dict[int, float]]] = {part: {} for part in parts}
+    by_part: dict[str, dict[float, dict[int, float]]] = {part: {} for part in parts}
     for row in curve:
-        if row.setting == setting and row.class_ in found:
-            found[row.class_].setdefault(row.bias, {})[row.seed] = row.accuracy
-    teachers = teachers_of(config)
+        if row.setting == setting and row.class_ in by_part:
+            by_part[row.class_].setdefault(row.bias, {})[row.seed] = row.accuracy
+    teachers = description.teachers_of_runs()
     return {
         part: {
-            bias: interval_of(setting, by_seed, teachers, _total(values, setting, part))
+            bias: interval_of(setting, by_seed, teachers, _total(summary, setting, part))
             for bias, by_seed in sorted(by_bias.items())
         }
-        for part, by_bias in found.items()
+        for part, by_bias in by_part.items()
     }
 
 
-def _total(values: Values, setting: str, part: str) -> float | None:
+def _total(summary: Summary, setting: str, part: str) -> float | None:
     """How many test examples the part has; None where it is not known."""
-    interval = values.get((setting, "test", "none", part, "support"))
+    interval = summary.get(setting, "support", part)
     return interval.mean if interval else None
 
 

@@ -15,7 +15,7 @@ report's many p none is corrected (it says how many there are); a page that asks
 import functools
 import math
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from scipy.special import betaincinv, stdtr, stdtrit
 
@@ -39,6 +39,19 @@ class Difference(NamedTuple):
     high: float
     p: float
     n: int
+
+
+Kind = TypeVar("Kind", Interval, Difference)
+
+
+def to_json(numbers: Interval | Difference) -> dict[str, Any]:
+    """The fields; None where undefined, for JSON has no nan."""
+    return {name: None if math.isnan(value) else value for name, value in numbers._asdict().items()}
+
+
+def from_json(kind: type[Kind], entry: dict[str, Any]) -> Kind:
+    """An Interval or a Difference of what `to_json` wrote; other keys are ignored. Errors: KeyError."""
+    return kind._make(math.nan if entry[name] is None else entry[name] for name in kind._fields)
 
 
 def mean_interval(
@@ -129,6 +142,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def mean_difference(a: Interval, b: Interval, confidence: float = 0.95) -> Difference:
+    """The difference a - b of two means over independent units, its interval and two-sided p, from their t
+    intervals alone (both of this confidence); n: the smaller number of units.
+
+    Source: Welch 1947, with the degrees of freedom of Satterthwaite 1946: the variances may differ. A mean
+    without a t interval, as one of a single unit, or of units without spread, gives no interval and no p.
+    """
+    n, difference = min(a.n, b.n), a.mean - b.mean
+    halves = [(one.high - one.low) / 2 for one in (a, b)]
+    if n < 2 or not all(_is_student(one) for one in (a, b)):
+        return Difference(difference, math.nan, math.nan, math.nan, n)
+    squares = [
+        (half / _quantile(one.n - 1, confidence)) ** 2 for half, one in zip(halves, (a, b), strict=True)
+    ]
+    error = math.sqrt(sum(squares))
+    degrees = error**4 / sum(square**2 / (one.n - 1) for square, one in zip(squares, (a, b), strict=True))
+    half = _quantile(degrees, confidence) * error
+    p = 2.0 * float(stdtr(degrees, -abs(difference) / error))
+    return Difference(difference, difference - half, difference + half, p, n)
+
+
+def _is_student(interval: Interval) -> bool:
+    """Whether both ends are equally far from the mean, which an exact binomial interval's are not."""
+    above, below = interval.high - interval.mean, interval.mean - interval.low
+    return above > 0 and abs(above - below) <= 1e-6 * above
+
+
 def _student(units: Sequence[float], confidence: float, noise: float) -> tuple[float, float, float]:
     """(mean, half width of its interval, two-sided p of a true mean of 0); nan where undefined, the
     latter two also where the units show no spread, as one alone does not."""
@@ -144,7 +184,7 @@ def _student(units: Sequence[float], confidence: float, noise: float) -> tuple[f
 
 
 @functools.cache
-def _quantile(degrees: int, confidence: float) -> float:
+def _quantile(degrees: float, confidence: float) -> float:
     """Student's t quantile that leaves (1 - confidence) / 2 above it."""
     return float(stdtrit(degrees, 0.5 + confidence / 2))
 

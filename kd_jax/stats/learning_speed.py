@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import HistoryRow
-from kd_jax.stats.summary import interval_of, teachers_of
+from kd_jax.stats.summary import interval_of
 
-_ROUNDING = 1e-9  # of a level that was given in %; shares of fewer than 10^9 examples are further apart
+_ROUNDING = 1e-9  # of a target that was given in %; shares of fewer than 10^9 examples are further apart
 _SHARE = 0.9
 
 Curves = dict[str, dict[int, dict[int, float]]]
@@ -24,9 +25,9 @@ Curves = dict[str, dict[int, dict[int, float]]]
 class Speed(NamedTuple):
     """How quickly a setting's runs learn.
 
-    reached: how many of the seeds, `seeds` in all, ever reach the level. epochs: until they first do, over
-    those that do. area: under the accuracy curve, divided by its number of epochs, which is the mean accuracy
-    over the epochs, a fraction. final: the accuracy after the last epoch.
+    reached: how many of the seeds, `seeds` in all, ever reach the target accuracy. epochs: until they first
+    do, over those that do. area: under the accuracy curve, divided by its number of epochs, which is the mean
+    accuracy over the epochs, a fraction. final: the accuracy after the last epoch.
     """
 
     reached: int
@@ -51,45 +52,45 @@ def accuracy_curves(history: Sequence[HistoryRow]) -> Curves:
     return curves
 
 
-def first_epoch(curve: dict[int, float], level: float) -> float:
-    """The first epoch whose accuracy is at least `level`; nan where there is none."""
-    return min((epoch for epoch, value in curve.items() if value >= level - _ROUNDING), default=math.nan)
+def first_epoch(curve: dict[int, float], target: float) -> float:
+    """The first epoch whose accuracy is at least `target`; nan where there is none."""
+    return min((epoch for epoch, value in curve.items() if value >= target - _ROUNDING), default=math.nan)
 
 
-def default_level(curves: Curves, config: dict[str, Any]) -> float:
+def default_target(curves: Curves, description: RunDescription) -> float:
     """90 % of the best setting's mean accuracy after the last epoch, rounded down to 0.1 %; nan where no
     setting has one."""
-    teachers = teachers_of(config)
+    teachers = description.teachers_of_runs()
     finals = [_interval(setting, by_seed, _final, teachers).mean for setting, by_seed in curves.items()]
     best = max((mean for mean in finals if not math.isnan(mean)), default=math.nan)
     return best if math.isnan(best) else math.floor(1000 * (_SHARE * best + _ROUNDING)) / 1000
 
 
-def speeds(curves: Curves, config: dict[str, Any], level: float) -> dict[str, Speed]:
-    """By setting, in the order of the curves.  level: a fraction."""
-    teachers, found = teachers_of(config), {}
+def speeds(curves: Curves, description: RunDescription, target: float) -> dict[str, Speed]:
+    """By setting, in the order of the curves.  target: a fraction."""
+    teachers, speeds_of = description.teachers_of_runs(), {}
     for setting, by_seed in curves.items():
-        epochs = {seed: first_epoch(curve, level) for seed, curve in by_seed.items()}
+        epochs = {seed: first_epoch(curve, target) for seed, curve in by_seed.items()}
         reached = sum(not math.isnan(epoch) for epoch in epochs.values())
-        found[setting] = Speed(
+        speeds_of[setting] = Speed(
             reached,
             len(by_seed),
             interval_of(setting, epochs, teachers),
             _interval(setting, by_seed, _area, teachers),
             _interval(setting, by_seed, _final, teachers),
         )
-    return found
+    return speeds_of
 
 
-def updates_per_epoch(config: dict[str, Any]) -> int | None:
+def updates_per_epoch(description: RunDescription) -> int | None:
     """Of every run, whatever its mask keeps: see train.Config. None where config.json does not say, or where
     the settings of subliminal learning have data of different sizes."""
-    batch_size = config["flags"].get("batch_size")
+    batch_size = description.flags.get("batch_size")
     if not isinstance(batch_size, int) or batch_size < 1:
         return None
-    if any("classes" in setting for setting in config["settings"]):
+    if any("classes" in setting.values for setting in description.settings):
         return None
-    examples = (config.get("transfer") or {}).get("examples", config["data"]["train"])
+    examples = (description.transfer or {}).get("examples", description.data.train)
     return -(-examples // batch_size)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 FORMAT = 2
-TEACHER = "teacher"  # the setting of what teachers come to
+TEACHER = "teacher"  # the setting of the rows of teachers
 DIVERGED = "diverged"
 METRICS = (
     "accuracy", "errors", "support", "bias", "precision", "f1", "macro_recall", "macro_precision", "macro_f1",

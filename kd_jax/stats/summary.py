@@ -1,15 +1,18 @@
-"""What the rows of results.csv come to: intervals, paired differences, and what is worth showing (host side).
+"""The summary of results.csv: intervals, paired differences, and which of them a report shows (host side).
 
 The format of summary.json is documented in io/run_folder.py, the intervals in intervals.py.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from kd_jax.stats import corrections, intervals
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import RunDescription, SettingInfo, candidates
+from kd_jax.stats.intervals import Difference, Interval
 from kd_jax.stats.rows import DIVERGED, FORMAT, TEACHER, ResultRow
 
 OF_TEACHER = ("agreement", "kl_to_teacher", "cka")
@@ -21,64 +24,141 @@ COUNTS = ("errors", "ensemble_errors")
 
 _MOST_SETTINGS_FOR_ALL_PAIRS = 16
 
-Key = tuple[str, str, str, str, str]
-"""(setting, split, correction, class, metric)"""
 
-Values = dict[Key, intervals.Interval]
-"""The intervals of a summary, as `lookup` gives them."""
+class Key(NamedTuple):
+    """What was measured. class_: all, omitted, seen or an index."""
 
-
-def units_of(config: dict[str, Any]) -> str:
-    """How many seeds and, where there are several, teachers, in words."""
-    seeds = len({run["seed"] for run in config["runs"]})
-    teachers = len({run["teacher_seed"] for run in config["runs"]} - {None})
-    words = f"{seeds} seed{'s' if seeds != 1 else ''}"
-    return f"{words} of {teachers} teachers" if teachers > 1 else words
+    setting: str
+    split: str
+    correction: str
+    class_: str
+    metric: str
 
 
-def unit_of(config: dict[str, Any], setting: str) -> str:
-    """What n counts of this setting, as " teachers", where these are fewer than the seeds; nothing where it
-    is seeds."""
-    own = {seed: teacher for (name, seed), teacher in teachers_of(config).items() if name == setting}
-    teachers = set(own.values()) - {None}
-    return " teachers" if 1 < len(teachers) < len(own) else ""
+class Pair(NamedTuple):
+    """The difference a - b of two settings under a correction; of one setting (a = b), that of the correction
+    to none."""
+
+    a: str
+    b: str
+    split: str
+    correction: str
+    class_: str
+    metric: str
+    difference: Difference
 
 
-def learns_from_teacher(setting: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether students of this setting depend on the teacher that they were given.
+class Diverged(NamedTuple):
+    """A run that is in no mean, and the epoch in which it diverged."""
 
-    True if the distillation loss or a feature loss has a weight above 0, if the students start from the
-    teacher's initial weights, or if its outputs replace the labels. False if the ablation leaves one class
-    of its output.
+    setting: str
+    seed: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The content of summary.json.
+
+    intervals: of every measurement; of shares of the test examples and of numbers of these it is that of
+    `intervals.binomial_interval` where the seeds show no spread.
+    paired: accuracy and errors on the test split, of all classes and of the omitted ones (where both settings
+    omit the same): every two settings under the same correction, and each correction against none within a
+    setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
+    Pairs that share fewer than two seeds are left out. The unit of a difference is the teacher as soon as one
+    of both sides depends on it: the differences of a plain student to distilled ones of one teacher share
+    that teacher. Between two plain settings it is the seed.
     """
-    if setting.get("student_init") == "teacher" or setting.get("feature_weight"):
-        return True
-    if setting.get("teacher_ablation") == "omitted_removed":
-        return len(setting["omitted"]) < config["data"]["num_classes"] - 1
-    return setting.get("alpha") != 0 or config["flags"].get("transfer", "own") != "own"
+
+    intervals: Mapping[Key, Interval]
+    paired: tuple[Pair, ...] = ()
+    diverged: tuple[Diverged, ...] = ()
+
+    def get(
+        self, setting: str, metric: str, class_: str = "all", correction: str = "none", split: str = "test"
+    ) -> Interval | None:
+        """None where it was not measured."""
+        return self.intervals.get(Key(setting, split, correction, class_, metric))
+
+    def accuracy(
+        self, setting: str, class_: str = "all", correction: str = "none", split: str = "test"
+    ) -> Interval | None:
+        """A fraction; of a single class its recall."""
+        return self.get(setting, "accuracy", class_, correction, split)
+
+    def errors(self, setting: str, class_: str = "all", correction: str = "none") -> Interval | None:
+        """The number of test examples that are misclassified."""
+        return self.get(setting, "errors", class_, correction)
+
+    def bias(self, setting: str, correction: str) -> Interval | None:
+        """What the correction adds to the logits of the omitted classes, in nats."""
+        return self.get(setting, "bias", "omitted", correction)
+
+    def corrections_of(self, setting: str) -> list[str]:
+        """The corrections under which the setting was tested, "none" included."""
+        return [c for c in CORRECTIONS if self.accuracy(setting, correction=c) is not None]
+
+    def preferred_correction(self, setting: str) -> str:
+        """Of the setting's corrections the `corrections.preferred` one."""
+        return corrections.preferred(self.corrections_of(setting))
+
+    def label_free(self, setting: str) -> list[str]:
+        """The setting's corrections that need no label, those that need the least else first."""
+        return corrections.label_free(self.corrections_of(setting))
+
+    def validation_accuracy(self, setting: SettingInfo) -> float:
+        """Of the seen classes, as trained; nan where the setting was not judged on a validation split.
+
+        Not of all classes: a choice by that uses labels of the omitted ones, and what it chooses would be no
+        result without a label of theirs.
+        """
+        class_ = "seen" if setting.omitted else "all"
+        interval = self.accuracy(setting.name, class_, split="validation")
+        return interval.mean if interval else math.nan
+
+    def best_setting(self, settings: Sequence[SettingInfo]) -> str:
+        """Of the `candidates` the one with the best `validation_accuracy`, of equal ones the first."""
+
+        def rank(setting: SettingInfo) -> float:
+            accuracy = self.validation_accuracy(setting)
+            return -1.0 if math.isnan(accuracy) else accuracy
+
+        return max(candidates(settings), key=rank).name
+
+    def only(self, keep: Callable[[Key], bool]) -> "Summary":
+        """The summary without the intervals of other keys."""
+        return replace(self, intervals={key: value for key, value in self.intervals.items() if keep(key)})
+
+    def to_json(self) -> dict[str, Any]:
+        """What is undefined is null."""
+        return {
+            "format": FORMAT,
+            "results": [_named(key) | intervals.to_json(value) for key, value in self.intervals.items()],
+            "paired": [_named(pair[:-1], Pair) | intervals.to_json(pair.difference) for pair in self.paired],
+            "diverged": [run._asdict() for run in self.diverged],
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Summary":
+        """Errors: KeyError or TypeError for what `to_json` did not write."""
+        by_key = {
+            Key._make(_words(Key, entry)): intervals.from_json(Interval, entry)
+            for entry in content["results"]
+        }
+        pairs = [
+            Pair._make([*_words(Pair, entry), intervals.from_json(Difference, entry)])
+            for entry in content.get("paired", [])
+        ]
+        return cls(by_key, tuple(pairs), tuple(Diverged(**entry) for entry in content.get("diverged", [])))
 
 
-def teachers_of(config: dict[str, Any], of_teacher: bool = False) -> dict[tuple[str, int], int | None]:
-    """(setting, seed) -> the seed of the teacher on which this run depends; None: on none.
-
-    of_teacher: of values that are made with the teacher (`depends_on_teacher`), so that a run depends on the
-    one it was given even if it learnt nothing from it.
-    """
-    taught = {s["name"] for s in config["settings"] if of_teacher or learns_from_teacher(s, config)}
-    return {
-        (run["setting"], run["seed"]): run["teacher_seed"] if run["setting"] in taught else None
-        for run in config["runs"]
-    }
+def _named(words: Sequence[str], kind: Any = Key) -> dict[str, Any]:
+    names = [name.rstrip("_") for name in kind._fields]
+    return dict(zip(names, words, strict=False))
 
 
-def teachers_of_seeds(config: dict[str, Any]) -> list[int | None]:
-    """Of each seed, in the order of the runs, the teacher on which any of its runs depends: the clusters of
-    means over all settings."""
-    found: dict[int, int | None] = {}
-    for (_, seed), teacher in teachers_of(config).items():
-        if found.get(seed) is None:
-            found[seed] = teacher
-    return list(found.values())
+def _words(kind: Any, entry: dict[str, Any]) -> list[str]:
+    return [entry[name.rstrip("_")] for name in kind._fields if name != "difference"]
 
 
 def depends_on_teacher(correction: str, metric: str) -> bool:
@@ -92,10 +172,10 @@ def interval_of(
     teachers: dict[tuple[str, int], int | None],
     total: float | None = None,
     most: float = 1.0,
-) -> intervals.Interval:
+) -> Interval:
     """The interval over the seeds at which the value is defined, clustered by the teachers they share.
 
-    total, most: as in `intervals.mean_interval`.
+    teachers: of `RunDescription.teachers_of_runs`.  total, most: as in `intervals.mean_interval`.
     """
     defined = {seed: value for seed, value in by_seed.items() if not math.isnan(value)}
     if setting == TEACHER:
@@ -108,147 +188,48 @@ def group(rows: Iterable[ResultRow]) -> dict[Key, dict[int, float]]:
     """The values by seed of every measurement, in the order of the rows."""
     groups: dict[Key, dict[int, float]] = {}
     for setting, seed, *rest, value in rows:
-        groups.setdefault((setting, *rest), {})[seed] = value  # type: ignore[arg-type]
+        groups.setdefault(Key(setting, *rest), {})[seed] = value  # type: ignore[arg-type]
     return groups
 
 
-def summarise(rows: Iterable[ResultRow], config: dict[str, Any]) -> dict[str, Any]:
-    """The content of summary.json.
-
-    results: the interval of every measurement; of shares of the test examples and of
-    numbers of these it is that of `stats.binomial_interval` where the seeds show no spread.
-    paired: accuracy and errors on the test split, of all classes and of the omitted ones (where both settings
-    miss the same): every two settings under the same correction, and each correction against none within a
-    setting. Of more than 16 settings, only those that differ in a single value are compared with each other.
-    Pairs that share fewer than two seeds are left out. The unit of a difference is the teacher as soon as one
-    of both sides depends on it: the differences of a plain student to distilled ones of one teacher share
-    that teacher. Between two plain settings it is the seed.
-    diverged: the runs that are in no mean.
-    """
+def summarise(rows: Iterable[ResultRow], description: RunDescription) -> Summary:
+    """The intervals and paired differences of all rows, as `Summary` has them."""
     rows = list(rows)
     groups = group(row for row in rows if row.metric != DIVERGED)
-    teachers = {made_with: teachers_of(config, made_with) for made_with in (False, True)}
+    teachers = {made_with: description.teachers_of_runs(made_with) for made_with in (False, True)}
     # Teachers of several folders are no sample of anything: they are one unit, whose mean has no interval.
-    mixed = "members" in (config["teacher"] or {})
-    results = []
+    mixed = "members" in (description.teacher or {})
+    by_key = {}
     for key, by_seed in groups.items():
-        _, _, correction, _, metric = key
-        clusters = teachers[depends_on_teacher(correction, metric)]
-        interval = interval_of(key[0], by_seed, clusters, *_examples(key, groups))
-        if mixed and key[0] == TEACHER and not metric.startswith("ensemble_"):
+        clusters = teachers[depends_on_teacher(key.correction, key.metric)]
+        interval = interval_of(key.setting, by_seed, clusters, *_examples(key, groups))
+        if mixed and key.setting == TEACHER and not key.metric.startswith("ensemble_"):
             interval = interval._replace(low=math.nan, high=math.nan, n=1)
-        names = dict(zip(("setting", "split", "correction", "class", "metric"), key, strict=True))
-        results.append(names | _defined(interval))
+        by_key[key] = interval
     paired = [
-        entry
-        for a, b in _pairs(config["settings"])
+        pair
+        for a, b in _pairs(description.settings)
         for correction in CORRECTIONS
         for class_ in ("all", "omitted")
         for metric in ("accuracy", "errors")
-        for entry in _pair(
+        for pair in _pair(
             a, b, correction, class_, metric, groups, teachers[depends_on_teacher(correction, metric)]
         )
     ]
-    diverged = [
-        {"setting": row.setting, "seed": row.seed, "epoch": int(row.value)}
-        for row in rows
-        if row.metric == DIVERGED
-    ]
-    return {"format": FORMAT, "results": results, "paired": paired, "diverged": diverged}
-
-
-def lookup(summary: dict[str, Any]) -> Values:
-    """The intervals of a summary by (setting, split, correction, class, metric)."""
-
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    return {
-        (e["setting"], e["split"], e["correction"], e["class"], e["metric"]): intervals.Interval(
-            number(e["mean"]), number(e["low"]), number(e["high"]), e["n"]
-        )
-        for e in summary["results"]
-    }
-
-
-def corrections_of(setting: str, values: Values) -> list[str]:
-    """The corrections under which the setting was tested, "none" included."""
-    return [c for c in CORRECTIONS if (setting, "test", c, "all", "accuracy") in values]
-
-
-def preferred_correction(setting: str, values: Values) -> str:
-    """Of the setting's corrections the `corrections.preferred` one."""
-    return corrections.preferred(corrections_of(setting, values))
-
-
-def label_free(setting: str, values: Values) -> list[str]:
-    """The setting's corrections that need no label, those that need the least else first."""
-    return corrections.label_free(corrections_of(setting, values))
-
-
-def candidates(settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The settings among which the one that a report speaks of is chosen, without a look at a result.
-
-    Conditions: omitted classes; a teacher in the loss; no teacher ablation; random initial weights; no shots
-    of an omitted class; and the same omitted classes as the first setting that omits the fewest, so that all
-    are judged on the same classes. A condition that no setting meets is dropped.
-    """
-    conditions = (
-        lambda s: s["omitted"],
-        lambda s: s.get("alpha") != 0,
-        lambda s: not s.get("teacher_ablation"),
-        lambda s: not s.get("student_init"),
-        lambda s: not s.get("shots"),
-    )
-    for condition in conditions:
-        settings = list(filter(condition, settings)) or settings
-    first = min(settings, key=lambda s: len(s["omitted"]))
-    return [s for s in settings if s["omitted"] == first["omitted"]]
-
-
-def validation_accuracy(setting: dict[str, Any], values: Values) -> float:
-    """Of the classes that were seen, as trained; nan where the setting was not judged on a validation split.
-
-    Not of all classes: a choice by that uses labels of the omitted ones, and what it chooses would be no
-    result without a label of theirs.
-    """
-    class_ = "seen" if setting["omitted"] else "all"
-    interval = values.get((setting["name"], "validation", "none", class_, "accuracy"))
-    return interval.mean if interval else math.nan
-
-
-def best_setting(settings: list[dict[str, Any]], values: Values) -> str:
-    """Of the `candidates` the one with the best `validation_accuracy`, of equal ones the first."""
-
-    def rank(setting: dict[str, Any]) -> float:
-        accuracy = validation_accuracy(setting, values)
-        return -1.0 if math.isnan(accuracy) else accuracy
-
-    return max(candidates(settings), key=rank)["name"]
-
-
-def describe_omitted(settings: Sequence[dict[str, Any]]) -> str:
-    """What omission means for these settings, in words."""
-    if any(setting.get("shots") for setting in settings):
-        return "omitted from training, except for the shots"
-    return "never seen in training"
+    diverged = [Diverged(row.setting, row.seed, int(row.value)) for row in rows if row.metric == DIVERGED]
+    return Summary(by_key, tuple(paired), tuple(diverged))
 
 
 def _examples(key: Key, groups: dict[Key, dict[int, float]]) -> tuple[float | None, float]:
     """(total, most) of `mean_interval` for the values of this key; total None where it is unknown."""
-    setting, split, _, class_, metric = key
-    totals = groups.get((setting, split, "none", class_, "support"))
-    if metric not in (*SHARES, *COUNTS) or not totals:
+    totals = groups.get(key._replace(correction="none", metric="support"))
+    if key.metric not in (*SHARES, *COUNTS) or not totals:
         return None, 1.0
     total = next(iter(totals.values()))
-    return total, total if metric in COUNTS else 1.0
+    return total, total if key.metric in COUNTS else 1.0
 
 
-def _defined(numbers: Any) -> dict[str, Any]:
-    return {name: None if math.isnan(value) else value for name, value in numbers._asdict().items()}
-
-
-def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+def _pairs(settings: Sequence[SettingInfo]) -> Iterable[tuple[SettingInfo, SettingInfo]]:
     """Every setting with itself (its corrections against none), and the settings worth comparing.
 
     A value that one of two settings does not have (null) is no difference: a student without a teacher has no
@@ -256,17 +237,17 @@ def _pairs(settings: list[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dic
     """
     yield from ((setting, setting) for setting in settings)
     for a, b in itertools.combinations(settings, 2):
-        both = [(a.get(name), b.get(name)) for name in a | b if name != "name"]
+        both = [(a.get(name), b.get(name)) for name in {**a.values, **b.values}]
         differing = sum(x != y for x, y in both if x is not None and y is not None)
         if len(settings) <= _MOST_SETTINGS_FOR_ALL_PAIRS or differing <= 1:
             yield a, b
 
 
 Side = tuple[str, dict[int, float], dict[tuple[str, int], int | None]]
-"""(setting, its values by seed, `teachers_of` its run)"""
+"""(setting, its values by seed, `teachers_of_runs` of its run)"""
 
 
-def paired(a: Side, b: Side) -> tuple[intervals.Difference, list[int]]:
+def paired(a: Side, b: Side) -> tuple[Difference, list[int]]:
     """The difference a - b over the seeds at which both are defined, and these seeds."""
     (name_a, of_a, teachers_a), (name_b, of_b, teachers_b) = a, b
     seeds = [seed for seed in of_a if not math.isnan(of_a[seed] - of_b.get(seed, math.nan))]
@@ -276,22 +257,20 @@ def paired(a: Side, b: Side) -> tuple[intervals.Difference, list[int]]:
 
 
 def _pair(
-    a: dict[str, Any],
-    b: dict[str, Any],
+    a: SettingInfo,
+    b: SettingInfo,
     correction: str,
     class_: str,
     metric: str,
     groups: dict[Key, dict[int, float]],
     teachers: dict[tuple[str, int], int | None],
-) -> Iterable[dict[str, Any]]:
-    """One entry, or none where it would say nothing."""
+) -> Iterable[Pair]:
+    """One pair, or none where it would say nothing."""
     within = a is b
-    if (within and correction == "none") or (class_ == "omitted" and a["omitted"] != b["omitted"]):
+    if (within and correction == "none") or (class_ == "omitted" and a.omitted != b.omitted):
         return
-    of_a = groups.get((a["name"], "test", correction, class_, metric), {})
-    of_b = groups.get((b["name"], "test", "none" if within else correction, class_, metric), {})
-    difference, seeds = paired((a["name"], of_a, teachers), (b["name"], of_b, teachers))
-    if len(seeds) < 2:
-        return
-    names = {"a": a["name"], "b": b["name"], "split": "test", "correction": correction}
-    yield names | {"class": class_, "metric": metric} | _defined(difference)
+    of_a = groups.get(Key(a.name, "test", correction, class_, metric), {})
+    of_b = groups.get(Key(b.name, "test", "none" if within else correction, class_, metric), {})
+    difference, seeds = paired((a.name, of_a, teachers), (b.name, of_b, teachers))
+    if len(seeds) >= 2:
+        yield Pair(a.name, b.name, "test", correction, class_, metric, difference)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from kd_jax.stats.description import SettingInfo
+
 LABELS = {
     "auxiliary": "auxiliary outputs",
     "classes": "classes",
@@ -35,9 +37,9 @@ class Axis(NamedTuple):
     series: dict[str, str]
 
 
-def axis_of(settings: Sequence[dict[str, Any]]) -> Axis:
+def axis_of(settings: Sequence[SettingInfo]) -> Axis:
     """The value that takes the most values in these settings of config.json; of several such the last."""
-    names, rows = [setting["name"] for setting in settings], _rows(settings)
+    names, rows = [setting.name for setting in settings], _rows(settings)
     counts = {key: len({row[key] for row in rows}) for key in rows[0]}
     chosen = max(reversed(counts), key=counts.__getitem__)
     others = [key for key, count in counts.items() if count > 1 and key != chosen]
@@ -49,22 +51,22 @@ def axis_of(settings: Sequence[dict[str, Any]]) -> Axis:
     return Axis(chosen, places, numeric, series)
 
 
-def controls_of(settings: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+def controls_of(settings: Sequence[SettingInfo]) -> dict[str, dict[str, str]]:
     """Of subliminal learning's settings, the students' controls: "teacher" and "reference" (its untrained
     network) -> student's setting -> the control's setting."""
-    controls = [setting for setting in settings if setting["logit_mask"] is None]
-    found: dict[str, dict[str, str]] = {}
-    for control in controls:
-        for setting in settings:
-            if setting["logit_mask"] is not None and all(setting[key] == control[key] for key in _TAUGHT):
-                found.setdefault(control["name"].split()[0], {})[setting["name"]] = control["name"]
-    return found
+    controls: dict[str, dict[str, str]] = {}
+    for control in (setting for setting in settings if setting.get("logit_mask") is None):
+        for student in settings:
+            taught = all(student.get(key) == control.get(key) for key in _TAUGHT)
+            if student.get("logit_mask") is not None and taught:
+                controls.setdefault(control.name.split()[0], {})[student.name] = control.name
+    return controls
 
 
-def _rows(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(settings: Sequence[SettingInfo]) -> list[dict[str, Any]]:
     """The settings' values, each a number or a word: a loss with its temperature where several losses are
     compared, networks by depth and width where they differ in one of these alone."""
-    rows = [{key: value for key, value in setting.items() if key != "name"} for setting in settings]
+    rows = [dict(setting.values) for setting in settings]
     several = len({row["loss"] for row in rows}) > 1
     shapes = {row["model"]: _shape(row["model"]) for row in rows}
     alike = all(shapes.values()) and 1 in (len(set(sizes)) for sizes in zip(*shapes.values(), strict=True))

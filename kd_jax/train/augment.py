@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 
 from kd_jax.types import Augment
 
@@ -77,22 +78,15 @@ def random_affine(
     angle, down, right = draws[0] * (degrees * jnp.pi / 180), draws[1] * pixels, draws[2] * pixels
     y = jnp.arange(height, dtype=jnp.float32)[None, :, None] - (height - 1) / 2
     x = jnp.arange(width, dtype=jnp.float32)[None, None, :] - (width - 1) / 2
-    # Where each output pixel comes from, in a copy with a border of one zero pixel.
-    from_y = (jnp.sin(angle) * x + jnp.cos(angle) * y) * (1 + draws[3] * stretch) + down + (height + 1) / 2
-    from_x = (jnp.cos(angle) * x - jnp.sin(angle) * y) * (1 + draws[4] * stretch) + right + (width + 1) / 2
-    top, left = jnp.floor(from_y), jnp.floor(from_x)
-    dy, dx = (from_y - top)[..., None], (from_x - left)[..., None]
-    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(num, (height + 2) * (width + 2), -1)
+    # Where each output pixel comes from.
+    from_y = (jnp.sin(angle) * x + jnp.cos(angle) * y) * (1 + draws[3] * stretch) + down + (height - 1) / 2
+    from_x = (jnp.cos(angle) * x - jnp.sin(angle) * y) * (1 + draws[4] * stretch) + right + (width - 1) / 2
 
-    def corner(rows, columns):
-        rows = jnp.clip(rows, 0, height + 1).astype(jnp.int32)
-        columns = jnp.clip(columns, 0, width + 1).astype(jnp.int32)
-        index = (rows * (width + 2) + columns).reshape(num, -1, 1)
-        return jnp.take_along_axis(padded, index, axis=1).reshape(images.shape).astype(jnp.float32)
+    def sample(channel, rows, columns):
+        return map_coordinates(channel.astype(jnp.float32), [rows, columns], order=1, mode="constant")
 
-    upper = corner(top, left) * (1 - dx) + corner(top, left + 1) * dx
-    lower = corner(top + 1, left) * (1 - dx) + corner(top + 1, left + 1) * dx
-    return jnp.round(upper * (1 - dy) + lower * dy).astype(jnp.uint8)
+    of_image = jax.vmap(sample, in_axes=(-1, None, None), out_axes=-1)
+    return jnp.round(jax.vmap(of_image)(images, from_y, from_x)).astype(jnp.uint8)
 
 
 def example_keys(key: jax.Array, num: int) -> jax.Array:
@@ -103,13 +97,18 @@ def example_keys(key: jax.Array, num: int) -> jax.Array:
 
 def draws(key: jax.Array, num: int, each: int) -> jax.Array:
     """Uniform numbers in [0, 1), f32[num,each], each row of its example's own key.  key: consumed."""
-    own = lambda key: jax.random.uniform(key, (each,), jnp.float32)  # noqa: E731
-    return jax.vmap(own)(example_keys(key, num))
+    draw = lambda key: jax.random.uniform(key, (each,), jnp.float32)  # noqa: E731
+    return jax.vmap(draw)(example_keys(key, num))
+
+
+def flips(key: jax.Array, num: int) -> jax.Array:
+    """Which examples of a batch `flip` mirrors under this key, bool[num].  key: consumed."""
+    return draws(key, num, 1)[:, 0] < 0.5
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Mirrors each image left to right with probability 1/2.  key: consumed; u8[B,h,w,c] -> u8[B,h,w,c]."""
-    mirrored = draws(key, images.shape[0], 1).reshape(-1, 1, 1, 1) < 0.5
+    mirrored = flips(key, images.shape[0]).reshape(-1, 1, 1, 1)
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
@@ -139,8 +138,8 @@ def mixup_lambdas(key: jax.Array, num: int, concentration: float) -> jax.Array:
     own, so that it depends on no other and a step's gradient averages over weak and strong mixtures.
     key: consumed.
     """
-    own = lambda key: jax.random.beta(key, concentration, concentration, (), jnp.float32)  # noqa: E731
-    return jax.vmap(own)(example_keys(key, num))
+    draw = lambda key: jax.random.beta(key, concentration, concentration, (), jnp.float32)  # noqa: E731
+    return jax.vmap(draw)(example_keys(key, num))
 
 
 def mixup_partner(x: jax.Array) -> jax.Array:
@@ -148,10 +147,10 @@ def mixup_partner(x: jax.Array) -> jax.Array:
     return jnp.roll(x, -1, axis=0)
 
 
-def mix(shares: jax.Array, x: jax.Array) -> jax.Array:
-    """Each example's share of itself and the rest of its partner.  shares f32[B]; x f32[B,...]."""
-    shares = shares.reshape(-1, *[1] * (x.ndim - 1))
-    return shares * x + (1 - shares) * mixup_partner(x)
+def mix(mixup_lambda: jax.Array, x: jax.Array) -> jax.Array:
+    """Each example's share of itself and the rest of its partner.  mixup_lambda f32[B]; x f32[B,...]."""
+    mixup_lambda = mixup_lambda.reshape(-1, *[1] * (x.ndim - 1))
+    return mixup_lambda * x + (1 - mixup_lambda) * mixup_partner(x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from kd_jax import losses
 from kd_jax.losses import teacher_ablations
 from kd_jax.models import forward, scale_pixels
 from kd_jax.train import keys
-from kd_jax.train.augment import mix, mixup_lambdas, mixup_partner
+from kd_jax.train.augment import flips, mix, mixup_lambdas, mixup_partner
 from kd_jax.train.config import Config
 from kd_jax.types import Batch, HParams, Table
 
@@ -31,17 +31,41 @@ def select_teacher(config: Config, table: Table, hparams: HParams) -> Table:
     return table.replace(teacher_variables=jax.tree.map(pick, table.teacher_variables))
 
 
-def make_batch(config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array) -> Batch:
+def make_batch(
+    config: Config,
+    table: Table,
+    hparams: HParams,
+    images: jax.Array,
+    index: jax.Array,
+    rows: jax.Array | None = None,
+) -> Batch:
     """Labels and targets of the examples `index` i32[B]. `images` f32[B,h,w,c] are these examples as the
     student sees them, and so as a queried teacher sees them in evaluation mode. `table`: of
-    `select_teacher`."""
+    `select_teacher`. `rows`: of `cached_rows`, where the cached logits are not those of `index`."""
     labels = table.labels[index]
-    logits, features = _teacher_answers(config, table, hparams, images, index)
+    logits, features = _teacher_answers(config, table, hparams, images, index if rows is None else rows)
     if logits is None:
         return Batch(labels)
     if not config.has_labels:
         labels = jnp.argmax(logits[:, : config.num_classes], axis=-1).astype(labels.dtype)
     return Batch(labels, logits, features)
+
+
+def cached_rows(table: Table, key: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
+    """The rows i32[B] of the cached teacher logits for the examples `index` of a whole batch.
+
+    Where the logits of the mirror images are cached too, as `augment.RandomFlip` alone allows it, those of
+    the images that it mirrors at this step are in the second half of the rows.  key: the run's own.
+    """
+    num = len(table.labels)
+    if table.teacher_logits is None or table.teacher_logits[0].shape[1] == num:
+        return index
+    mirrored = flips(_augment_key(key, step), len(index))
+    return jnp.where(mirrored, index + num, index)
+
+
+def _augment_key(key: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, keys.AUGMENT), step)
 
 
 def _teacher_answers(
@@ -79,35 +103,35 @@ def augment_and_scale(
 ) -> tuple[jax.Array, jax.Array | None]:
     """The batch u8[B,h,w,c] as the student sees it at this step, and each example's share of its image.
 
-    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), shares None where nothing is mixed.
+    key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), mixup_lambda None where nothing is mixed.
     """
     if config.augment is not None:
-        images = config.augment(jax.random.fold_in(jax.random.fold_in(key, keys.AUGMENT), step), images)
+        images = config.augment(_augment_key(key, step), images)
     images = scale_pixels(images)
     if config.mixup is None:
         return images, None
     mixup_key = jax.random.fold_in(jax.random.fold_in(key, keys.MIXUP), step)
-    shares = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
-    return mix(shares, images), shares
+    mixup_lambda = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
+    return mix(mixup_lambda, images), mixup_lambda
 
 
 def batch_losses(
-    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, shares: jax.Array | None
+    config: Config, logits: jax.Array, batch: Batch, hparams: HParams, mixup_lambda: jax.Array | None
 ) -> jax.Array:
     """Each example's loss f32[B]; of a mixture, the losses against both its parts by their shares, which is
-    the loss against the mixed label for any loss that is linear in it.
+    the loss against the mixed label for any loss that is linear in it.  mixup_lambda: f32[B] or None.
 
     A queried teacher has answered for the mixture, so its answer is in both; cached logits are mixed as the
     labels are.
     """
     logits, batch = mask_logits(logits, batch, hparams)
-    own = config.loss_fn(logits, batch, hparams)
-    if shares is None:
-        return own
+    loss = config.loss_fn(logits, batch, hparams)
+    if mixup_lambda is None:
+        return loss
     other = jax.tree.map(mixup_partner, batch)
     if config.teacher_models:
         other = other.replace(teacher_logits=batch.teacher_logits)
-    return shares * own + (1 - shares) * config.loss_fn(logits, other, hparams)
+    return mixup_lambda * loss + (1 - mixup_lambda) * config.loss_fn(logits, other, hparams)
 
 
 def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: jax.Array) -> Batch:

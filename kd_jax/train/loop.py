@@ -64,11 +64,11 @@ def run_segments(
         before the next step of the iteration.
     """
     num_runs = hparams.alpha.shape[0]
-    mesh = sweep.runs_mesh(num_runs)
+    mesh = sweep.runs_mesh(num_runs, sweep.batch_parts(config, hparams))
     table, validation = sweep.put_on_mesh((table, validation), mesh, sweep.REPLICATED)
     # Placed as the program's own output is, or the second segment would be traced and compiled anew.
     hparams, states = sweep.put_on_mesh(
-        (sweep.pad_runs(hparams, mesh.size), sweep.pad_runs(states, mesh.size)), mesh, sweep.SHARDED
+        sweep.pad_runs((hparams, states), mesh.shape["runs"]), mesh, sweep.SHARDED
     )
     epoch = int(states.epoch.addressable_data(0)[0])
     while epoch < num_epochs:
@@ -104,7 +104,7 @@ def fit_runs(
     num_teachers = len(jax.tree.leaves(taught)[0]) if taught else 1
     states = sweep.init_states(config, sweep.run_keys(seeds, len(settings), base))
     hparams = sweep.stack_runs(settings, seeds, num_teachers)
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     segments = run_segments(config, table, validation, hparams, states, num_epochs, num_epochs, vmap_size)
     states, history, _ = next(segments)
     return sweep.gather(variables_of(states), len(settings) * len(seeds)), history
@@ -129,7 +129,7 @@ def train(
         on_segment: is called with (epoch, history) of the point from which the training goes on, and after
             each checkpoint.
     """
-    vmap_size = sweep.default_vmap_size(jax.default_backend())
+    vmap_size = sweep.default_vmap_size(jax.default_backend(), config.model)
     segments = checkpointed_segments(
         config, table, validation, hparams, keys, folder, num_epochs, every, vmap_size, start
     )

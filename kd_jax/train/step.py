@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax.models import forward, forward_head, init_variables, predict
+from kd_jax.models.split_batch import mean_over_parts, own_part, sum_over_parts
 from kd_jax.train import keys
 from kd_jax.train.batch import (
     ablate_teacher_logits,
     augment_and_scale,
     batch_images,
     batch_losses,
+    cached_rows,
     make_batch,
     select_teacher,
 )
@@ -26,14 +28,14 @@ from kd_jax.train.sampling import epoch_order, example_mask, shot_mask
 from kd_jax.types import Counts, HParams, Table, TrainState, Variables
 
 
-def init_state(config: Config, key: jax.Array, given: Variables | None = None) -> TrainState:
+def init_state(config: Config, key: jax.Array, pretrained_variables: Variables | None = None) -> TrainState:
     """A run's state before its first epoch. key: the run's own typed key, kept in the state.
 
-    given: variables, any part of their tree, with which the run starts instead of its own draws.
+    pretrained_variables: any part of the tree of variables; the run starts with it instead of its own draws.
     """
     variables = dict(init_variables(config.model, jax.random.fold_in(key, keys.INIT), config.image_shape))
-    if given is not None:
-        variables = unflatten_dict(flatten_dict(variables) | flatten_dict(given))
+    if pretrained_variables is not None:
+        variables = unflatten_dict(flatten_dict(variables) | flatten_dict(pretrained_variables))
     params, of_features = variables.pop("params"), init_features(config, key)
     opt_state = config.optimizer.direction.init(trainable_params(config, params, of_features))
     zero, finite = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
@@ -59,11 +61,17 @@ def train_step(
 ) -> tuple[TrainState, Counts]:
     """One update on the examples `index` i32[B]; `step` i32[] counts updates since the start of the run.
 
+    Where the batch is split over devices (models/split_batch.py), each computes its part of it, and all make
+    the same update.
+
     A mixture counts as right where the answer is the label of the example it belongs to, whatever its share.
     """
     images = batch_images(config, table, state.key, index, step)
-    images, shares = augment_and_scale(config, state.key, images, step)
-    batch = ablate_teacher_logits(make_batch(config, table, hparams, images, index), hparams, state.key, step)
+    images, mixup_lambda = augment_and_scale(config, state.key, images, step)
+    rows = cached_rows(table, state.key, index, step)
+    images, index, rows = own_part((images, index, rows))
+    batch = make_batch(config, table, hparams, images, index, rows)
+    batch = ablate_teacher_logits(batch, hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
@@ -73,7 +81,7 @@ def train_step(
         params = trained if config.feature_match is None else trained["student"]
         variables = {"params": state.params | params, **state.model_state}
         logits, features, model_state = apply(config.model, variables, images, dropout_key)
-        per_example = batch_losses(config, logits, batch, hparams, shares)
+        per_example = batch_losses(config, logits, batch, hparams, mixup_lambda)
         memory = None
         if config.feature_match is not None:
             key = jax.random.fold_in(jax.random.fold_in(state.key, keys.NEGATIVES), step)
@@ -83,6 +91,7 @@ def train_step(
         return jnp.mean(per_example), (logits, per_example, model_state, memory)
 
     gradients, (logits, per_example, model_state, memory) = jax.grad(mean_loss, has_aux=True)(trained)
+    gradients = mean_over_parts(gradients)
     params, opt_state = apply_gradients(
         config.optimizer, config.schedule(step), gradients, state.opt_state, trained, hparams
     )
@@ -97,7 +106,7 @@ def train_step(
     state = state.replace(
         params=params, model_state=model_state, opt_state=opt_state, of_features=of_features
     )
-    return state, counts
+    return state, sum_over_parts(counts)
 
 
 def train_epoch(

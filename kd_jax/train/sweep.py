@@ -1,8 +1,9 @@
 """Settings x seeds -> the runs axis: how it is stacked, mapped and placed.
 
-The runs axis, and nothing else, is split over all devices of all processes; the data are everywhere, one copy
-a device (one in all for the cores of a CPU, which are devices here). No run speaks to another, so what is
-computed does not depend on how many devices there are.
+The runs axis is split over all devices of all processes; the data are everywhere, one copy a device (one in
+all for the cores of a CPU, which are devices here). Runs do not communicate, so what is computed does not
+depend on how many devices there are. Only where there are fewer runs than devices may each run's batch be
+split over the spare ones: the outcome is then the same to rounding.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from kd_jax.models import is_dense
+from kd_jax.models.split_batch import BATCH_AXIS
 from kd_jax.train import Config, init_state
-from kd_jax.types import HParams, TrainState, Variables
+from kd_jax.types import BatchLoss, HParams, TrainState, Variables
 
 # Threefry is compiled anew for each shape that an init draws, about a second each at full optimisation;
 # without it, a fraction. The numbers drawn are the same integers either way.
@@ -62,23 +65,49 @@ def run_keys(seeds: Sequence[int], num_settings: int, base: int) -> jax.Array:
     return jnp.tile(keys, num_settings)
 
 
-def default_vmap_size(platform: str) -> int | None:
-    """How many runs a device vmaps together: one after another on a CPU, all at once elsewhere (None).
+def default_vmap_size(platform: str, model: Any) -> int | None:
+    """How many runs a device vmaps together: one after another (1), or all at once (None).
 
-    platform: of the devices, as jax.default_backend() names it. On CPUs measured for small and large networks
-    alike, by the part `vmap_sizes` of the benchmark; elsewhere not yet measured.
+    platform: of the devices, as jax.default_backend() names it. On CPUs one after another, measured for small
+    and large networks alike by the part `vmap_sizes` of the benchmark. Elsewhere nothing is measured yet:
+    fully connected networks all at once, as batched matrix products; convolutional ones one after another,
+    for vmapped they become grouped convolutions.
     """
-    return 1 if platform == "cpu" else None
+    return None if platform != "cpu" and is_dense(model) else 1
 
 
-def runs_mesh(num_runs: int) -> Mesh:
-    """Devices of every process, equally many of each, in one axis, "runs"; no more than the runs need."""
-    own: dict[int, list[jax.Device]] = {}
+def runs_mesh(num_runs: int, parts: int = 1) -> Mesh:
+    """Devices of every process, equally many of each, in one axis, "runs"; no more than the runs need.
+
+    parts: as of `batch_parts`; where it is above 1, each run has so many devices, along a second axis.
+    """
+    of_process: dict[int, list[jax.Device]] = {}
     for device in jax.devices():
-        own.setdefault(device.process_index, []).append(device)
-    each = min(*map(len, own.values()), -(-num_runs // len(own)))
-    devices = [device for process in sorted(own) for device in own[process][:each]]
-    return Mesh(np.array(devices), ("runs",), axis_types=(AxisType.Auto,))
+        of_process.setdefault(device.process_index, []).append(device)
+    each = min(*map(len, of_process.values()), -(-num_runs // len(of_process)) * parts)
+    devices = [device for process in sorted(of_process) for device in of_process[process][:each]]
+    if parts == 1:
+        return Mesh(np.array(devices), ("runs",), axis_types=(AxisType.Auto,))
+    return Mesh(np.array(devices).reshape(-1, parts), ("runs", BATCH_AXIS), axis_types=(AxisType.Auto,) * 2)
+
+
+def batch_parts(config: Config, hparams: HParams) -> int:
+    """Into how many equal parts the batch of each run is split over the devices that R runs leave idle.
+
+    1 where runs are as many as devices, and where an example's update depends on the others of its batch in
+    another way than by batch normalisation: with mixup, teacher ablations, losses of whole batches and of
+    hidden layers. Also 1 of fully connected networks on a CPU, whose matrix products use all cores, and on
+    several processes.
+    hparams: leading axis R.
+    """
+    num_runs, num_devices = len(hparams.alpha), len(jax.devices())
+    relates_examples = isinstance(config.loss_fn, BatchLoss) or hparams.teacher_ablation is not None
+    relates_examples |= config.feature_match is not None  # connectors normalise by the whole batch
+    has_threads = jax.default_backend() == "cpu" and is_dense(config.model)
+    if config.mixup is not None or relates_examples or has_threads or jax.process_count() > 1:
+        return 1
+    spare = max(1, num_devices // num_runs)
+    return max(parts for parts in range(1, spare + 1) if config.batch_size % parts == 0)
 
 
 REPLICATED, SHARDED = PartitionSpec(), PartitionSpec("runs")
@@ -131,27 +160,30 @@ def over_runs(function, mesh: Mesh, vmap_size: int | None):
     """(shared, runs) -> `function(shared, run)` of every run: `shared` is everywhere, `runs` are split over
     the mesh, and each device maps its own, `vmap_size` at a time."""
 
-    def own(shared, runs):
+    def map_device(shared, runs):
         return map_runs(partial(function, shared), vmap_size)(runs)
 
-    return jax.shard_map(own, mesh=mesh, in_specs=(REPLICATED, SHARDED), out_specs=SHARDED, check_vma=False)
+    in_specs = REPLICATED, SHARDED
+    return jax.shard_map(map_device, mesh=mesh, in_specs=in_specs, out_specs=SHARDED, check_vma=False)
 
 
-def init_states(config: Config, keys: jax.Array, given: Variables | None = None) -> TrainState:
+def init_states(config: Config, keys: jax.Array, pretrained_variables: Variables | None = None) -> TrainState:
     """States of R fresh runs, on the mesh, with its padding.
 
-    keys: typed, [R].  given: variables that all runs start with instead of their own, as in `init_state`.
+    keys: typed, [R].  pretrained_variables: what all runs start with instead of their own draws, as in
+    `init_state`.
     """
     mesh = runs_mesh(len(keys))
     keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
-    states = _init_all(config, mesh, put_on_mesh(given, mesh, REPLICATED), keys)
+    states = _init_all(config, mesh, put_on_mesh(pretrained_variables, mesh, REPLICATED), keys)
     # Block here, so that running out of memory is raised here and not as a hang later.
     return jax.block_until_ready(states)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)
-def _init_all(config, mesh, given, keys):
-    return over_runs(lambda given, key: init_state(config, key, given), mesh, 1)(given, keys)
+def _init_all(config, mesh, pretrained_variables, keys):
+    init = lambda shared, key: init_state(config, key, shared)  # noqa: E731
+    return over_runs(init, mesh, 1)(pretrained_variables, keys)
 
 
 def pad_runs(tree, multiple: int):

@@ -191,8 +191,7 @@ BAD_ARRAYS = {
     "half a surrogate pair": ({"class_names": np.array(["a", "b", "\ud800"])}, "class_names cannot be shown"),
     "two classes an example": ({"train_labels": np.eye(12, dtype=int) + 1}, "multi-label"),
     "a scalar label": ({"train_labels": np.int64(1)}, "train_labels do not fit"),
-    "float labels": ({"train_labels": np.arange(12) % 3.0}, "train_labels are of the wrong type"),
-    "boolean labels": ({"train_labels": np.arange(12) > 5}, "train_labels are of the wrong type"),
+    "float labels": ({"train_labels": np.arange(12) % 3 + 0.5}, "train_labels are of the wrong type"),
     "negative label": ({"test_labels": np.arange(6) % 3 - 1}, "negative class"),
     "test class unknown": ({"test_labels": np.arange(6) % 4}, r"name no class: .*0\.\.2; given 3"),
     "class without examples": ({"train_labels": np.arange(12) % 3 * 2}, "no training example.*of class 1"),
@@ -300,14 +299,12 @@ def test_files_that_are_not_there_or_not_npz(tmp_path):
             data.load(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    "name", ["mnsit", "MNIST1", "digit", "", "../mnist", "mnist/../x", "a b", "hf:mnist", "x/y/z"]
-)
+@pytest.mark.parametrize("name", ["mnsit", "MNIST1", "digit", "", "../mnist", "mnist/../x", "a b", "x/y/z"])
 def test_unknown_names(tmp_path, name):
     pytest.importorskip("tensorflow_datasets")
     with pytest.raises(
         InputError,
-        match=r"unknown dataset: expected digits, a path ending in \.npz"
+        match=r"unknown dataset: expected digits, an \.npz"
         if "/" not in name
         else f"dataset '{name}' cannot be read.*no such folder",
     ) as caught:

@@ -112,7 +112,7 @@ def test_words_that_two_classes_share(tmp_path):
         ("val_0.png\tn02\nval_0.png\tn01\n", "line 2, cannot be read.*one more file"),
         ("val_0.png\tn04\n", "test class has no training images.*given n04"),
         ("val_7.png\tn01\n", r"1 of 5 images .*val/images/val_7\.png \(FileNotFoundError"),
-        ("", "test_images are empty"),
+        ("", "the test split is empty"),
     ],
 )
 def test_annotations_that_are_wrong(tmp_path, line, message):
@@ -147,8 +147,13 @@ def test_links(load, root, tmp_path):
     (root / "train" / "beagle" / "lost.png").symlink_to(tmp_path / "nothing")
     assert "2 of 17 images" in refused(load)
     assert load(skip_unreadable=True).fingerprint == before
+    (root / "train" / "beagle" / "loop.png").unlink()
+    (root / "train" / "beagle" / "lost.png").unlink()
     (root / "train" / "circle").symlink_to(root / "train")
-    assert "no training image: expected one in each folder of train; given none in circle" in refused(load)
+    dataset = load()
+    assert dataset.fingerprint == before and "(train/circle, train/circle)" in dataset.notes[0]
+    (root / "train" / "gone").symlink_to(tmp_path / "nothing")
+    assert "no training image: expected one in each folder of train; given none in gone" in refused(load)
 
 
 def test_names_that_are_no_utf8(load, root):
@@ -196,14 +201,18 @@ LACKS = {
     ),
     "no test images": (
         lambda root: [empty(root / "val" / name) for name in ("dingo", "beagle", "Samoyed")],
-        "test_images are empty",
+        "the test split is empty: expected an image in the folder of a class, as in train; given none in val",
     ),
     "one class": (
         lambda root: [remove(root / s / c) for s in ("train", "val") for c in ("dingo", "beagle")],
         "too few classes",
     ),
-    "no class": (lambda root: empty(root / "train"), "test class has no training images"),
-    "no folder of classes": (lambda root: empty(root / "val"), "test_images are empty"),
+    "no class": (lambda root: empty(root / "train"), "train/ has no class folders"),
+    "no folder of classes": (lambda root: empty(root / "val"), "the test split is empty"),
+    "labels elsewhere": (
+        lambda root: [remove(root / "train"), draw(root / "train" / "0.png", pixels(0))],
+        "train/ has no class folders: expected a folder for each class; given train/0.png",
+    ),
 }
 
 
@@ -242,15 +251,20 @@ def test_which_names_are_folders(root, tmp_path, monkeypatch):
             data.load(name, tmp_path / "nothing")
     monkeypatch.chdir(root)
     assert data.load(".").num_classes == 3
-    for name in ("", "~nobody/x", "train", "../mnist"):
-        with pytest.raises(InputError, match=r"dataset.* a folder of train/ and val/ or test/"):
+    assert data.load("train").num_classes == 3  # of which a share is the test split
+    for name in ("", "~nobody/x", "../mnist"):
+        with pytest.raises(
+            InputError, match=r"dataset.* a folder of train/ and val/ or test/, of classes or"
+        ):
             data.load(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["digits", "set.npz", "cifar100"])
-@pytest.mark.parametrize("options", [{"image_size": 32}, {"skip_unreadable": True}])
+@pytest.mark.parametrize("options", [{"image_size": 32}, {"skip_unreadable": True}, {"test_fraction": 0.0}])
 def test_options_of_folders_alone(name, options):
-    with pytest.raises(InputError, match=f"^{next(iter(options))} is for image folders: .*'{name}'; given"):
+    with pytest.raises(
+        InputError, match=f"^{next(iter(options))} is for image folders and parquet: .*'{name}'; given"
+    ):
         data.load(name, **options)
 
 

@@ -1,6 +1,7 @@
 """The layouts of .npz files against the same data in the plain layout; what is no such layout is refused."""
 
 import logging
+import zipfile
 
 import numpy as np
 import pytest
@@ -107,6 +108,67 @@ def test_one_hot_labels(load):
         assert same(found, expected) and notes == ("one-hot labels: the class is the column that holds 1",)
 
 
+WORDS = np.array(["ant", "bee", "cow"])
+OTHERWISE = {
+    "whole numbers": (lambda x: x.astype(np.float16), "labels of float16 are whole"),
+    "whole numbers in a column": (lambda x: x[:, None].astype(float), "labels of float64 are whole"),
+    "words": (lambda x: WORDS[x], "labels are words: classes in their order, from 0, ant"),
+    "words as bytes": (lambda x: WORDS[x].astype("S")[:, None], "labels are words: classes in"),
+    "big-endian": (lambda x: x.astype(">i2"), None),
+    "unsigned": (lambda x: x.astype(np.uint64), None),
+}
+
+
+@pytest.mark.parametrize("change, note", OTHERWISE.values(), ids=OTHERWISE)
+def test_the_same_labels_otherwise(load, change, note):
+    expected, _ = load(PLAIN)
+    found, notes = load(PLAIN | {f"{s}_labels": change(LABELS[s]) for s in ("train", "test")})
+    assert same(found, expected) and found.fingerprint == expected.fingerprint
+    assert notes == () if note is None else note in notes[0]
+    assert found.class_names == (("ant", "bee", "cow") if note and "words" in note else ("0", "1", "2"))
+
+
+def test_words_are_numbered_by_class_names(load):
+    words = {f"{s}_labels": WORDS[LABELS[s]] for s in ("train", "test")}
+    found, _ = load(PLAIN | words | {"class_names": np.array(["cow", "ant", "bee"])})
+    assert found.train_labels[:3].tolist() == [1, 2, 0] and found.class_names == ("cow", "ant", "bee")
+
+
+def test_labels_that_are_truth_values(load):
+    found, notes = load(PLAIN | {f"{s}_labels": LABELS[s] > 0 for s in ("train", "test")})
+    assert found.train_labels[:3].tolist() == [0, 1, 1] and notes == (
+        "labels are truth values: class 1 is True",
+    )
+
+
+LAYOUTS_IN_MEMORY = {
+    "Fortran order": np.asfortranarray,
+    "big-endian": lambda x: x.astype(">u2"),
+    "half precision": lambda x: (x / 255).astype(np.float16),
+    "a masked array": lambda x: np.ma.masked_array(x, x > 300),
+    "channels first, one of them": lambda x: x[:, None],
+}
+
+
+@pytest.mark.parametrize("change", LAYOUTS_IN_MEMORY.values(), ids=LAYOUTS_IN_MEMORY)
+def test_images_that_lie_otherwise_in_memory(load, change):
+    expected, _ = load(PLAIN)
+    found, _ = load(PLAIN | {f"{s}_images": change(IMAGES[s]) for s in ("train", "test")})
+    assert same(found, expected) and found.fingerprint == expected.fingerprint
+
+
+def test_what_is_not_read_is_named(load):
+    assert load(PLAIN | {"valid_images": IMAGES["val"]})[1] == ("not read: valid_images",)
+
+
+def test_an_array_twice(load, tmp_path):
+    np.savez(tmp_path / "set.npz", **PLAIN)
+    with zipfile.ZipFile(tmp_path / "set.npz", "a") as archive:
+        archive.writestr("train_labels", archive.read("test_labels.npy"))
+    with pytest.raises(InputError, match=r"holds an array twice: .*given train_labels"):
+        data.load(tmp_path / "set.npz")
+
+
 several = np.zeros((12, 3), int)
 several[:, :2] = 1
 REFUSED = {
@@ -119,6 +181,24 @@ REFUSED = {
         r"images are on no known scale: .*given float64 from -2 to 1.98",
     ),
     "0 to 16": (PLAIN | {f"{s}_images": IMAGES[s] / 16.0 for s in ("train", "test")}, "no known scale"),
+    "words that training lacks": (
+        PLAIN | {"train_labels": WORDS[LABELS["train"]], "test_labels": np.array(["owl"] * 6)},
+        "test_labels name no class: expected the words of training; given .'owl'.",
+    ),
+    "words and numbers": (
+        PLAIN | {"test_labels": WORDS[LABELS["test"]]},
+        "test_labels are of the wrong type",
+    ),
+    "labels from 1": (
+        PLAIN | {f"{s}_labels": LABELS[s] + 1 for s in ("train", "test")},
+        r"none of class 0 \(labels count from 0\)",
+    ),
+    "halves": (PLAIN | {"train_labels": LABELS["train"] + 0.5}, "train_labels are of the wrong type"),
+    "labels beyond all": (PLAIN | {"train_labels": LABELS["train"] * 1e300}, "of the wrong type"),
+    "two channels first": (
+        PLAIN | {f"{s}_images": np.stack([IMAGES[s]] * 2, 1) for s in ("train", "test")},
+        r"have their channels first: .*transpose\(0, 2, 3, 1\)",
+    ),
     "not a number": (
         PLAIN | {f"{s}_images": np.full((len(IMAGES[s]), 6, 5), np.nan) for s in ("train", "test")},
         "no known scale",

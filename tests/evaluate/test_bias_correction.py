@@ -119,7 +119,7 @@ def test_where_examples_tie_all_or_none_of_them_turn(problem, wanted):
 
 @few
 @given(problem=PROBLEMS, biases=st.lists(st.floats(-12, 12, width=16), min_size=2, max_size=5))
-def test_more_bias_only_moves_predictions_to_the_missing_classes(problem, biases):
+def test_more_bias_only_moves_predictions_to_the_omitted_classes(problem, biases):
     """None comes back, none moves from one omitted class to another or between kept ones."""
     logits, omitted = jnp.asarray(problem[0], jnp.float32)[:, :K], np.array(problem[1])
     shifted = [
@@ -174,7 +174,7 @@ def test_share_between_two_counts_gives_the_nearest():
             assert MISSING[p][predictions(LOGITS[p], MISSING[p], found[p])].sum() == count
 
 
-def test_no_missing_class_or_nothing_else_means_no_correction():
+def test_no_omitted_class_or_nothing_else_means_no_correction():
     for omitted in (np.zeros((P, K), bool), np.ones((P, K), bool)):
         assert not np.any(mapped(bias_correction.min_error_bias, LOGITS, LABELS, omitted))
         assert not np.any(
@@ -191,7 +191,7 @@ def test_one_example():
         assert float(bias_correction.prior_matching_bias(logits, omitted, jnp.float32(share))) == b
 
 
-def test_lowering_the_kept_is_raising_the_missing():
+def test_lowering_the_seen_is_raising_the_omitted():
     """ "Only 7s and 8s": the paper lowers the two kept biases; the predictions are the same."""
     b = RANDOM.standard_normal(P).astype(np.float32)
     raised = mapped(

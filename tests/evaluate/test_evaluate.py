@@ -104,7 +104,7 @@ def test_mapped_over_eight_devices_each_run_is_as_by_numpy(average, loss):
             np.testing.assert_array_equal(found.confusions[split]["none"][run], matrix)
 
 
-def test_the_first_examples_of_the_missing_class_that_are_wrong():
+def test_the_first_examples_of_the_omitted_class_that_are_wrong():
     found, students, _ = outcome(9)
     images, labels = TABLES["test"].images, TABLES["test"].labels
     rescued = 0
@@ -160,7 +160,7 @@ def test_the_probabilities_are_those_before_any_correction():
 
 
 @pytest.mark.parametrize("average", [False, True])
-def test_teacher_matched_gives_the_student_its_teachers_share_of_the_missing_class(average):
+def test_teacher_matched_gives_the_student_its_teachers_share_of_the_omitted_class(average):
     found, students, taught = outcome(9, average)
     table = TABLES["train"]
     for run in range(3):
@@ -211,7 +211,7 @@ def prior_matched(others, rare, fraction, called=()):
     # 28, where 20 / 1,370 of 28 are 0.41, so that one that is called missing as trained would be turned away.
     [(4, 0.1, ()), (20, 0.02, ()), (20, 0.02, (0,))],
 )
-def test_prior_matched_calls_as_many_missing_as_the_split_holds(rare, fraction, called):
+def test_prior_matched_calls_as_many_omitted_as_the_split_holds(rare, fraction, called):
     others = {4: [100] * 6, 20: [150] * 9}[rare]
     found, held, size = prior_matched(others, rare, fraction, called)
     assert held == 1 and round(size * rare / (rare + sum(others))) == 0

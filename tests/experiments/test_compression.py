@@ -19,7 +19,7 @@ from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config, run_folder
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import ResultRow
-from tests.io.test_run_folder import LABELS, SOFT, make_config
+from tests.io.test_run_folder import LABELS, SOFT, describe, make_config, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (4, 3, 1)
@@ -53,7 +53,7 @@ def rows_of(setting, metrics):
 def students(tmp_path):
     """Two settings of three mlp-5 each; the second's results are of before precision was measured."""
     folder = tmp_path / "students_run"
-    run_config.write(folder, make_config())
+    run_config.write(folder, describe())
     new = {"accuracy": [0.7, 0.8, 0.9], "macro_precision": [0.5, 0.5, 0.5], "macro_recall": [0.6, 0.7, 0.8]}
     rows = rows_of(LABELS, new | {"macro_f1": [0.4, 0.5, 0.6]}) + rows_of(SOFT, {"accuracy": [0.6, 0.6, 0.6]})
     others = [row._replace(value=0.123) for row in rows]
@@ -71,7 +71,7 @@ def teacher(tmp_path):
     folder = tmp_path / "teacher_run"
     runs = [{"run": 0, "setting": "teacher", "seed": 0, "teacher_seed": None}]
     config = make_config(settings=[{"name": "teacher", "omitted": []}], seeds=1)
-    run_config.write(folder, config | {"experiment": "train_teacher", "teacher": None, "runs": runs})
+    write_config(folder, config | {"experiment": "train_teacher", "teacher": None, "runs": runs})
     run_folder.write_results(folder, rows_of("teacher", {"accuracy": [0.95], "macro_f1": [0.9]}))
     save_models(folder / "teachers", "mlp-50-50", 1)
     return folder
@@ -111,17 +111,19 @@ def test_the_report_as_a_user_gets_it(students, teacher, tmp_path):
         "n",
     ]
     big = cells(text, "teacher_run", "teacher", "mlp-50-50", "3,353", "0.0065", "0.0134")
-    assert big[2:] == ["95.00", "-", "-", "90.00", "1"]
+    assert big[4:] == ["95.00", "-", "-", "90.00", "1"]
     # sd 0.1: half width 4.302653 * 10 % / sqrt(3) = 24.8.
     small = cells(text, "students_run", LABELS, "mlp-5", "83", "0.00015", "0.000332")
-    assert small[2:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
+    assert small[4:] == ["80.00 ± 24.8", "50.00 (no spread seen)", "70.00 ± 24.8", "50.00 ± 24.8", "3"]
     old = cells(text, "students_run", SOFT, "mlp-5", "83", "0.00015", "0.000332")
-    assert old == [*small[:2], "60.00 (no spread seen)", "-", "-", "-", "3"]
+    assert old == [*small[:4], "60.00 (no spread seen)", "-", "-", "-", "3"]
     content = json.loads((out / "compression.json").read_text())
     assert compression.page(content) == text
     first, second, third = content["models"]
     assert (first["parameters"], first["forward_flops"], first["bytes"]) == (3353, 6500, 4 * 3353)
     assert second["latency_ms"] == third["latency_ms"] != first["latency_ms"]
+    assert first["exported"]["bytes"] > first["bytes"] and second["exported"] == third["exported"]
+    assert first["exported"]["latency_ms"]["median"] > 0
     for row in content["models"]:
         for spread in row["latency_ms"].values():
             assert 0 < spread["low"] <= spread["median"] <= spread["high"]

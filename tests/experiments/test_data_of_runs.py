@@ -101,7 +101,7 @@ def test_a_folder_of_images(launch, home, tmp_path):
     config = config_of(tmp_path / "run")
     assert [setting["omitted"] for setting in config["settings"]] == [[], [1], [0, 2]]
     assert config["data"]["class_names"] == ["big dog", "cat", "cow"]
-    assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, False)
+    assert (config["flags"]["image_size"], config["flags"]["skip_unreadable"]) == (None, True)
     words[-1] = f"--out={tmp_path / 'small'}"
     outcome = launch("distill", *words, "--image_size=4", draw=False)
     assert outcome.status == 2 and "teacher of images of another size: expected 6x5x3" in outcome.err
@@ -130,3 +130,35 @@ def test_folders_with_odd_names(launch, home, distil, toy):
         assert (home / name / "report.md").is_file()
     asked = launch("distill", "--out=~/runs", ask="str(shared.require_folder('out', 'runs/a'))").value
     assert asked == os.path.expanduser("~/runs")
+
+
+def test_students_take_their_teachers_data(launch, home, tmp_path):
+    """The dataset, how its images are read and the normalisation, where no flag says so."""
+    for label, name in enumerate(("cat", "cow")):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for index in range(8):
+            image = np.random.RandomState(9 * label + index).randint(0, 256, (6, 5, 3)).astype(np.uint8)
+            Image.fromarray(image).save(tmp_path / "set" / name / f"{index}.png")
+    (tmp_path / "set" / "cow" / "bad.png").touch()
+    words = ["--model=mlp-4", "--epochs=1", "--batch_size=8"]
+    reading = ["--image_size=4", "--skip_unreadable", "--test_fraction=0.25", "--normalize=data"]
+    teach = [f"--dataset={tmp_path / 'set'}", *words, *reading, f"--out={tmp_path / 'teacher'}"]
+    assert launch("train_teacher", *teach, draw=False).status == 0
+    words += [f"--teacher={tmp_path / 'teacher'}"]
+    told = launch("distill", *words, f"--out={tmp_path / 'run'}", draw=False)
+    assert told.status == 0 and f"as the teacher: --dataset={tmp_path / 'set'} --image_size=4" in told.out
+    teacher, run = config_of(tmp_path / "teacher"), config_of(tmp_path / "run")
+    for flag in ("dataset", "image_size", "skip_unreadable", "test_fraction", "normalize"):
+        assert run["flags"][flag] == teacher["flags"][flag] is not None
+    assert run["data"]["fingerprint"] == teacher["data"]["fingerprint"]
+    again = launch("distill", *words, f"--out={tmp_path / 'run'}", draw=False)
+    assert again.status == 0 and "is complete" in again.out
+    for more, message in (
+        ("--dataset=digits", "teacher of another dataset"),
+        ("--image_size=5", "teacher of images of another size: expected 4x4x3, by --image_size; given 5x5x3"),
+        ("--test_fraction=0.5", "teacher of another dataset"),
+    ):
+        outcome = launch("distill", *words, more, f"--out={tmp_path / 'other'}")
+        assert outcome.status == 2 and message in outcome.err and outcome.out == "", outcome
+    own = launch("distill", *words, "--normalize=none", f"--out={tmp_path / 'other'}", draw=False)
+    assert own.status == 0 and config_of(tmp_path / "other")["flags"]["normalize"] == "none"

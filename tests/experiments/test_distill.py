@@ -179,12 +179,15 @@ def test_jitter_queries_the_teacher(launch, distil, toy):
 
 
 @pytest.mark.parametrize("flag", ["--rotate=1", "--stretch=0.1", "--flip", "--cutout=1", "--mixup=1"])
-def test_every_augmentation_queries_the_teacher(launch, toy, flag):
+def test_every_augmentation_but_the_flip_queries_the_teacher(launch, toy, flag):
+    """Of the flip alone, the logits on each image and on its mirror image are cached."""
     words = [*toy.words[:4], f"--teacher={toy.folder}", "--model=mlp-8", "--out=x"]
     module = "__import__('experiments.settings.augmentation', fromlist=['x'])"
-    ask = f"{module}.augments(shared.run_config('', ''))"
-    assert launch("distill", *words, ask=ask).value is False
-    assert launch("distill", *words, flag, ask=ask).value is True
+    ask = f"(lambda a, o: [a.queries(o), a.only_flips(o)])({module}, shared.run_config('', ''))"
+    only_flips = flag == "--flip"
+    assert launch("distill", *words, ask=ask).value == [False, False]
+    assert launch("distill", *words, flag, ask=ask).value == [not only_flips, only_flips]
+    assert launch("distill", *words, flag, "--translate=1", "--flip", ask=ask).value == [True, False]
 
 
 def test_students_may_begin_as_their_teachers_did(launch, toy, distil, tmp_path):

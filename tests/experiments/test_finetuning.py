@@ -213,3 +213,68 @@ def test_a_folder_begun_with_other_weights_is_refused(launch, home, frozen):
     outcome = launch("train_teacher", *FROZEN, "--out=frozen", draw=False)
     weights.write_bytes(before)
     assert outcome.status == 2 and "other pretrained weights" in outcome.err
+
+
+# --- as imported --------------------------------------------------------------------------------------------
+
+KEPT = [word for word in WORDS if not word.startswith(("--epochs", "--seeds", "--validation"))]
+KEPT += ["--epochs=0", "--seeds=2", "--pretrained=own.safetensors", "--validation_fraction=0.25"]
+
+
+@pytest.fixture(scope="module")
+def kept(launch, home):
+    """A teacher whose classifier fits, which no update changes."""
+    arrays = test_pretrained.their_arrays()
+    random = np.random.RandomState(3)
+    arrays |= {
+        "bn1.running_mean": random.rand(16).astype(np.float32),
+        "bn1.running_var": np.ones(16, np.float32),
+    }
+    test_pretrained.save(home / "own.safetensors", {f"module.{k}": v for k, v in arrays.items()})
+    return launch("train_teacher", *KEPT, "--out=kept", draw=False)
+
+
+def test_no_epoch_keeps_a_teacher_as_it_is(kept, home):
+    """Every leaf, batch statistics included; its accuracy is that which was shown before."""
+    prefix = "note: the prefix module. is taken off the keys of the weights\n"
+    assert (kept.status, kept.err) == (0, UNSCALED + prefix), kept
+    variables, metadata = saved(home / "kept")
+    loaded = test_pretrained.load(str(home / "own.safetensors")).variables
+    assert variables.keys() == flatten_dict(loaded).keys()
+    for path, leaf in flatten_dict(loaded).items():
+        np.testing.assert_array_equal(variables[path], np.stack([leaf, leaf]))
+    config = json.loads((home / "kept" / "config.json").read_text())
+    model = models.build("resnet-8", K)
+    logits = models.predict(model, loaded, jnp.asarray(IMAGES))
+    accuracy = float(np.mean(np.asarray(logits).argmax(-1) == LABELS))
+    assert config["imported"]["test"] == {"accuracy": accuracy, "support": N}
+    assert config["imported"]["validation"]["support"] == K
+    assert f"test accuracy {100 * accuracy:.2f} % of 12 images" in kept.out
+    results = (home / "kept" / "results.csv").read_text()
+    assert f"teacher,0,test,none,all,accuracy,{accuracy}" in results
+    assert metadata["pretrained"]["fresh_classifier"] is False
+
+
+def test_a_kept_teacher_teaches_and_is_not_made_again(launch, home, kept):
+    again = launch("train_teacher", *KEPT, "--out=kept", draw=False)
+    assert again.status == 0 and "is complete" in again.out
+    words = [
+        "--dataset=tiny.npz",
+        "--teacher=kept",
+        "--model=mlp-4",
+        "--epochs=1",
+        "--validation_fraction=0.25",
+    ]
+    assert launch("distill", *words, "--out=students", draw=False).status == 0
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--epochs=0", "--pretrained="], "--epochs cannot be this"),
+        (["--epochs=0"], "--epochs=0 keeps no classifier: expected weights whose classifier has the 3"),
+        (["--epochs=-1"], "--epochs"),
+    ],
+)
+def test_what_no_epoch_cannot_keep(launch, home, words, message):
+    test_what_cannot_be_is_refused_in_one_line(launch, home, words, message)

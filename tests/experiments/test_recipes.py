@@ -8,6 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from experiments.gallery import recipes
+from experiments.gallery import rows as rows_of
+from experiments.gallery.studies import TABLES
 from kd_jax import losses, models
 from kd_jax.train import optim
 
@@ -71,6 +74,25 @@ def test_recipe(name, parsed):
     if entry_of(name) == "subliminal":  # no default of the entry point's own decides anything
         named = ("seeds", "model", "epochs", "batch_size", "schedule", "dataset")
         assert all(f"--{flag}=" in RECIPES[name].read_text() for flag in named)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_facts_of_a_head(name):
+    """Its time; and published figures, each with its source, as the tables of the pages have them."""
+    recipe = recipes.read(RECIPES[name])
+    assert recipe.minutes is not None and recipe.minutes > 0
+    assert len(recipe.published) == sum(fact == "published" for fact, _ in recipe.facts)
+    assert bool(recipe.published) == any(fact == "source" for fact, _ in recipe.facts)
+    rows = {
+        (cell.setting, "test", cell.correction, cell.class_, cell.metric): row.cells
+        for table in TABLES.values()
+        for row in table.rows
+        for cell in row.cells
+        if isinstance(cell, rows_of.Ours) and cell.run == name
+    }
+    for key, figure in recipe.published.items():
+        beside = [cell for cell in rows.get(key, ()) if isinstance(cell, str)]
+        assert key not in rows or figure in beside, (key, figure)
 
 
 def test_the_students_see_what_their_teacher_saw(parsed):

@@ -60,7 +60,7 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
     config, dataset = run_config.read(run), data.load("digits")
     stacked, metadata = checkpoint.load(run / "students")
     taught, of_teacher = checkpoint.load(home / "teacher" / "teachers")
-    (number,) = [r["run"] for r in config["runs"] if (r["setting"], r["seed"]) == ("T=4 omit=3", 1)]
+    (number,) = [r.run for r in config.runs if (r.setting, r.seed) == ("T=4 omit=3", 1)]
     _, validation = data.split_validation(dataset.train_labels, 0.1)
     random = np.random.RandomState(0)
     chosen, judged = random.permutation(validation)[:130], random.permutation(500)[:130]
@@ -107,7 +107,7 @@ def test_students_are_taught_on_other_images(launch, home, run, transfer):
     done = launch("distill", *words, f"--transfer={name}", f"--out={out}")
     assert done.status == 0, done.err
     config = run_config.read(out)
-    assert ("transfer" in config) == (transfer == "other.npz")
+    assert (config.transfer is not None) == (transfer == "other.npz")
     rows = read_history(out, config)
     by_metric = {
         metric: [r.value for r in rows if (r.split, r.metric) == ("train", metric)]

@@ -115,7 +115,7 @@ def test_history_has_every_epoch_of_every_run(sweep):
             assert float(row["value"]) == pytest.approx(results[*key, "accuracy"], abs=slack)
 
 
-def test_the_digit_that_was_left_out_comes_back(sweep):
+def test_the_omitted_digit_comes_back(sweep):
     results = results_of(sweep.folder)
     for seed in SEEDS:
         assert results["T=4", seed, "test", "none", "all", "accuracy"] > 0.6

@@ -133,7 +133,7 @@ def test_the_loss_is_that_of_the_outputs_seen_alone(name):
         assert not np.asarray(gradient)[:, ~seen].any() and np.asarray(gradient)[:, seen].all()
 
 
-def test_a_step_hears_the_teacher_on_noise_that_its_key_draws():
+def test_a_step_queries_the_teacher_on_noise_that_its_key_draws():
     """At rate 0 the counts are those of the batch that the key and the step draw, judged by hand."""
     state = jax.tree.map(lambda leaf: leaf[0], sweep.init_states(CONFIG, keys(0)))
     teacher = {"params": jax.tree.map(lambda leaf: leaf[:1], sweep.init_states(CONFIG, keys(7)).params)}
@@ -213,7 +213,7 @@ def test_confusions_are_of_the_class_outputs():
 
 
 @pytest.mark.parametrize("num", [0, 1, 5, 100])
-def test_what_is_left_of_each_class(num):
+def test_the_shots_of_each_class(num):
     labels = np.random.RandomState(0).randint(0, 4, 200).astype(np.int32)
     chosen = [
         np.asarray(jax.jit(shot_mask)(jax.random.key(seed), jnp.asarray(labels), jnp.int32(num)))
@@ -254,7 +254,7 @@ def outcome(tmp_path_factory, launch):
 
 def test_every_setting_has_its_rows(outcome):
     config = run_config.read(outcome)
-    names = [setting["name"] for setting in config["settings"]]
+    names = [setting.name for setting in config.settings]
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2
     assert "auxiliary share=hidden transfer=own" in names and names[-2:] == ["teacher", "reference"]
     rows = read_results(outcome, config)

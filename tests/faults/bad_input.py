@@ -2,7 +2,7 @@
 
     .venv/bin/python -P -m tests.faults.campaign --parts=bad_input
 
-The cases are in bad_input_cases.py, what they refer to is made by bad_input_places.py.
+The cases are in bad_input_cases.py and bad_networks.py, what they refer to is made by bad_input_places.py.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from unittest import mock
 
 from tests.faults.bad_input_cases import CASES, GOOD
 from tests.faults.bad_input_places import places
+from tests.faults.bad_networks import NETWORK_CASES
 from tests.faults.tried import Tried
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +37,7 @@ class Case(NamedTuple):
 
 
 def cases() -> Iterator[Case]:
-    for entry, (usual, table) in CASES.items():
+    for entry, (usual, table) in (CASES | NETWORK_CASES).items():
         for title, (words, expected) in table.items():
             yield Case(entry, title, [*usual, *words], expected.replace(" | ", r" \| "))
 
@@ -71,10 +72,15 @@ def fault(outcome: Any, case: Case, before: dict[str, str], home: Path) -> str:
     return f"written: {', '.join(changed[:3])}" if changed else ""
 
 
-def attempt(launch: Any, case: Case, known: dict[str, str], before: dict[str, str]) -> str:
-    """What is wrong with one case, run in the launcher's process."""
+def attempt(
+    launch: Any, case: Case, known: dict[str, str], before: dict[str, str], notes: bool = False
+) -> str:
+    """What is wrong with one case, run in the launcher's process.  notes: whether some may come first."""
     words = [word.format(**known) for word in case.words]
-    return fault(launch(case.entry, *words), case, before, Path(known["home"]))
+    outcome = launch(case.entry, *words)
+    if notes:
+        outcome = outcome._replace(err=re.sub("^(note: .*\n)*", "", outcome.err))
+    return fault(outcome, case, before, Path(known["home"]))
 
 
 def prepare(home: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -133,7 +139,7 @@ def campaign() -> list[Tried]:
             for case in cases():
                 found = attempt(launch, case, known, before)
                 wrong.setdefault(case.entry, []).append(f"{case.title}: {found}" if found else "")
-            accepted = [attempt(launch, case, known, before) for case in good()]
+            accepted = [attempt(launch, case, known, before, True) for case in good()]
         closed = without_permission(home, known)
     rows = [row(f"wrong input to {entry}", REFUSED, each) for entry, each in wrong.items()]
     rows.append(row("names with spaces, letters of all kinds, ~, relative paths", "accepted", accepted))

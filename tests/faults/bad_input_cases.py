@@ -3,56 +3,17 @@
 A case is (flags after the usual ones, which override them; a regular expression of the refusal).
 """
 
+from tests.faults.bad_input_data import BAD_DATA, GOOD_DATA
+
 DISTILL = ["--teacher={teacher}", "--model=mlp-8", "--epochs=1", "--out={home}/new"]
 TEACH = DISTILL[1:]
 BAD_STUDENTS = {
-    "npz bomb": (["--dataset={bomb}"], "is too large for the memory|cannot be read"),
-    "npz of one class": (["--dataset={one_class}"], "too few classes"),
-    "npz of one image": (["--dataset={one_image}"], "too few classes"),
-    "npz of no images": (["--dataset={no_images}"], "are empty"),
-    "npz of negative labels": (["--dataset={negative}"], "hold a negative class"),
-    "npz of labels as floats": (["--dataset={float_labels}"], "labels are of the wrong type"),
-    "npz of flat images": (["--dataset={flat}"], "images are of the wrong shape"),
-    "npz of two shapes": (["--dataset={two_shapes}"], "differ in shape"),
-    "npz without labels": (["--dataset={unlabelled}"], "lacks train_labels"),
-    "npz with too few names": (["--dataset={few_names}"], "class_names do not fit"),
-    "npz that is a folder": (["--dataset={folder_npz}"], "cannot be read"),
-    "folder with a class without images": (["--dataset={empty_class}"], "a class has no training image"),
-    "folder with a class in test alone": (["--dataset={stranger}"], "a test class has no training images"),
-    "folder without a test split": (["--dataset={untested}"], "lacks a split"),
-    "folder of images of several sizes": (["--dataset={sizes}"], "images of several sizes: .*image_size"),
-    "folder with text as an image": (["--dataset={text_image}"], "1 of 10 images .*skip_unreadable"),
-    "folder with an image cut short": (["--dataset={cut_image}"], "1 of 10 images .* cannot be read"),
-    "folder with an image bomb": (["--dataset={bomb_image}", "--image_size=4"], "Decompression"),
-    "folder with a link to nowhere": (["--dataset={dangling_image}"], "1 of 10 images .* cannot be read"),
-    "folder of one class": (["--dataset={one_folder}"], "too few classes"),
-    "size beyond all": (["--dataset={pictures}", "--image_size=70000"], "--image_size"),
+    **BAD_DATA,
     "flagfile of bytes": (["--flagfile={bytes_file}"], "--flagfile cannot be read"),
     "out with a run of format 1": (["--out={old_run}"], "is a run of an older version: expected format 2"),
     "out in a class of images": (["--out={pictures}/train/cat/run"], "--out lies inside a dataset"),
     "teacher of format 0": (["--teacher={old_teacher}"], "another format: expected format 2; given 0"),
     "teacher sealed by another": (["--teacher={unsealed}"], "damaged checkpoint: .*as it was written"),
-    "unknown dataset": (["--dataset=mnits"], "unknown dataset: expected digits, .*nearest: .*mnist"),
-    "dataset in capitals": (["--dataset=Digits"], "unknown dataset.*nearest: digits"),
-    "no dataset": (["--dataset="], "dataset"),
-    "dataset not prepared": (
-        ["--dataset=mnist", "--data_dir={home}"],
-        "mnist.*is not prepared.*download_and_prepare",
-    ),
-    "npz missing": (["--dataset={home}/nothing.npz"], "nothing.npz"),
-    "folder of no images": (
-        ["--dataset={home}"],
-        "dataset .* a folder of train/ and val/ or test/; given a folder without them",
-    ),
-    "size of no folder": (["--image_size=8"], "image_size is for image folders: .*'digits'; given"),
-    "skipping in no folder": (["--skip_unreadable"], "skip_unreadable is for image folders"),
-    "size 0": (["--image_size=0"], "--image_size .*; given 0"),
-    "npz with pickles": (["--dataset={pickled}"], "plain arrays .no pickled objects"),
-    "npz of floats": (["--dataset={floats}"], "expected uint8"),
-    "npz with a class gap": (["--dataset={gap}"], "none of class 1"),
-    "npz with too few labels": (["--dataset={short}"], "test_labels do not fit"),
-    "npz with unknown test labels": (["--dataset={strangers}"], "test_labels name no class"),
-    "npz that is no zip": (["--dataset={no_zip}"], "cannot be read"),
     "unknown model": (["--model=transformer-9"], "unknown model: expected one of mlp"),
     "model misspelt": (["--model=mpl-8"], "did you mean mlp"),
     "model of width 0": (["--model=mlp-0"], "with widths from 1 to 999999"),
@@ -199,6 +160,10 @@ BAD_STUDENTS = {
     "norm below 0": (["--max_norm=-1"], "--max_norm"),
     "norm nan": (["--max_norm=nan"], "--max_norm"),
     "norm inf": (["--max_norm=inf"], "--max_norm"),
+    "seeds in other digits": (["--seeds=\u0663"], "--seeds cannot be this: .*integer.*; given \u0663"),
+    "seeds in other digits, apart": (["--seeds", "\u0663"], "--seeds cannot be this"),
+    "temperatures in other digits": (["--temperatures=\u0663"], "malformed --temperatures"),
+    "out with a file for its checkpoints": (["--out={blocked}"], "cannot be continued: .*which is a file"),
     "no seeds": (["--seeds=0"], "--seeds .*; given 0"),
     "a billion seeds": (["--seeds=1000000000"], "--seeds"),
     "no epochs": (["--epochs=0"], "--epochs .*; given 0"),
@@ -294,6 +259,7 @@ BAD_SUBLIMINAL = {
 }
 BAD_REPORT = {
     "no run": ([], "no run to report on"),
+    "an empty name": ([""], "an argument is empty"),
     "no such run": (["{home}/swep"], "no such folder .did you mean .*/sweep"),
     "a file": (["{file}"], "is not a whole run folder"),
     "a run that is unfinished": (["{unreported}"], "the run is unfinished"),
@@ -355,7 +321,16 @@ BAD_BENCHMARK = {
     "out with a benchmark": (["--out={benchmarked}"], "--out is taken"),
 }
 BAD_INFO = {
-    "argument": (["digits"], "unexpected argument"),
+    "arguments": (["digits", "mnist"], "unexpected argument: expected info DATASET"),
+    "unknown dataset": (["mnits"], "unknown dataset"),
+    "folder of images of several sizes": (["{sizes}"], "images of several sizes"),
+    "folder with text as an image": (["{text_image}"], "1 of 10 images .*skip_unreadable"),
+    "out without a dataset": (["--out=x.png"], "means nothing here: expected info DATASET"),
+    "out that is there": (["digits", "--out={file}"], "--out is taken"),
+    "out inside the dataset": (["{classes}", "--out={classes}/cat"], "--out lies inside the dataset"),
+    "out inside a split": (["{pictures}", "--out={pictures}/train/cat"], "--out lies inside"),
+    "out missing": (["digits", "--out="], "--out is missing"),
+    "size of no folder": (["digits", "--image_size=8"], "image_size is for image folders"),
     "unknown flag": (["--data_dri=x"], "did you mean --data_dir"),
     "flag of a training": (["--seeds=3"], "means nothing here"),
 }
@@ -381,17 +356,10 @@ CASES: dict[str, tuple[list[str], dict[str, tuple[list[str], str]]]] = {
 """Entry point -> (its usual flags, title -> case)."""
 
 GOOD = {
-    "a dataset with spaces and letters of all kinds": ["--dataset={odd_npz}"],
-    "a dataset by a relative path": ["--dataset=toy.npz"],
-    "a dataset by a path with ..": ["--dataset=bad/../toy.npz"],
-    "an image folder with spaces and letters of all kinds": ["--dataset={odd_pictures}"],
-    "an image folder by a relative path": ["--dataset=bad/pictures"],
-    "an image folder with a slash at its end": ["--dataset={pictures}/"],
-    "images of several sizes with --image_size": ["--dataset={sizes}", "--image_size=4"],
+    **GOOD_DATA,
     "a teacher with spaces and letters of all kinds": ["--loss=soft", "--teacher={odd_teacher}"],
     "a teacher by a relative path": ["--loss=soft", "--teacher=teacher"],
     "a teacher by ~": ["--loss=soft", "--teacher=~/teacher"],
-    "a dataset by ~": ["--dataset=~/toy.npz"],
     "numbers of several kinds": ["--learning_rates=1e-3,0.01,1.e-4"],
     "blanks in a list": ["--omit=none, 3, 7 + 8"],
     "a class by its number alone": ["--dataset={shifted}", "--omit=#none,#1"],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kd_jax import data
 from kd_jax.io import checkpoint
-from tests.faults import samples
+from tests.faults import bad_data_places, bad_networks, samples
 
 ODD_NAME = "ä b (Ж) ñ's"
 
@@ -30,6 +30,8 @@ def places(home: Path) -> dict[str, str]:
     found |= _runs(home / "bad", found["sweep"])
     found |= _arrays(home / "bad", home / "toy.npz")
     found |= _pictures(home / "bad")
+    found |= bad_data_places.write(home / "bad", home / "toy.npz")
+    found |= bad_networks.places(home / "bad", found)
     return {name: str(path) for name, path in found.items()}
 
 
@@ -118,6 +120,10 @@ def _runs(bad: Path, sweep: Path) -> dict[str, Path]:
     (found["unreported"] / "results.csv").unlink()
     (found["unreported"] / "checkpoints").mkdir()
     (found["strange"] / "config.json").write_text('{"format": 2}')
+    found["blocked"] = bad / "blocked"
+    shutil.copytree(found["unreported"], found["blocked"])
+    (found["blocked"] / "checkpoints").rmdir()
+    (found["blocked"] / "checkpoints").touch()
     (found["foreign"] / "thesis.tex").write_text("years of work")
     (found["benchmarked"] / "gpu.json").write_text("{}")
     (found["bad_summary"] / "summary.json").write_text('{"results": [{"class": true}]}')
@@ -149,7 +155,7 @@ def _arrays(bad: Path, whole: Path) -> dict[str, Path]:
     changes: dict[str, dict[str, Any]] = {
         "pickled": {"train_labels": np.array([{}] * 60, object)},
         "floats": {"train_images": np.float32(images / 255)},
-        "float_labels": {"train_labels": labels.astype(float)},
+        "float_labels": {"train_labels": labels + 0.5},
         "negative": {"train_labels": labels - 1},
         "gap": {"train_labels": labels * 2},
         "short": {"test_labels": good["test_labels"][:-1]},
@@ -217,6 +223,7 @@ def _pictures(bad: Path) -> dict[str, Path]:
     found["folder"] = bad / "unfilled"
     cat = {name: path / "train" / "cat" / "0.png" for name, path in found.items()}
     (found["empty_class"] / "train" / "fox").mkdir()
+    shutil.copytree(found["empty_class"] / "val" / "cat", found["empty_class"] / "val" / "fox")
     shutil.copytree(found["stranger"] / "val" / "cat", found["stranger"] / "val" / "fox")
     shutil.rmtree(found["untested"] / "val")
     for split in ("train", "val"):

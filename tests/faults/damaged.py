@@ -96,7 +96,7 @@ def run_rows(folder: Path, draw: random.Random, times: int) -> list[Tried]:
 
     def read() -> Any:
         found = content.read(folder)
-        shown = examples.read(folder, found.run.config["data"]["num_classes"])
+        shown = examples.read(folder, found.run.description.data.num_classes)
         return {"run": repr(found), "examples": shown and shown._asdict()}
 
     read_anew = {"report.md", "report.html", "summary.json"}

@@ -102,6 +102,9 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
     (held,) = cache.root().glob("pictures-own-*.npz")
     for content in planted_npz(held, trap):
         yield Place("the cache of decoded images", held, content, f"{TEACH} --dataset={home}/pictures")
+    for content in planted_npz(home / "toy.npz", trap):
+        command = f"predict {home}/students --setting=labels --images={home}/toy.npz --out={home}/new.csv"
+        yield Place("--images, an .npz", home / "toy.npz", content, command)
     for name in (examples.NAME, confusions.NAME):
         for content in planted_npz(home / "students" / name, trap):
             yield Place(f"{name} of a run", home / "students" / name, content, f"report {home}/students")

@@ -72,7 +72,7 @@ def write_run(
     settings = settings or [{"name": "teacher", "omitted": []}]
     runs = [(one, seed) for one in settings for seed in range(seeds)]
     config = _config(dataset, experiment, settings, spec, seeds) | changes
-    run_config.write(folder, config)
+    run_config.write(folder, run_config.parse(config))
     run_folder.write_history(folder, _history(runs))
     rows, matrices = _tested(runs, dataset)
     curve = _curve(runs, dataset)

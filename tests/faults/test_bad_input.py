@@ -24,7 +24,7 @@ def test_bad_input_costs_one_line(ready, case):
 
 @pytest.mark.parametrize("case", list(bad_input.good()), ids=lambda case: case.title)
 def test_what_is_good_is_accepted(ready, case):
-    assert bad_input.attempt(ready[0], case, *ready[1:]) == ""
+    assert bad_input.attempt(ready[0], case, *ready[1:], notes=True) == ""
 
 
 def test_what_is_no_refusal_is_seen(tmp_path):

@@ -1,5 +1,7 @@
 """The run folder: what is written reads back exactly, what is damaged is refused."""
 
+import dataclasses
+import json
 import math
 import os
 import re
@@ -49,6 +51,15 @@ def make_config(seeds=3, num_teachers=1, settings=None):
     }
 
 
+def describe(**options):
+    """The description of the run that `make_config` makes."""
+    return run_config.parse(make_config(**options))
+
+
+def write_config(folder, config):
+    run_config.write(folder, run_config.parse(config))
+
+
 def accuracies(setting, values, correction="none", class_="all"):
     """Test accuracies of the seeds 0, 1, ..."""
     return [
@@ -69,7 +80,7 @@ def write_tested(folder, rows, classes=3):
 
 @pytest.fixture
 def folder(tmp_path):
-    run_config.write(tmp_path, make_config())
+    write_config(tmp_path, make_config())
     run_folder.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.5, 0.5])
     write_tested(tmp_path, [*rows, ResultRow(SOFT, 0, "test", "prior_matched", "2", "errors", 3.0)])
@@ -80,18 +91,20 @@ def folder(tmp_path):
 def test_round_trip_is_exact(tmp_path):
     awkward = [0.1 + 0.2, 1e-300, 1 / 3, 97.0, -0.0]
     fractions = [value if value <= 1 else 0.97 for value in awkward]
-    config = make_config(seeds=5)
+    description = describe(seeds=5)
     history = [HistoryRow(seed, LABELS, seed, 1, "train", "loss", v) for seed, v in enumerate(awkward)]
     history.append(HistoryRow(0, LABELS, 0, 2, "validation", "loss", math.inf))
     rows = accuracies(LABELS, fractions) + accuracies(SOFT, fractions) + accuracies("teacher", [0.5])
     rows += [ResultRow(SOFT, 0, "test", "teacher_matched", "omitted", "bias", 2.5)]
     curve = [BiasRow(SOFT, 0, bias, part, 0.75) for bias in awkward for part in ("seen", "1")]
-    run_config.write(tmp_path, config)
+    run_config.write(tmp_path, description)
     run_folder.write_history(tmp_path, history)
     matrices = write_tested(tmp_path, rows)
     run_folder.write_bias_curve(tmp_path, curve)
     read = run_folder.read_run(tmp_path)
-    assert (read.config, read.history, read.results, read.bias_curve) == (config, history, rows, curve)
+    assert (read.description, read.history, read.results, read.bias_curve) == (
+        description, history, rows, curve,
+    )  # fmt: skip
     assert [row[:3] for row in read.confusions] == [row[:3] for row in matrices]
     assert (tmp_path / "results.csv").read_text().splitlines()[:2] == [
         "setting,seed,split,correction,class,metric,value",
@@ -111,13 +124,13 @@ def test_undefined_values_are_empty_cells(folder):
 def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
     row = (np.int32(0), LABELS, np.int64(1), 2, "train", "loss", np.float32(0.1))
     run_folder.write_history(tmp_path, [HistoryRow._make(row)])
-    (read,) = run_folder.read_history(tmp_path, make_config())
+    (read,) = run_folder.read_history(tmp_path, describe())
     assert read == (0, LABELS, 1, 2, "train", "loss", float(np.float32(0.1)))
 
 
 def test_names_that_csv_must_quote(tmp_path):
     name = 'a, "b"\nc'
-    config = make_config(settings=[{"name": name, "omitted": []}])
+    config = describe(settings=[{"name": name, "omitted": []}])
     run_folder.write_results(tmp_path, accuracies(name, [0.1, 0.2, 0.3]))
     assert run_folder.read_results(tmp_path, config) == accuracies(name, [0.1, 0.2, 0.3])
 
@@ -259,11 +272,11 @@ def npz(folder, **changes):
 )
 def test_confusions_that_are_no_such_are_refused(tmp_path, changes, words):
     npz(tmp_path)
-    found = confusions.read(tmp_path, make_config(), CORRECTIONS)
+    found = confusions.read(tmp_path, describe(), CORRECTIONS)
     assert [row[:3] for row in found] == [(SOFT, 0, "none"), ("teacher", 1, "none")]
     npz(tmp_path, **changes)
     with pytest.raises(InputError, match=r"confusions\.npz") as error:
-        confusions.read(tmp_path, make_config(), CORRECTIONS)
+        confusions.read(tmp_path, describe(), CORRECTIONS)
     assert re.search(words, str(error.value))
 
 
@@ -273,7 +286,7 @@ def test_confusions_are_read_as_they_were_written(tmp_path, most, dtype):
     rows = [Confusion(SOFT, 3, "none", counts[0]), Confusion("teacher", 0, "none", counts[1])]
     confusions.write(tmp_path, rows, 3)
     first = (tmp_path / "confusions.npz").read_bytes()
-    of_all, of_two = confusions.read(tmp_path, make_config(), CORRECTIONS)
+    of_all, of_two = confusions.read(tmp_path, describe(), CORRECTIONS)
     np.testing.assert_array_equal(of_all.counts, counts[0])
     # A model of the first two classes alone calls nothing by the third.
     np.testing.assert_array_equal(of_two.counts, [[1, 2, 0], [3, 4, 0], [0, 0, 0]])
@@ -281,7 +294,7 @@ def test_confusions_are_read_as_they_were_written(tmp_path, most, dtype):
     confusions.write(tmp_path, rows, 3)
     assert (tmp_path / "confusions.npz").read_bytes() == first
     confusions.write(tmp_path, [], 3)
-    assert confusions.read(tmp_path, make_config(), CORRECTIONS) == []
+    assert confusions.read(tmp_path, describe(), CORRECTIONS) == []
 
 
 def test_rows_grow_with_the_classes_not_with_their_square():
@@ -306,7 +319,7 @@ def test_a_history_that_lacks_epochs_is_refused(folder, seen):
         for epoch in (1, 2)
         for metric in ("loss", "accuracy")
     ]
-    run_config.write(folder, config)
+    write_config(folder, config)
     write_tested(folder, accuracies(LABELS, [0.9, 0.8]) + accuracies(SOFT, [0.5, 0.5]))
     run_folder.write_history(folder, rows)
     assert run_folder.read_run(folder).history == rows
@@ -328,15 +341,23 @@ def test_no_folder(tmp_path):
 def test_optional_parts_of_the_config(tmp_path):
     teacher = make_config()["teacher"] | {"saw_validation": True}
     config = make_config() | {"teacher": teacher, "continued": [{"versions": {"jax": "0.11.2"}}]}
-    run_config.write(tmp_path, config)
-    assert run_config.read(tmp_path) == config
-    with pytest.raises(InputError, match="continued: expected a list"):
-        run_config.write(tmp_path, config | {"continued": "once"})
+    config |= {"question": "Why?", "transfer": {"examples": 5}, "pretrained": {"sha256": "ef"}}
+    config["data"] |= {"skipped": 2, "notes": ["as it is"]}
+    config["time"] = {"run_seconds": 1.5, "training_seconds": 1.0, "examples": 90}
+    write_config(tmp_path, config)
+    assert json.loads((tmp_path / "config.json").read_text()) == config
+    assert run_config.to_json(run_config.read(tmp_path)) == config
+    for name, value in (("continued", "once"), ("question", 5), ("pretrained", [])):
+        with pytest.raises(InputError, match=f"{name}: expected"):
+            run_config.parse(config | {name: value})
+    for name, value in (("skipped", "2"), ("notes", 2)):
+        with pytest.raises(InputError, match=f"data: {name}: expected"):
+            run_config.parse(config | {"data": config["data"] | {name: value}})
 
 
 def test_a_config_that_could_not_be_read_is_not_written(tmp_path):
-    with pytest.raises(InputError, match="runs: expected list; given nothing"):
-        run_config.write(tmp_path, {k: v for k, v in make_config().items() if k != "runs"})
+    with pytest.raises(InputError, match="settings and runs: expected one or more of each"):
+        run_config.write(tmp_path, dataclasses.replace(describe(), runs=()))
     assert not list(tmp_path.iterdir())
 
 

@@ -11,7 +11,15 @@ from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
 from kd_jax.io import examples, run_config, run_folder, sums
 from kd_jax.stats.rows import BiasRow, HistoryRow, RepresentationRow
-from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config, write_tested
+from tests.io.test_run_folder import (
+    LABELS,
+    SOFT,
+    accuracies,
+    describe,
+    make_config,
+    write_config,
+    write_tested,
+)
 
 SEALED = (
     "config.json", "history.csv", "results.csv", "confusions.npz", "bias_curve.csv", "examples.npz",
@@ -22,7 +30,7 @@ SEALED = (
 @pytest.fixture
 def folder(tmp_path):
     """A run folder with every file that has a sum."""
-    run_config.write(tmp_path, make_config())
+    write_config(tmp_path, make_config())
     run_folder.write_history(tmp_path, [HistoryRow(0, LABELS, 0, 1, "train", "loss", 0.5)])
     rows = accuracies(LABELS, [0.9, 0.8, 0.7]) + accuracies(SOFT, [0.5, 0.6, 0.7])
     write_tested(tmp_path, rows + accuracies(SOFT, [0.6, 0.6, 0.7], "test_tuned"))
@@ -105,6 +113,6 @@ def test_new_representations_have_new_sums_and_leave_the_others(folder):
     path = folder / "results.csv"
     path.write_bytes(path.read_bytes().replace(b"0.5", b"0.4"))
     run_folder.write_representation(folder, [RepresentationRow(SOFT, 0, "logits", "probe", "seen", 0.5)])
-    assert run_folder.read_representation(folder, make_config())[0].value == 0.5
+    assert run_folder.read_representation(folder, describe())[0].value == 0.5
     with pytest.raises(InputError, match=r"results\.csv is not as it was written"):
         run_folder.read_run(folder)

@@ -89,6 +89,19 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch, block_pixels, num):
     check("canonical", x, kernel, static)
 
 
+@pytest.mark.parametrize("shape", [SHAPES[i] for i in (0, 2, 5, 6, 9, 10, 11, 13)])
+def test_the_height_of_the_bands_does_not_matter(monkeypatch, shape):
+    """Bands of one row, of strides that leave rows of the image unmet too."""
+    monkeypatch.setattr(conv, "_band_rows", lambda gradient, channels: 1)
+    check("canonical", *case(*shape))
+
+
+def test_bands_are_of_many_channels_and_divide_the_rows():
+    rows = lambda side, channels: conv._band_rows(jnp.zeros((1, side, side, 1)), channels)  # noqa: E731
+    assert [rows(32, 16), rows(32, 32), rows(16, 64), rows(8, 128), rows(30, 32)] == [32, 4, 8, 8, 3]
+    assert rows(31, 32) == rows(500, 32) == 1
+
+
 @pytest.mark.parametrize("dimension", ["forward", "gradients"])
 def test_convolutions_of_a_loop_have_canonical_dimension_numbers(dimension):
     """Others take XLA's slow way in a loop on a CPU: [B,h,w,c] x [k,k,c_in,c_out], no dilated image, one

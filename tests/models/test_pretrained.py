@@ -309,8 +309,8 @@ def test_what_cannot_be_had_is_refused_in_one_line(tmp_path, monkeypatch):
     assert "the extra hub" in refusal("timm/resnet8")
     for name in ("nothing.safetensors", "no/such.pth", "a/b/c", str(tmp_path), "resnet8"):
         assert "no such file of weights" in refusal(name)
-    (tmp_path / "weights.bin").write_bytes(b"")
-    assert "one of .safetensors, .pt, .pth" in refusal(str(tmp_path / "weights.bin"))
+    (tmp_path / "weights.h5").write_bytes(b"")
+    assert "one of .safetensors, .pt, .pth" in refusal(str(tmp_path / "weights.h5"))
     (tmp_path / "bad.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
     assert "damaged weights" in refusal(str(tmp_path / "bad.safetensors"))
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -79,14 +79,14 @@ def test_an_added_correction_is_in_tables_figures_and_page(added, tmp_path):
     assert f'data-correction="{added}"' in page and f"<dt>{added}</dt><dd>{LABEL}</dd>" in page
     assert '"dash": "9 4"' in page
     run = run_folder.read_run(folder)
-    values = summary.lookup(summary.summarise(run.results, run.config))
-    figure = plots.bias_curve(run.bias_curve, values, run.config, [SOFT])
+    values = summary.summarise(run.results, run.description)
+    figure = plots.bias_curve(run.bias_curve, values, run.description, [SOFT])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert f"bias chosen, {added}" in labels and "bias chosen, test_tuned" in labels
     (line,) = [line for line in figure.axes[0].lines if line.get_label() == f"bias chosen, {added}"]
     assert line.get_xdata()[0] == 2.5
     np.testing.assert_allclose(line._unscaled_dash_pattern[1], DASHES)
-    bars = plots.class_bars(values, run.config, {SOFT: added})
+    bars = plots.class_bars(values, run.description, {SOFT: added})
     assert f"bias corrected, {added}" in [text.get_text() for text in bars.legends[0].get_texts()]
 
 

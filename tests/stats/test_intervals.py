@@ -207,3 +207,36 @@ def test_lengths_that_differ():
         intervals.paired_difference([1.0, 2.0], [1.0])
     with pytest.raises(ValueError):
         intervals.clustered_interval([1.0, 2.0], [0])
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 10), (10, 4)])
+def test_the_difference_of_two_means_is_welch(sizes, confidence):
+    random = np.random.default_rng(sum(sizes))
+    a, b = random.normal(5.0, 3.0, sizes[0]), random.normal(4.0, 0.3, sizes[1])
+    test = scipy.stats.ttest_ind(a, b, equal_var=False)
+    ends = test.confidence_interval(confidence)
+    found = intervals.mean_difference(
+        *(intervals.mean_interval(x, confidence) for x in (a, b)), confidence=confidence
+    )
+    expected = (a.mean() - b.mean(), ends.low, ends.high, test.pvalue, min(sizes))
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 1.0, 1.0], []])
+def test_a_mean_without_an_interval_has_no_difference_with_one(values):
+    """One value, no spread (also where its interval is the binomial one), no value."""
+    for total in (None, 10):
+        one, other = intervals.mean_interval(values, total=total), intervals.mean_interval([0.2, 0.4, 0.5])
+        for pair in ((one, other), (other, one)):
+            found = intervals.mean_difference(*pair)
+            assert all(map(math.isnan, (found.low, found.high, found.p))) and found.n == min(len(values), 3)
+
+
+def test_what_is_undefined_is_null_in_json_and_nan_when_read():
+    entry = intervals.to_json(intervals.Interval(0.5, math.nan, 0.75, 3))
+    assert entry == {"mean": 0.5, "low": None, "high": 0.75, "n": 3}
+    read = intervals.from_json(intervals.Interval, entry | {"metric": "accuracy"})
+    assert read == pytest.approx((0.5, math.nan, 0.75, 3), nan_ok=True)
+    difference = intervals.Difference(0.5, 0.25, 0.75, 0.01, 3)
+    assert intervals.from_json(intervals.Difference, intervals.to_json(difference)) == difference

@@ -1,6 +1,7 @@
-"""How quickly runs learn, by hand; the section of the report and its figure; the level that is asked for."""
+"""How quickly runs learn, by hand; the section of the report and its figure; the target accuracy."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from experiments.reporting.sections import learning_speed as sections
 from kd_jax import plots
 from kd_jax.errors import InputError
 from kd_jax.stats import learning_speed
+from kd_jax.stats.description import RunInfo
 from kd_jax.stats.rows import HistoryRow
 from tests.experiments.reporting.toy_run import cells, rows_of, write_run
+from tests.io.test_run_folder import describe
 
 FAST, SLOW = "T=4", "labels"
 SETTINGS = [{"name": FAST, "omitted": []}, {"name": SLOW, "omitted": []}]
@@ -36,17 +39,18 @@ def history_of(curves, split="validation"):
 
 
 def config_of(curves, teachers=1, **flag_values):
-    runs = [
-        {"setting": setting, "seed": seed, "teacher_seed": seed % teachers}
-        for setting, seeds in curves.items()
-        for seed in range(len(seeds))
-    ]
-    return {"runs": runs, "settings": SETTINGS, "flags": flag_values, "data": {"name": "toy", "train": 60}}
+    names = [(setting, seed) for setting, seeds in curves.items() for seed in range(len(seeds))]
+    runs = [RunInfo(run, setting, seed, seed % teachers) for run, (setting, seed) in enumerate(names)]
+    return replace(describe(), runs=tuple(runs), settings=infos(SETTINGS), flags=flag_values)
 
 
-def speeds_of(curves, level, teachers=1):
+def infos(settings):
+    return describe(settings=settings).settings
+
+
+def speeds_of(curves, target, teachers=1):
     return learning_speed.speeds(
-        learning_speed.accuracy_curves(history_of(curves)), config_of(curves, teachers), level
+        learning_speed.accuracy_curves(history_of(curves)), config_of(curves, teachers), target
     )
 
 
@@ -62,7 +66,7 @@ def test_speeds_by_hand():
     assert math.isnan(slow.epochs.low) and slow.area.n == 3
 
 
-def test_a_level_that_nobody_reaches():
+def test_a_target_that_nobody_reaches():
     fast, slow = speeds_of(CURVES, 0.9).values()
     for speed in (fast, slow):
         assert speed.reached == 0 and math.isnan(speed.epochs.mean) and speed.epochs.n == 0
@@ -76,25 +80,25 @@ def test_students_of_one_teacher_share_its_luck():
 
 
 @pytest.mark.parametrize("percent", [35, 55, 57, 58, 87.2])
-def test_a_level_in_percent_is_reached_exactly(percent):
+def test_a_target_in_percent_is_reached_exactly(percent):
     right = round(percent * 10)
     assert learning_speed.first_epoch({1: (right - 1) / 1000, 2: right / 1000}, percent / 100) == 2
 
 
-def test_a_curve_that_falls_back_reached_its_level():
+def test_a_curve_that_falls_back_reached_its_target():
     assert learning_speed.first_epoch({1: 0.2, 2: 0.6, 3: 0.1}, 0.6) == 2
     assert learning_speed.first_epoch({1: math.nan, 2: 0.6}, 0.1) == 2
 
 
-def test_the_default_level():
+def test_the_default_target():
     curves = learning_speed.accuracy_curves(history_of(CURVES))
-    assert learning_speed.default_level(curves, config_of(CURVES)) == 0.63  # of 0.8, 0.6 and 0.7: mean 0.7
+    assert learning_speed.default_target(curves, config_of(CURVES)) == 0.63  # of 0.8, 0.6 and 0.7: mean 0.7
     shallow = {FAST: [(0.4567,)]}  # 0.41103, rounded down to 0.1 %
     assert (
-        learning_speed.default_level(learning_speed.accuracy_curves(history_of(shallow)), config_of(shallow))
+        learning_speed.default_target(learning_speed.accuracy_curves(history_of(shallow)), config_of(shallow))
         == 0.411
     )
-    assert math.isnan(learning_speed.default_level({}, config_of(CURVES)))
+    assert math.isnan(learning_speed.default_target({}, config_of(CURVES)))
 
 
 def test_training_accuracy_counts_only_where_nothing_else_was_measured():
@@ -109,11 +113,11 @@ def test_updates_an_epoch():
     assert learning_speed.updates_per_epoch(config_of(CURVES, batch_size=32)) == 2  # the last one filled up
     assert learning_speed.updates_per_epoch(config_of(CURVES)) is None
     assert learning_speed.updates_per_epoch(config_of(CURVES, batch_size=0)) is None
-    foreign = config_of(CURVES, batch_size=30) | {"transfer": {"name": "clothes", "examples": 95}}
+    foreign = replace(config_of(CURVES, batch_size=30), transfer={"name": "clothes", "examples": 95})
     assert learning_speed.updates_per_epoch(foreign) == 4
-    own = config_of(CURVES, batch_size=30)
-    several = [setting | {"classes": 2} for setting in own["settings"]]  # data of its own
-    assert learning_speed.updates_per_epoch(own | {"settings": several}) is None
+    several = infos([setting | {"classes": 2} for setting in SETTINGS])  # data of its own
+    several = replace(config_of(CURVES, batch_size=30), settings=several)
+    assert learning_speed.updates_per_epoch(several) is None
 
 
 # The report
@@ -134,19 +138,19 @@ def section_of(folder, target_accuracy=None):
 
 def test_the_section_by_hand(folder):
     text = section_of(folder, 50.0)
-    assert "The level is 50 %. " in text and "validation split" in text
+    assert "The target accuracy is 50 %. " in text and "validation split" in text
     heads = ["reached by", "epochs", "updates", "epoch mean, %", "last epoch, %"]
     assert cells(text, "setting") == [*heads, "n"]
     # Epochs 2.0 +- 2.48; two updates an epoch. Areas of 50, 46.67, 50 %: sd 1.925; finals of 80, 60, 70 %.
     assert cells(text, FAST) == ["3 of 3", "2.0 ± 2.5", "4 ± 5", "48.89 ± 4.78", "70.00 ± 24.8", "3"]
     # Areas of 30, 20 and 30 %: mean 26.67, sd 5.77; finals of 60, 20 and 40 %.
     assert cells(text, SLOW) == ["1 of 3", r"3.0\*", r"6\*", "26.67 ± 14.3", "40.00 ± 49.7", "3"]
-    assert r"\* Not all seeds reached the level" in text
+    assert r"\* Not all seeds reached the target accuracy" in text
 
 
-def test_the_level_of_the_report_is_said(folder):
+def test_the_target_of_the_report_is_said(folder):
     text = section_of(folder)
-    assert "The level is 63 %, 90 % of the best setting's mean validation accuracy" in text
+    assert "The target accuracy is 63 %, 90 % of the best setting's mean validation accuracy" in text
     assert cells(text, SLOW)[:3] == ["0 of 3", "-", "-"] and "test" not in text
 
 
@@ -156,7 +160,7 @@ def test_some_seeds_make_no_interval(folder):
     assert cells(text, SLOW)[:3] == ["2 of 3", r"2.5\*", r"5\*"]  # epochs 3 and 2
 
 
-def test_a_level_beyond_all_is_no_number(folder):
+def test_a_target_beyond_all_is_no_number(folder):
     text = section_of(folder, 99.0)
     assert cells(text, FAST)[:3] == ["0 of 3", "-", "-"] and "Not all seeds" not in text
 
@@ -167,7 +171,7 @@ def test_one_seed_without_validation(tmp_path):
     folder = write_run(tmp_path, SETTINGS[:1], rows, history, seeds=1)
     text = section_of(folder)
     assert "There is no validation split: accuracy on the training batches" in text
-    # The level is 72 %; how large a batch was, the toy's config.json does not say.
+    # The target accuracy is 72 %; how large a batch was, the toy's config.json does not say.
     assert cells(text, FAST) == ["1 of 1", "3.0", "50.00", "80.00", "1"] and "updates |" not in text
 
 
@@ -185,7 +189,7 @@ def test_the_flag():
 
 @pytest.mark.parametrize("given", ["0.8", "101", "-3", "nan", "much"])
 @flagsaver.flagsaver
-def test_a_level_that_is_no_percentage_is_refused(given):
+def test_a_target_that_is_no_percentage_is_refused(given):
     with pytest.raises(InputError, match="--target_accuracy cannot be this"):
         help.parse(["report", f"--target_accuracy={given}", "run"], entry_point.EXAMPLE)
 
@@ -203,24 +207,25 @@ def grid(temperatures=(1.0, 20.0), alphas=(0.1, 0.5)):
 
 
 def test_what_is_a_grid():
-    assert plots.is_grid(grid()) and plots.is_grid(grid()[1:])
-    assert not plots.is_grid(grid(alphas=(0.5,))) and not plots.is_grid(grid(temperatures=(4.0,)))
-    assert not plots.is_grid([*grid(), grid()[1] | {"omitted": [2]}])
-    assert not plots.is_grid([*grid(), grid()[1] | {"learning_rate": 0.2}])
-    assert not plots.is_grid(SETTINGS)
+    assert plots.is_grid(infos(grid())) and plots.is_grid(infos(grid()[1:]))
+    assert not plots.is_grid(infos(grid(alphas=(0.5,)))) and not plots.is_grid(infos(grid((4.0,))))
+    for other in ({"omitted": [2]}, {"learning_rate": 0.2}):
+        assert not plots.is_grid(infos([*grid(), grid()[1] | other | {"name": "other"}]))
+    assert not plots.is_grid(infos(SETTINGS))
 
 
 def test_the_grid_shows_each_setting_in_its_panel():
     settings = grid()
     curves = {s["name"]: [(number / 10, number / 5)] for number, s in enumerate(settings)}
-    figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings}, 0.4)
+    description = replace(config_of(curves), settings=infos(settings))
+    figure = plots.learning_grid(history_of(curves), description, 0.4)
     first, second = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == ["T=1", "T=20"]
     for axes, numbers in ((first, (0, 1, 2)), (second, (0, 3, 4))):
-        *lines, level = axes.lines
+        *lines, target = axes.lines
         shown = [np.asarray(line.get_ydata()) for line in lines]
         np.testing.assert_allclose(shown, [[10 * number, 20 * number] for number in numbers])
-        assert set(np.asarray(level.get_ydata())) == {40.0}
+        assert set(np.asarray(target.get_ydata())) == {40.0}
         assert [line.get_label() for line in axes.lines] == [SLOW, "alpha=0.1", "alpha=0.5", "40 %"]
     assert len({line.get_color() for line in first.lines[:3]}) == 3
     assert [line.get_color() for line in first.lines] == [line.get_color() for line in second.lines]
@@ -229,11 +234,11 @@ def test_the_grid_shows_each_setting_in_its_panel():
 def test_a_grid_too_large_says_what_it_leaves_out():
     settings = grid(tuple(range(1, 9)), tuple(a / 10 for a in range(1, 9)))
     curves = {s["name"]: [(0.1, 0.2)] for s in settings}
-    figure = plots.learning_grid(history_of(curves), config_of(curves) | {"settings": settings})
+    figure = plots.learning_grid(history_of(curves), replace(config_of(curves), settings=infos(settings)))
     assert len([axes for axes in figure.axes if axes.lines]) == 6
     assert "28 settings are not shown." in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_a_grid_of_which_nothing_was_measured_draws_nothing():
-    figure = plots.learning_grid([], config_of({}) | {"settings": grid()}, 0.4)
+    figure = plots.learning_grid([], replace(config_of({}), settings=infos(grid())), 0.4)
     assert plots.render(figure) and not figure.axes[0].lines

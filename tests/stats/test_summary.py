@@ -6,14 +6,15 @@ import math
 import numpy as np
 import pytest
 
-from kd_jax.io import run_files
+from kd_jax.io import run_config, run_files
 from kd_jax.stats import summary
+from kd_jax.stats.description import candidates
 from kd_jax.stats.rows import ResultRow
-from tests.io.test_run_folder import LABELS, NAN, SOFT, accuracies, make_config
+from tests.io.test_run_folder import LABELS, NAN, SOFT, accuracies, describe, make_config
 
 
 def summary_of(rows, **config):
-    content = summary.summarise(rows, make_config(**config))
+    content = summary.summarise(rows, describe(**config)).to_json()
     assert json.loads(run_files.to_json(content)) == content  # JSON-ready: no nan, no NumPy
     return content
 
@@ -52,15 +53,18 @@ def test_summary_counts_teachers_where_seeds_share_them():
     assert (entry["mean"], entry["n"]) == (pytest.approx(0.8), 2)
 
 
-def test_lookup_inverts_the_summary():
+def test_a_summary_is_read_back_and_looked_up_by_name():
     rows = accuracies(LABELS, [0.7, 0.8, 0.9]) + accuracies("teacher", [0.95])
-    values = summary.lookup(summary_of(rows))
-    assert values[LABELS, "test", "none", "all", "accuracy"] == pytest.approx(
-        (0.8, 0.551586, 1.048414, 3), abs=1e-6
-    )
-    assert values["teacher", "test", "none", "all", "accuracy"] == pytest.approx(
-        (0.95, NAN, NAN, 1), nan_ok=True
-    )
+    rows += [*accuracies(SOFT, [0.6, 0.8, 0.7]), ResultRow(SOFT, 3, "test", "none", "all", "diverged", 4)]
+    content = summary_of(rows)
+    found = summary.Summary.from_json(content)
+    assert found.to_json() == content and len(found.paired) == len(found.diverged) == 1
+    assert found.accuracy(LABELS) == pytest.approx((0.8, 0.551586, 1.048414, 3), abs=1e-6)
+    assert found.accuracy("teacher") == pytest.approx((0.95, NAN, NAN, 1), nan_ok=True)
+    assert found.accuracy(LABELS, "omitted") is found.errors(LABELS) is found.bias(LABELS, "none") is None
+    assert found.only(lambda key: key.setting == SOFT).intervals.keys() == {
+        summary.Key(SOFT, "test", "none", "all", "accuracy")
+    }
 
 
 def pairs_of(content):
@@ -103,7 +107,7 @@ def test_pairs_of_shared_teachers_count_teachers():
     assert (pair["difference"], pair["n"]) == (pytest.approx(0.175), 2)
 
 
-def test_classes_missing_from_one_setting_only_are_not_compared():
+def test_classes_omitted_by_one_setting_only_are_not_compared():
     settings = [{"name": "a", "omitted": [1]}, {"name": "b", "omitted": [2]}, {"name": "c", "omitted": [2]}]
     rows = [row for s in "abc" for row in accuracies(s, [0.1, 0.5, 0.3], class_="omitted")]
     assert set(pairs_of(summary_of(rows, settings=settings))) == {("b", "c", "none", "omitted", "accuracy")}
@@ -141,10 +145,11 @@ def test_the_best_setting_is_that_of_the_seen_classes_of_the_validation_split():
             rows += accuracies(name, [seen], class_="seen") + accuracies(name, [omitted], class_="omitted")
     held_out = [row._replace(split="validation") for row in rows]
     test = accuracies("a", [0.1]) + accuracies("b", [0.8], class_="seen") + accuracies("d", [1.0])
-    values = summary.lookup(summary_of(held_out + test, settings=settings, seeds=1))
-    assert values["b", "validation", "none", "all", "accuracy"].mean > 0.6  # c: 0.42
-    assert summary.best_setting(settings, values) == "c"  # a misses nothing, d was not judged
-    assert summary.best_setting(settings[:1], values) == "a"
+    description = describe(settings=settings, seeds=1)
+    found = summary.summarise(held_out + test, description)
+    assert found.accuracy("b", split="validation").mean > 0.6  # c: 0.42
+    assert found.best_setting(description.settings) == "c"  # a misses nothing, d was not judged
+    assert found.best_setting(description.settings[:1]) == "a"
 
 
 def test_the_candidates_are_the_same_students_but_for_what_is_tuned():
@@ -160,9 +165,11 @@ def test_the_candidates_are_the_same_students_but_for_what_is_tuned():
         {"omitted": [2], "alpha": 1.0, "shots": 5},
     ]
     others = [{"name": str(number), **other} for number, other in enumerate(others)]
-    assert summary.candidates([plain, others[0], others[1], *tuned, *others]) == tuned
-    assert summary.candidates([plain, others[0]]) == [plain]
-    assert summary.candidates([others[0], *others[3:4]]) == others[3:4]
+    plain, *others = describe(settings=[plain, *others], seeds=1).settings
+    tuned = list(describe(settings=tuned, seeds=1).settings)
+    assert candidates([plain, others[0], others[1], *tuned, *others]) == tuned
+    assert candidates([plain, others[0]]) == [plain]
+    assert candidates([others[0], *others[3:4]]) == others[3:4]
 
 
 TEACHERS = {"num_teachers": 2, "seeds": 10}
@@ -175,8 +182,8 @@ def n_of(setting, correction="none", metric="accuracy", flags=None, **about):
     config = make_config(settings=[own, {"name": SOFT, "omitted": [2], "alpha": 1.0}], **TEACHERS)
     config["flags"] |= flags or {}
     rows = [row._replace(metric=metric) for row in accuracies(setting, TEN, correction)]
-    (entry,) = summary.summarise(rows, config)["results"]
-    return entry["n"]
+    (interval,) = summary.summarise(rows, run_config.parse(config)).intervals.values()
+    return interval.n
 
 
 def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
@@ -187,8 +194,8 @@ def test_plain_students_are_not_clustered_by_a_teacher_they_never_had():
     assert (own["mean"], own["n"]) == (pytest.approx(0.21), 10)
     assert own["high"] - own["mean"] == pytest.approx(2.262157 * np.std(TEN, ddof=1) / 10**0.5, rel=1e-6)
     assert soft["n"] == 2
-    assert summary.unit_of(make_config(settings=settings, **TEACHERS), "own") == ""
-    assert summary.unit_of(make_config(settings=settings, **TEACHERS), SOFT) == " teachers"
+    assert describe(settings=settings, **TEACHERS).unit_of("own") == ""
+    assert describe(settings=settings, **TEACHERS).unit_of(SOFT) == " teachers"
 
 
 @pytest.mark.parametrize(
@@ -232,10 +239,9 @@ def test_a_difference_is_over_teachers_as_soon_as_one_side_depends_on_them():
 
 
 def test_the_mean_over_all_settings_depends_on_every_teacher_of_one_of_them():
-    config = make_config(**TEACHERS)
-    assert summary.teachers_of_seeds(config) == [0, 1] * 5
-    config["settings"] = [setting | {"alpha": 0.0} for setting in config["settings"]]
-    assert summary.teachers_of_seeds(config) == [None] * 10
+    assert describe(**TEACHERS).teachers_of_seeds() == [0, 1] * 5
+    plain = [setting | {"alpha": 0.0} for setting in make_config()["settings"]]
+    assert describe(settings=plain, **TEACHERS).teachers_of_seeds() == [None] * 10
 
 
 def test_shares_without_spread_have_a_floor_and_nothing_else_has_an_interval():
@@ -256,11 +262,11 @@ def test_the_preferred_correction_needs_the_fewest_labels():
     preferred = []
     for correction in ("none", "test_tuned", "validation_tuned", "teacher_matched", "prior_matched"):
         rows += accuracies(SOFT, [0.5], correction) if correction != "none" else []
-        preferred.append(summary.preferred_correction(SOFT, summary.lookup(summary_of(rows))))
+        preferred.append(summary.summarise(rows, describe()).preferred_correction(SOFT))
     assert preferred == ["none", "none", "validation_tuned", "teacher_matched", "teacher_matched"]
-    without = summary.lookup(summary_of([row for row in rows if row.correction != "teacher_matched"]))
-    assert summary.preferred_correction(SOFT, without) == "prior_matched"
-    assert summary.corrections_of(SOFT, without) == [
+    without = summary.summarise([row for row in rows if row.correction != "teacher_matched"], describe())
+    assert without.preferred_correction(SOFT) == "prior_matched"
+    assert without.corrections_of(SOFT) == [
         "none",
         "test_tuned",
         "validation_tuned",
@@ -269,13 +275,13 @@ def test_the_preferred_correction_needs_the_fewest_labels():
 
 
 def test_units_in_words():
-    assert summary.units_of(make_config(seeds=1)) == "1 seed"
-    assert summary.units_of(make_config(seeds=3)) == "3 seeds"
-    assert summary.units_of(make_config(seeds=4, num_teachers=2)) == "4 seeds of 2 teachers"
+    assert describe(seeds=1).describe_units() == "1 seed"
+    assert describe(seeds=3).describe_units() == "3 seeds"
+    assert describe(seeds=4, num_teachers=2).describe_units() == "4 seeds of 2 teachers"
 
 
 def test_teachers_of_several_folders_are_one_unit_without_an_interval():
     config = make_config()
     config["teacher"]["members"] = [{"path": "a"}, {"path": "b"}]
-    (entry,) = summary.summarise(accuracies("teacher", [0.7, 0.9]), config)["results"]
-    assert (entry["mean"], entry["low"], entry["n"]) == (pytest.approx(0.8), None, 1)
+    found = summary.summarise(accuracies("teacher", [0.7, 0.9]), run_config.parse(config))
+    assert found.accuracy("teacher") == pytest.approx((0.8, NAN, NAN, 1), nan_ok=True)

@@ -1,13 +1,17 @@
 """The axis of a sweep: which value it is, where the settings stand on it, and the figure, derived by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from experiments.reporting import report
 from kd_jax import plots
 from kd_jax.stats.intervals import Interval
+from kd_jax.stats.summary import Key, Summary
 from kd_jax.stats.sweep_axis import axis_of, controls_of
 from tests.experiments.reporting.toy_run import rows_of, write_run
+from tests.io.test_run_folder import describe
 
 STUDENT = {
     "omitted": [],
@@ -26,7 +30,11 @@ CONTROL = STUDENT | dict.fromkeys(("logit_mask", "share", "perturb", "temperatur
 
 def students(*changes):
     """Settings that differ from STUDENT in these values, named by their number."""
-    return [STUDENT | change | {"name": str(number)} for number, change in enumerate(changes)]
+    return infos(*(STUDENT | change | {"name": str(number)} for number, change in enumerate(changes)))
+
+
+def infos(*settings):
+    return list(describe(settings=list(settings)).settings)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def students(*changes):
         ([{"model": "mlp-64"}, {"model": "mlp-64-64-64"}], "depth", [1, 3]),
         ([{"model": "mlp-64"}, {"model": "mlp-8-8"}], "model", ["mlp-64", "mlp-8-8"]),
         ([{"model": "mlp-64-64"}, {"model": "mlp-64-8"}], "model", ["mlp-64-64", "mlp-64-8"]),
-        ([{"omitted": []}, {"omitted": [3, 4]}], "omitted", ["none", "3+4"]),
+        ([{"omitted": []}, {"omitted": [1, 2]}], "omitted", ["none", "1+2"]),
         (
             [{"temperature": 4.0}, {"loss": "logits", "temperature": None}],
             "loss",
@@ -77,7 +85,7 @@ def sweep(*changes):
         for model in ("mlp-64-64", "mlp-8-8")
         for kind in ("teacher", "reference")
     ]
-    return [*students(*changes), *controls]
+    return [*students(*changes), *infos(*controls)]
 
 
 def test_the_controls_of_each_student_are_those_of_its_network():
@@ -92,14 +100,13 @@ def test_the_controls_of_each_student_are_those_of_its_network():
 
 def figure_of(settings):
     """Setting i has accuracy (10 i + 5) % +- 2."""
-    values = {
-        (s["name"], "test", "none", "all", "accuracy"): Interval(
+    intervals = {
+        Key(s.name, "test", "none", "all", "accuracy"): Interval(
             0.1 * i + 0.05, 0.1 * i + 0.03, 0.1 * i + 0.07, 3
         )
         for i, s in enumerate(settings)
     }
-    runs = [{"setting": "0", "seed": seed, "teacher_seed": seed} for seed in range(3)]
-    return plots.axis(values, {"settings": settings, "runs": runs, "data": {"name": "toy"}})
+    return plots.axis(Summary(intervals), replace(describe(), settings=settings))
 
 
 def lines_of(axes):
@@ -120,7 +127,7 @@ def test_numbers_lie_along_the_axis_and_few_of_them_on_a_logarithmic_one():
 
 
 def test_words_stand_below_each_other_and_one_teacher_is_a_line():
-    one = [CONTROL | {"name": "teacher"}, CONTROL | {"name": "reference"}]
+    one = infos(CONTROL | {"name": "teacher"}, CONTROL | {"name": "reference"})
     (axes,) = figure_of([*students({"share": "all"}, {"share": "none"}), *one]).axes
     np.testing.assert_allclose(lines_of(axes)["students"], [[5, 0], [15, 1]])
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["all", "none"]
@@ -132,23 +139,25 @@ def test_words_stand_below_each_other_and_one_teacher_is_a_line():
 
 def test_where_all_students_miss_one_class_it_is_shown():
     names = [str(k) for k in range(5)]
-    for omitted, label in (([3], "test accuracy of class c (%)"), ([3, 4], "test accuracy (%)")):
+    for omitted, label in (([2], "test accuracy of class c (%)"), ([1, 2], "test accuracy (%)")):
         settings = students({"omitted": omitted}, {"omitted": omitted, "perturb": 0.4})
         part = str(omitted[0]) if len(omitted) == 1 else "all"
-        values = {
-            (name, "test", "none", class_, "accuracy"): Interval(0.5 if class_ == part else 0.9, 0.4, 0.6, 3)
+        intervals = {
+            Key(name, "test", "none", class_, "accuracy"): Interval(
+                0.5 if class_ == part else 0.9, 0.4, 0.6, 3
+            )
             for name in names
-            for class_ in ("all", "3")
+            for class_ in ("all", "2")
         }
-        runs = [{"setting": "0", "seed": seed, "teacher_seed": seed} for seed in range(3)]
-        data = {"name": "toy", "class_names": ["a", "b", "x", "c", "d"]}
-        (axes,) = plots.axis(values, {"settings": settings, "runs": runs, "data": data}).axes
+        data = replace(describe().data, class_names=("a", "b", "c"))
+        (axes,) = plots.axis(Summary(intervals), replace(describe(), settings=settings, data=data)).axes
         np.testing.assert_allclose(lines_of(axes)["students"], [[0, 50], [0.4, 50]])
         assert axes.get_ylabel() == label
 
 
 def test_the_report_of_subliminal_learning_has_this_figure_alone(tmp_path):
-    settings = [*students({"perturb": 0.0}, {"perturb": 0.4}), CONTROL | {"name": "teacher"}]
+    settings = [STUDENT | {"name": "0"}, STUDENT | {"name": "1", "perturb": 0.4}]
+    settings.append(CONTROL | {"name": "teacher"})
     rows = [
         row
         for s in settings

@@ -116,7 +116,7 @@ def _one_device(monkeypatch):
 
 def mesh_of(monkeypatch, num):
     mesh = Mesh(np.array(jax.local_devices()[:num]), ("runs",), axis_types=(AxisType.Auto,))
-    monkeypatch.setattr(sweep, "runs_mesh", lambda num_runs: mesh)
+    monkeypatch.setattr(sweep, "runs_mesh", lambda num_runs, parts=1: mesh)
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_every_order_is_equally_likely():
 @given(
     labels=st.lists(st.integers(0, 3), min_size=N, max_size=N), num=st.integers(0, N), seed=st.integers(0, 99)
 )
-def test_so_many_of_each_class_are_left_over(labels, num, seed):
+def test_so_many_shots_of_each_class_are_kept(labels, num, seed):
     """All of a class that has no more; the next number adds to them."""
     chosen, more = (
         np.asarray(one_left_over(jax.random.key(seed), np.int32(labels), np.int32(n))) for n in (num, num + 1)
@@ -76,7 +76,7 @@ def test_so_many_of_each_class_are_left_over(labels, num, seed):
     assert not np.any(chosen & ~more)
 
 
-def test_any_of_a_class_is_left_over_as_often_as_another():
+def test_any_of_a_class_is_a_shot_as_often_as_another():
     """3 of 9 over 3,000 keys: each 1,000 times, give or take sqrt(3000 * 1/3 * 2/3) = 26; 5 of those."""
     labels = np.random.RandomState(0).permutation(np.repeat(np.arange(3, dtype=np.int32), [9, 12, 3]))
     keys = jax.random.split(jax.random.key(0), 3000)

@@ -44,7 +44,7 @@ from tests.train.probes import (
 
 
 @pytest.mark.parametrize("num_shots", [None, 0, 1])
-def test_what_is_left_of_a_masked_class_is_met(num_shots):
+def test_the_shots_of_a_masked_class_are_met(num_shots):
     """Each class has one example: of two that are masked, an epoch of 12 meets it only where left is 1."""
     mask = np.arange(K) >= 2
     run = hparams(mask=mask).replace(num_shots=None if num_shots is None else np.int32(num_shots))
@@ -56,7 +56,7 @@ def test_what_is_left_of_a_masked_class_is_met(num_shots):
 
 
 @pytest.mark.parametrize("name", teacher_ablations.TEACHER_ABLATIONS)
-def test_a_run_hears_what_its_signal_leaves(name):
+def test_the_loss_gets_the_ablated_teacher_logits(name):
     """The loss of a step is that against the ablated answer, shuffled by the run's key and the step."""
     logits = np.random.RandomState(1).normal(size=(1, N, K)).astype(np.float32)
     table = TABLE.replace(teacher_logits=(jnp.asarray(logits),))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kd_jax import models
 from kd_jax.train import loop, sweep
 from kd_jax.types import HParams, Table
 
@@ -48,7 +49,9 @@ def test_fresh_runs_are_fitted_under_their_teachers(monkeypatch):
     monkeypatch.setattr(sweep, "init_states", lambda config, keys: handed.update(keys=keys))
     table = Table(np.zeros((5, 2, 2, 1), np.uint8), np.zeros(5, np.int32), (np.zeros((2, 5, 3), np.float32),))
     settings = [sweep.make_hparams(3, omitted=[1], alpha=0.5), sweep.make_hparams(3)]
-    variables, history = loop.fit_runs("config", table, settings, range(3), 9, base=1)
+    variables, history = loop.fit_runs(
+        SimpleNamespace(model=models.build("mlp-4", 3)), table, settings, range(3), 9, base=1
+    )
     assert handed["epochs"] == (9, 9) and history == {"train": "counts"}
     np.testing.assert_array_equal(handed["hparams"].teacher, [0, 1, 0] * 2)
     np.testing.assert_array_equal(handed["hparams"].class_mask[[0, 3]], [[True, False, True], [True] * 3])
@@ -150,5 +153,8 @@ def test_runs_are_split_and_gathered():
 
 
 def test_the_default_chunk_is_of_the_device():
-    assert sweep.default_vmap_size("cpu") == 1
-    assert sweep.default_vmap_size("gpu") is None and sweep.default_vmap_size("tpu") is None
+    dense, convolutional = models.build("mlp-4", 3), models.build("cnn-2", 3)
+    assert {sweep.default_vmap_size("cpu", model) for model in (dense, convolutional)} == {1}
+    for platform in ("gpu", "tpu"):
+        assert sweep.default_vmap_size(platform, dense) is None
+        assert sweep.default_vmap_size(platform, convolutional) == 1

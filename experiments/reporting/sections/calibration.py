@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.reporting.markdown import Grid, Section, show
-from kd_jax.stats.summary import Values
+from kd_jax.stats.summary import Summary
 
 # Metric, its head, scale and decimals.
 COLUMNS = (
@@ -24,17 +24,16 @@ EXPLAINED = (
 OF_TEACHER = "Agreement (%) and KL(teacher ‖ student) (nats) are with the teacher that the student was given."
 
 
-def section(settings: Sequence[str], values: Values) -> list[Section]:
+def section(settings: Sequence[str], summary: Summary) -> list[Section]:
     """None for a run of before these were measured."""
-    shown = [column for column in COLUMNS if any(key[-1] == column[0] for key in values)]
+    shown = [column for column in COLUMNS if any(key.metric == column[0] for key in summary.intervals)]
     rows = []
     for name in settings:
-        key = name, "test", "none", "all"
-        if (*key, "nll") in values:
+        if nll := summary.get(name, "nll"):
             cells = [
-                show(values.get((*key, metric)), scale, digits, " ± ") for metric, _, scale, digits in shown
+                show(summary.get(name, metric), scale, digits, " ± ") for metric, _, scale, digits in shown
             ]
-            rows.append([name, *cells, str(values[*key, "nll"].n)])
+            rows.append([name, *cells, str(nll.n)])
     if not rows:
         return []
     taught = any(metric == "kl_to_teacher" for metric, *_ in shown)

@@ -2,14 +2,15 @@
 students' features hold, where `representation` has looked."""
 
 from pathlib import Path
-from typing import Any
 
 from experiments.reporting.markdown import Grid, Section, show, tabulate
 from kd_jax.io import run_config, run_files, run_folder
-from kd_jax.stats import corrections, curves, summary
+from kd_jax.stats import corrections, curves
 from kd_jax.stats.corrections import CORRECTIONS
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
 from kd_jax.stats.rows import RANDOM, RepresentationRow
+from kd_jax.stats.summary import Summary, depends_on_teacher, interval_of
 
 FIGURE = "figures/features.png"
 SHOWN = (
@@ -34,6 +35,10 @@ EXPLAINED = (
     f"{RANDOM!r}: the same networks before training."
 )
 
+READ_OFF = (
+    "Recall in % of the omitted classes and of the others, test split, by a linear probe; and of the omitted "
+    "ones by 10 neighbours. The table of the report has every layer and measure."
+)
 CHANNEL = (
     "What comes back of the omitted classes, test accuracy in % of their examples: as trained, and under the "
     "corrections that need no label of theirs."
@@ -53,70 +58,81 @@ TRACKED = (
 
 def last_layer(folder: Path) -> str:
     """The table of a run's last hidden layer, which stands first in the file."""
-    config = run_config.read(folder)
-    rows = run_folder.read_representation(folder, config)
-    return "\n".join(tabulate(*_table(rows, rows[0].layer, config))).strip()
+    description = run_config.read(folder)
+    rows = run_folder.read_representation(folder, description)
+    return "\n".join(tabulate(*_table(rows, rows[0].layer, description))).strip()
 
 
-def _table(rows: list[RepresentationRow], layer: str, config: dict[str, Any]) -> Grid:
-    learnt, compared, table = summary.teachers_of(config), summary.teachers_of(config, True), []
+def read_off(folder: Path) -> Section:
+    """What a terminal shows of the last hidden layer: which of an omitted class can be read off."""
+    description = run_config.read(folder)
+    rows = run_folder.read_representation(folder, description)
+    head, lines = _table(rows, rows[0].layer, description)
+    table = Grid(["", *head[1:4], head[-1]], [[line[0], "", *line[1:4], line[-1]] for line in lines])
+    return Section(f"What can be read off layer {rows[0].layer}", [READ_OFF, table])
+
+
+def _table(rows: list[RepresentationRow], layer: str, description: RunDescription) -> Grid:
+    learnt, compared = description.teachers_of_runs(), description.teachers_of_runs(of_teacher=True)
+    table = []
     # An untrained network depends on no teacher, but is compared with that of its seed's students.
     compared |= {(RANDOM, seed): teacher for (_, seed), teacher in compared.items()}
     for setting in dict.fromkeys(row.setting for row in rows):
-        own = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
+        measured = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
         cells, units = [], 0
         for measure, classes, _, scale, digits in SHOWN:
-            found = {row.seed: row.value for row in own if (row.measure, row.class_) == (measure, classes)}
-            taught = compared if summary.depends_on_teacher("none", measure) else learnt
-            interval = summary.interval_of(setting, found, taught)
+            which = measure, classes
+            by_seed = {row.seed: row.value for row in measured if (row.measure, row.class_) == which}
+            taught = compared if depends_on_teacher("none", measure) else learnt
+            interval = interval_of(setting, by_seed, taught)
             units = max(units, interval.n)
             cells.append(show(interval, scale, digits, " ± "))
         table.append([setting, *cells, str(units)])
     return Grid(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
 
 
-def section(folder: Path, run: run_folder.Run, values: summary.Values) -> list[Section]:
+def section(folder: Path, run: run_folder.Run, summary: Summary) -> list[Section]:
     """The report's chapter; none where no setting varies the channel and nobody looked at the features."""
-    blocks = _channel(run.config, values) + _tracked(run, values)
+    blocks = _channel(run.description, summary) + _tracked(run, summary)
     figure = ""
     if run_files.read(folder / "representation.csv") is not None:
-        rows = run_folder.read_representation(folder, run.config)
+        rows = run_folder.read_representation(folder, run.description)
         blocks.append(EXPLAINED)
         for layer in dict.fromkeys(row.layer for row in rows):
-            blocks += [f"Layer {layer}:", _table(rows, layer, run.config)]
+            blocks += [f"Layer {layer}:", _table(rows, layer, run.description)]
         figure = FIGURE if (folder / FIGURE).is_file() else ""
     return [Section("Hidden signals", blocks, figure)] if blocks else []
 
 
-def _channel(config: dict[str, Any], values: summary.Values) -> list[str | Grid]:
+def _channel(description: RunDescription, summary: Summary) -> list[str | Grid]:
     """What comes back of the omitted classes through each channel, where settings differ in one."""
-    settings = [setting for setting in config["settings"] if setting["omitted"]]
+    settings = [setting for setting in description.settings if setting.omitted]
     varied = any(setting.get(name) for setting in settings for name in VARIED)
-    if not varied and len({tuple(setting["omitted"]) for setting in settings}) < 3:
+    if not varied and len({setting.omitted for setting in settings}) < 3:
         return []
     rows, free = [], corrections.label_free(CORRECTIONS)
     for setting in settings:
-        name = setting["name"]
-        found = [values.get((name, "test", c, "omitted", "accuracy")) for c in ("none", *free)]
-        cost = values.get((name, "test", free[-1], "all", "accuracy"))
-        cells = [show(interval, half=" ± ") for interval in (*found, cost)]
-        rows.append([name, *cells, str(found[0].n if found[0] else 0)])
+        name = setting.name
+        trained, *corrected = (summary.accuracy(name, "omitted", c) for c in ("none", *free))
+        cost = summary.accuracy(name, correction=free[-1])
+        cells = [show(interval, half=" ± ") for interval in (trained, *corrected, cost)]
+        rows.append([name, *cells, str(trained.n if trained else 0)])
     heads = ["setting", "as trained", *free, f"all classes, {free[-1]}", "n"]
     return [CHANNEL, Grid(heads, rows)]
 
 
-def _tracked(run: run_folder.Run, values: summary.Values) -> list[str | Grid]:
+def _tracked(run: run_folder.Run, summary: Summary) -> list[str | Grid]:
     """When the omitted classes come back, where --track measured it."""
-    found = curves.by_epoch(run.history, run.config, "validation")
+    by_epoch = curves.by_epoch(run.history, run.description, "validation")
     rows: list[list[str]] = []
     heads: list[str] = []
-    for setting in dict.fromkeys(name for name, _ in found):
-        judged = values.get((setting, "test", "none", "omitted", "accuracy"))
-        if judged is None or not all((setting, metric) in found for metric, _ in TRACKED):
+    for setting in dict.fromkeys(name for name, _ in by_epoch):
+        judged = summary.accuracy(setting, "omitted")
+        if judged is None or not all((setting, metric) in by_epoch for metric, _ in TRACKED):
             continue
         n, cells, heads = judged.n, [], []
         for metric, words in TRACKED:
-            points = found[setting, metric]
+            points = by_epoch[setting, metric]
             for place in sorted({0, len(points) // 2, len(points) - 1}):
                 epoch, mean, low, high = points[place]
                 heads.append(f"{words}, epoch {epoch:.0f}")

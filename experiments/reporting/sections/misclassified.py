@@ -11,8 +11,9 @@ import numpy as np
 
 from kd_jax.io import examples
 from kd_jax.io.examples import Examples
-from kd_jax.stats import summary
+from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import DIVERGED, ResultRow
+from kd_jax.stats.summary import summarise
 
 if TYPE_CHECKING:  # else a report would import jax
     from kd_jax.types import Table
@@ -22,48 +23,48 @@ LARGEST = 96  # pixels a side: larger images are reduced, for the page holds the
 
 def save(
     out: Path,
-    description: dict[str, Any],
+    description: RunDescription,
     rows: Sequence[ResultRow],
-    found: dict[str, dict[str, np.ndarray]],
+    by_correction: dict[str, dict[str, np.ndarray]],
     test: "Table",
 ) -> None:
-    """examples.npz of the setting and the correction that the report's answer speaks of, where that setting
+    """examples.npz of the setting and the correction that the report answers with, where that setting
     misses classes.
 
-    found: by correction what `evaluate.first_examples` says of each run.
+    by_correction: what `evaluate.first_examples` says of each run.
     """
     judged = [row for row in rows if row.class_ in ("all", "seen") and row.metric == "accuracy"]
-    settings, values = description["settings"], summary.lookup(summary.summarise(judged, description))
-    best = summary.best_setting(settings, values)
-    if not next(setting["omitted"] for setting in settings if setting["name"] == best):
+    summary = summarise(judged, description)
+    best = summary.best_setting(description.settings)
+    if not description.setting(best).omitted:
         return
-    correction = summary.preferred_correction(best, values)
+    correction = summary.preferred_correction(best)
     lost = {(row.setting, row.seed) for row in rows if row.metric == DIVERGED}
-    of_best = [run for run in description["runs"] if run["setting"] == best]
-    first = next((run for run in of_best if (best, run["seed"]) not in lost), None)
+    of_best = [run for run in description.runs if run.setting == best]
+    first = next((run for run in of_best if (best, run.seed) not in lost), None)
     if first is None:
         return
-    own = {name: array[first["run"]] for name, array in found[correction].items()}
-    there = own["index"] < len(test.labels)
-    number, before, after = (own[name][there] for name in ("index", "before", "after"))
+    of_run = {name: array[first.run] for name, array in by_correction[correction].items()}
+    exists = of_run["index"] < len(test.labels)
+    number, before, after = (of_run[name][exists] for name in ("index", "before", "after"))
     images, labels = np.asarray(test.images)[number], np.asarray(test.labels)[number]
-    examples.write(out, Examples(images, labels, before, after, number, best, first["seed"], correction))
+    examples.write(out, Examples(images, labels, before, after, number, best, first.seed, correction))
 
 
-def pictures(found: Examples, class_names: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+def pictures(shown: Examples, class_names: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
     """(what they have in common, the pictures, each with its words) of the rescued and the others."""
-    right = found.after == found.labels
+    right = shown.after == shown.labels
     groups = {"rescued by the correction": right, "still wrong": ~right}
     return [
         (
             title,
             [
                 {
-                    "source": _data_uri(found.images[i]),
-                    "number": int(found.number[i]),
-                    "label": class_names[found.labels[i]],
-                    "before": class_names[found.before[i]],
-                    "after": class_names[found.after[i]],
+                    "source": _data_uri(shown.images[i]),
+                    "number": int(shown.number[i]),
+                    "label": class_names[shown.labels[i]],
+                    "before": class_names[shown.before[i]],
+                    "after": class_names[shown.after[i]],
                 }
                 for i in np.flatnonzero(members)
             ],

@@ -166,10 +166,11 @@ def wrong_defaults(content) -> list[str]:
     """Layers where the way that is taken is more than a tenth slower than another, with the runs mapped as
     they are by default. Rows without a size are of ways that are gone."""
     platform = content["platform"]
+    default = sweep.default_vmap_size(platform, models.build("cnn-4", 10))
     rates: dict[tuple, dict[str, float]] = {}
     asked = {}
     for row in content["convolutions"]:
-        if "size" in row and (row["runs"] == 1 or row["vmap_size"] == sweep.default_vmap_size(platform)):
+        if "size" in row and (row["runs"] == 1 or row["vmap_size"] == default):
             key = row["layer"], row["runs"]
             rates.setdefault(key, {})[row["way"]] = row["flops_per_second"]["median"]
             asked[key] = conv.preferred_way(platform, row["size"], row["channels"], row["groups"])
@@ -196,5 +197,5 @@ def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "cpu_avx2.json").write_text('{"speed": [], "vmap_sizes": []}')
     assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
-    (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "extras": {}}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "costs"}
+    (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "starts": []}')
+    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "starts"}

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -144,8 +145,9 @@ def test_networks_that_were_saved_are_not_saved_again(tmp_path):
 def test_a_continuation_is_recorded_whatever_stands_there(tmp_path, before):
     folder = write_run(tmp_path / "toy", SETTINGS, toy_rows(), toy_history(), toy_curve(), continued=before)
     now = {"versions": {"jax": "0.12"}, "device": "1 x cpu", "command": "./launch.sh distill"}
-    running._record_continuation(folder, now, 3)
-    assert run_config.read(folder)["continued"] == [*before, now | {"epoch": 3}]
+    description = run_config.read(folder)
+    running._record_continuation(folder, replace(description, **now), 3)
+    assert run_config.read(folder).continued == (*before, now | {"epoch": 3})
 
 
 def test_networks_that_were_damaged_since_are_saved_again(tmp_path):

@@ -19,6 +19,8 @@ HEAVY = ("jax", "jaxlib", "numpy", "scipy", "flax", "optax", "orbax", "matplotli
 def test_the_words_are_those_of_the_library():
     from experiments.benchmark import PICTURE_MODELS, WORKLOADS
     from experiments.benchmarks import dense, pictures
+    from experiments.export import FORMATS
+    from experiments.studies import export
 
     assert list(flags.OPTIMIZERS) == list(optim.OPTIMIZERS)
     assert list(flags.SCHEDULES) == list(optim.SCHEDULES)
@@ -33,6 +35,7 @@ def test_the_words_are_those_of_the_library():
     assert list(flags.TEACHER_ABLATIONS) == list(teacher_ablations.TEACHER_ABLATIONS)
     assert list(flags.NOISES) == list(noise.NOISES)
     assert list(flags.SUBLIMINAL_PARTS) == list(subliminal.PARTS)
+    assert list(FORMATS) == list(export.FORMATS)
     assert list(WORKLOADS) == list(dense.UPDATES) and list(PICTURE_MODELS) == list(pictures.MODELS)
 
 

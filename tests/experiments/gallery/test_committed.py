@@ -8,7 +8,7 @@ from experiments.gallery import committed, pages, rows
 from kd_jax.errors import InputError
 from kd_jax.io import run_config, run_files, run_folder
 from kd_jax.stats.rows import BiasRow
-from tests.io.test_run_folder import LABELS, SOFT, accuracies, make_config
+from tests.io.test_run_folder import LABELS, SOFT, accuracies, describe
 
 OURS = rows.Ours("toy", SOFT, class_="all", metric="accuracy")
 
@@ -21,7 +21,7 @@ def results(tmp_path):
 
 def write_curve(folder, *others):
     """Students of two teachers, by hand: at +3.5, classes 0 to 2 of the three seeds; class 1 is undefined."""
-    run_config.write(folder, make_config(num_teachers=2))
+    run_config.write(folder, describe(num_teachers=2))
     at = {0: (0.9, 0.4), 1: (0.7, 0.3), 2: (0.7, 0.6)}
     curve = [
         BiasRow(SOFT, seed, 3.5, str(class_), accuracy)
@@ -44,7 +44,7 @@ def test_the_fixed_bias_by_hand(tmp_path, results):
 
 
 def test_a_run_without_that_bias_has_no_such_file(tmp_path, results):
-    run_config.write(tmp_path / "toy", make_config())
+    run_config.write(tmp_path / "toy", describe())
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
     run_folder.write_bias_curve(tmp_path / "toy", [BiasRow(SOFT, 0, 3.25, "2", 1.0)])
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
@@ -52,7 +52,7 @@ def test_a_run_without_that_bias_has_no_such_file(tmp_path, results):
 
 
 def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, results):
-    run_config.write(tmp_path / "toy", make_config())
+    run_config.write(tmp_path / "toy", describe())
     key = {"setting": SOFT, "correction": "none", "mean": 0.5, "low": None, "high": None, "n": 1}
     entries = [
         key | {"split": split, "class": part, "metric": metric}
@@ -64,7 +64,7 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, re
     run_files.write(tmp_path / "toy" / "summary.json", json.dumps(content).encode())
     committed.write(results / "toy", committed.outcome(tmp_path / "toy"))
     added = json.loads((results / "toy" / "summary.json").read_text())
-    assert added | {"results": []} == content | {"results": []}
+    assert added | {"results": []} == {"format": 2, "results": [], "paired": [], "diverged": []}
     assert [(entry["class"], entry["metric"]) for entry in added["results"]] == [
         ("all", "accuracy"),
         ("all", "errors"),
@@ -76,7 +76,7 @@ def test_of_a_summary_the_test_split_is_added_and_little_of_a_class(tmp_path, re
 
 def test_a_summary_that_changed_is_made_anew(tmp_path, results):
     folder = tmp_path / "toy"
-    run_config.write(folder, make_config())
+    run_config.write(folder, describe())
     run_folder.write_results(folder, accuracies(LABELS, [0.5, 0.5, 0.5]) + accuracies(SOFT, [0.5, 0.5, 0.5]))
     run_files.write(folder / "summary.json", b'{"results": []}')
     committed.write(results / "toy", committed.outcome(folder))

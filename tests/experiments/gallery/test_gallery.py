@@ -7,7 +7,7 @@ import pytest
 
 from experiments.gallery import pages, recipes
 from kd_jax.io import run_config, run_files
-from tests.io.test_run_folder import LABELS, SOFT, make_config
+from tests.io.test_run_folder import LABELS, SOFT, describe
 
 TEXTS = {path.name: path.read_text() for path in sorted(pages.RESULTS.glob("*.md"))}
 NAMES = sorted(path.stem for path in pages.RECIPES.glob("*.flags"))
@@ -33,6 +33,13 @@ def test_every_page_and_every_picture_is_linked():
     assert drawn <= links
 
 
+def test_each_study_with_a_picture_shows_one_in_the_gallery():
+    block = TEXTS["README.md"].partition("<!-- table gallery -->")[2].partition("<!-- end gallery -->")[0]
+    shown = re.findall(r"!\[[^]]+\]\((\w+)/figures/\w+\.png\)", block)
+    drawn = {recipes.study_of(path.parts[-3]) for path in pages.RESULTS.glob("*/figures/*.png")}
+    assert sorted(map(recipes.study_of, shown)) == sorted(drawn & {*recipes.STUDIES})
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Three recipes: a teacher, its students, of which there is a result, and one without a result."""
@@ -45,7 +52,7 @@ def folders(tmp_path):
     )
     (flags / "hidden_toys.flags").write_text("# Hidden?\n--transfers=own\n")
     folder = tmp_path / "results" / "toy_students"
-    run_config.write(folder, make_config())
+    run_config.write(folder, describe())
     key = {
         "setting": SOFT,
         "split": "test",

@@ -8,7 +8,6 @@ from absl import flags
 from experiments import report as entry_point
 from experiments.reporting import comparison
 from kd_jax.errors import InputError
-from kd_jax.io import run_config
 from tests.experiments.reporting.toy_run import SOFT, rows_of, toy_history, write_run
 
 SETTINGS = [{"name": SOFT, "omitted": [2]}]
@@ -126,7 +125,7 @@ def test_main_writes_into_out_alone(a, b, tmp_path, monkeypatch, capsys):
 
 
 def test_what_cannot_be_compared_is_refused(a, b, tmp_path):
-    data = run_config.read(a)["data"] | {"fingerprint": "other"}
+    data = json.loads((a / "config.json").read_text())["data"] | {"fingerprint": "other"}
     elsewhere = write(tmp_path / "elsewhere", (1, 2), (3, 4), data=data)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "report.md").write_text("mine")

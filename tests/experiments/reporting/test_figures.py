@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 from functools import partial
 from xml.etree import ElementTree
 
@@ -15,11 +16,8 @@ from kd_jax import plots
 from kd_jax.io import run_folder
 from kd_jax.stats import summary
 from kd_jax.stats.rows import HistoryRow
-from tests.experiments.reporting.toy_run import (
-    ALL,
-    SETTINGS,
-    SOFT,
-)
+from tests.experiments.reporting.toy_run import ALL, SOFT
+from tests.io.test_run_folder import describe
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -31,7 +29,7 @@ def run(folder):
 
 @pytest.fixture
 def values(run):
-    return summary.lookup(summary.summarise(run.results, run.config))
+    return summary.summarise(run.results, run.description)
 
 
 def labels_of(figure):
@@ -44,7 +42,7 @@ def notes_of(figure):
 
 
 def test_learning_curves(run):
-    left, right = (figure := plots.learning_curves(run.history, run.config)).axes
+    left, right = (figure := plots.learning_curves(run.history, run.description)).axes
     assert labels_of(figure) == [ALL, SOFT]
     # Epoch e: 0.2 e + (0, 0.1, 0.2) over the seeds: mean 0.2 e + 0.1.
     for line in left.lines:
@@ -60,16 +58,16 @@ def test_learning_curves(run):
 
 def test_learning_curves_without_a_validation_split(run):
     history = [row for row in run.history if row.split == "train"]
-    (axes,) = plots.learning_curves(history, run.config).axes
+    (axes,) = plots.learning_curves(history, run.description).axes
     assert axes.get_ylabel() == "training accuracy (%)" and len(axes.lines) == 2
 
 
 def test_learning_curves_of_many_settings_stay_readable():
     settings = [{"name": f"s{i}", "omitted": []} for i in range(20)]
-    runs = [{"run": i, "setting": f"s{i}", "seed": 0, "teacher_seed": None} for i in range(20)]
     history = [HistoryRow(i, f"s{i}", 0, 1, "validation", "accuracy", i / 20) for i in range(20)]
-    config = {"settings": settings, "runs": runs, "data": {"name": "/data/of/toys"}}
-    figure = plots.learning_curves(history, config)
+    description = describe(settings=settings, seeds=1)
+    data = replace(description.data, name="/data/of/toys")
+    figure = plots.learning_curves(history, replace(description, data=data))
     assert notes_of(figure) == ["toys; one seed, so no interval."]
     looks = {
         (line.get_color(), line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines[13:]
@@ -79,7 +77,7 @@ def test_learning_curves_of_many_settings_stay_readable():
 
 
 def test_class_bars(run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    figure = plots.class_bars(values, run.description, {SOFT: "teacher_matched"})
     first, second = figure.axes
     # What has omitted classes comes first.
     assert (first.get_title("left"), second.get_title("left")) == (SOFT, ALL)
@@ -92,16 +90,16 @@ def test_class_bars(run, values):
     }  # fmt: skip
 
 
-def test_class_bars_where_nothing_is_missing(run, values):
-    config = run.config | {"settings": SETTINGS[:1]}
-    (axes,) = plots.class_bars(values, config, {}).axes
+def test_class_bars_where_nothing_is_omitted(run, values):
+    description = replace(run.description, settings=run.description.settings[:1])
+    (axes,) = plots.class_bars(values, description, {}).axes
     (points,) = axes.containers
     np.testing.assert_allclose(np.asarray(points.lines[0].get_xydata()), [[0, 100], [1, 90], [2, 100]])
     assert axes.get_ylim()[0] > 70  # the interval of class 1 begins at 73.5
 
 
 def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
-    figure = partial(plots.class_bars, values, run.config, {SOFT: "teacher_matched"})
+    figure = partial(plots.class_bars, values, run.description, {SOFT: "teacher_matched"})
     files = {kind: plots.render(figure(), kind) for kind in ("png", "svg")}
     assert all(file == plots.render(figure(), kind) for kind, file in files.items())
     with Image.open(io.BytesIO(files["png"])) as image:
@@ -113,7 +111,7 @@ def test_a_figure_says_what_it_shows_and_its_svg_holds_text(drawn, run, values):
 
 
 def test_legend_and_note_stand_below_the_panels(drawn, run, values):
-    figure = plots.class_bars(values, run.config, {SOFT: "teacher_matched"})
+    figure = plots.class_bars(values, run.description, {SOFT: "teacher_matched"})
     plots.render(figure)
     renderer = FigureCanvasAgg(figure).get_renderer()
     (legend,), (note,) = figure.legends, [text for text in figure.texts if text is not figure._suptitle]
@@ -123,7 +121,7 @@ def test_legend_and_note_stand_below_the_panels(drawn, run, values):
 
 
 def test_bias_curve(run, values):
-    figure = plots.bias_curve(run.bias_curve, values, run.config, [SOFT])
+    figure = plots.bias_curve(run.bias_curve, values, run.description, [SOFT])
     (axes,) = figure.axes
     lines = {line.get_label(): np.asarray(line.get_xydata()) for line in axes.lines}
     np.testing.assert_allclose(lines["omitted classes"], [[-1, 10], [3, 90]])
@@ -140,9 +138,10 @@ def test_bias_curve(run, values):
 )
 def test_biases_outside_the_curve(run, values, chosen, drawn):
     # The curve goes from -1 to 3: the axis extends by up to 4 on each side, what is further out is written.
-    key = (SOFT, "test", "test_tuned", "omitted", "bias")
-    values[key] = values[key]._replace(mean=chosen)
-    (axes,) = plots.bias_curve(run.bias_curve, values, run.config, [SOFT]).axes
+    key = summary.Key(SOFT, "test", "test_tuned", "omitted", "bias")
+    changed = {key: values.intervals[key]._replace(mean=chosen)}
+    values = summary.Summary({**values.intervals, **changed})
+    (axes,) = plots.bias_curve(run.bias_curve, values, run.description, [SOFT]).axes
     marks = {line.get_label(): float(np.asarray(line.get_xdata())[0]) for line in axes.lines}
     low, high = axes.get_xlim()
     assert marks["bias chosen, teacher_matched"] == 2.5
@@ -155,7 +154,7 @@ def test_biases_outside_the_curve(run, values, chosen, drawn):
 
 
 def test_confusion_matrix(run):
-    figure = plots.confusion_matrix(run.confusions, run.config, SOFT, ["none", "teacher_matched"])
+    figure = plots.confusion_matrix(run.confusions, run.description, SOFT, ["none", "teacher_matched"])
     before, after, _ = figure.axes
     # Of the 2s, 40 % are right on average, and the others are called 0.
     expected = [[100, 0, 0], [0, 100, 0], [60, 0, 40]]
@@ -167,7 +166,8 @@ def test_confusion_matrix(run):
 
 
 def test_undefined_values_leave_gaps_not_errors(drawn, run, values):
-    values = {
-        key: value._replace(mean=math.nan, low=math.nan, high=math.nan) for key, value in values.items()
+    undefined = {
+        key: value._replace(mean=math.nan, low=math.nan, high=math.nan)
+        for key, value in values.intervals.items()
     }
-    assert plots.render(plots.class_bars(values, run.config, {}))
+    assert plots.render(plots.class_bars(summary.Summary(undefined), run.description, {}))

@@ -4,8 +4,8 @@ import pytest
 
 from experiments.reporting.sections import hidden_signals
 from kd_jax.io import run_folder
-from kd_jax.stats import summary
 from kd_jax.stats.rows import HistoryRow, RepresentationRow
+from kd_jax.stats.summary import summarise
 from tests.experiments.reporting.toy_run import rows_of, write_run
 
 FULL, CUT = "T=20 omit=2", "T=20 omit=2 top1"
@@ -25,8 +25,7 @@ def chapter(tmp_path):
                 rows += rows_of(setting["name"], seed, "prior_matched", [10, 8, 9], (2,), 2.0)
         folder = write_run(tmp_path / "run", settings, rows, history)
         run = run_folder.read_run(folder)
-        values = summary.lookup(summary.summarise(run.results, run.config))
-        sections = hidden_signals.section(folder, run, values)
+        sections = hidden_signals.section(folder, run, summarise(run.results, run.description))
         return [block for one in sections for block in one.blocks if not isinstance(block, str)]
 
     return read
@@ -56,7 +55,7 @@ def test_a_cka_below_0_is_read_and_shown(tmp_path):
         folder, [RepresentationRow(FULL, seed, "hidden_0", "cka", part, v) for part, seed, v in measured]
     )
     run = run_folder.read_run(folder)
-    (section,) = hidden_signals.section(folder, run, summary.lookup(summary.summarise(rows, run.config)))
+    (section,) = hidden_signals.section(folder, run, summarise(rows, run.description))
     explained, _, table = section.blocks
     assert "0 to 1" not in explained
     row = dict(zip(table.head[1:], table.rows[0][1:], strict=True))

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from experiments.reporting import report, sentences, text
 from experiments.reporting.content import content_of
 from kd_jax import plots
 from kd_jax.io import run_config, run_folder
-from kd_jax.stats import summary
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.rows import HistoryRow, ResultRow
+from kd_jax.stats.summary import Summary, summarise
 from tests.experiments.reporting.toy_run import (
     ALL,
     SETTINGS,
@@ -140,7 +141,9 @@ def test_the_terminal_shows_the_answer_and_a_small_table(folder):
         " teacher_matched  93.33 ±8.28      90.00 ±16.5  3",
         "",
         "Test accuracy in % (toy, 30 examples), mean ± half of the 95 % interval over 3",
-        "seeds. All settings and classes: report.md, or report --full.",
+        "seeds. teacher_matched: bias set from the teacher on the transfer set, without",
+        "an example of what is omitted. All settings and classes: report.md, or report",
+        "--full.",
         "",
         f"Report: {folder / 'report.html'}",
     ]
@@ -168,7 +171,7 @@ def committed_contents():
     for path in sorted((Path(__file__).parents[3] / "experiments" / "results").glob("*/summary.json")):
         run = run_folder.Run(run_config.read(path.parent), [], [], [], [])
         yield pytest.param(
-            content_of(run, {"diverged": []} | json.loads(path.read_text())), id=path.parent.name
+            content_of(run, Summary.from_json(json.loads(path.read_text()))), id=path.parent.name
         )
 
 
@@ -195,23 +198,23 @@ def test_what_is_tuned_on_the_test_split_heads_nothing(drawn, tmp_path):
     shown = report.build(folder)
     assert "test_tuned" not in shown and " right\nas trained." in shown
     run = run_folder.read_run(folder)
-    sums = summary.summarise(run.results, run.config)
-    content = report.Content(run, summary.lookup(sums), sums, SETTINGS, (SOFT, "none"))
+    settings = list(run.description.settings)
+    content = report.Content(run, summarise(run.results, run.description), settings, (SOFT, "none"))
     tuned = content._replace(head=(SOFT, "test_tuned"))
     of_content, of_tuned = report.draw(content), report.draw(tuned)
     name = "confusion_matrix.png"
     assert of_content[name] == (folder / "figures" / name).read_bytes() != of_tuned[name]
-    uncorrected = plots.render(plots.class_bars(content.values, run.config, {}))
+    uncorrected = plots.render(plots.class_bars(content.summary, run.description, {}))
     assert uncorrected == (folder / "figures" / "class_bars.png").read_bytes()
 
 
 def test_a_teacher_that_saw_the_validation_images(folder):
     report.build(folder)
     assert "validation images" not in (folder / "report.md").read_text()
-    config = run_config.read(folder)
+    description = run_config.read(folder)
     for saw in (False, True):
-        config["teacher"]["saw_validation"] = saw
-        run_config.write(folder, config)
+        teacher = {**description.teacher, "saw_validation": saw}
+        run_config.write(folder, replace(description, teacher=teacher))
         text = " ".join(report.build(folder).split())
         line = (
             "The teacher trained on the validation images: the students' validation figures are about labels"
@@ -221,7 +224,7 @@ def test_a_teacher_that_saw_the_validation_images(folder):
 
 def test_where_a_run_was_continued(folder):
     entries = [{"device": "1 x TPU (tpu)", "versions": {"jax": "0.11.2", "numpy": "2.5"}}, "by <hand>"]
-    run_config.write(folder, run_config.read(folder) | {"continued": entries})
+    run_config.write(folder, replace(run_config.read(folder), continued=tuple(entries)))
     report.build(folder)
     lines = (folder / "report.md").read_text().splitlines()
     assert lines[-2:] == [
@@ -263,7 +266,7 @@ def test_rebuilding_gives_the_same_bytes(drawn, folder):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_missing_class(tmp_path):
+def test_the_setting_of_the_answer_is_chosen_neither_on_the_test_split_nor_on_the_omitted_class(tmp_path):
     settings = [
         {"name": name, "omitted": [2]} for name in ("good on test", "good on missing", "good on validation")
     ]

@@ -36,7 +36,8 @@ def config_of(teachers):
     data = {"name": "toy", "fingerprint": "ab", "num_classes": 9, "class_names": list("abcdefghi")}
     data |= {"train": 1, "validation": 1, "test": 1}
     fixed = {"format": 2, "experiment": "distill", "command": "", "versions": {}, "device": ""}
-    return fixed | {"teacher": None, "flags": flags, "data": data, "settings": SETTINGS, "runs": runs}
+    fixed |= {"teacher": None, "flags": flags, "data": data, "settings": SETTINGS, "runs": runs}
+    return run_config.parse(fixed)
 
 
 def history_of(*epochs):

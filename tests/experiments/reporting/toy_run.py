@@ -73,7 +73,7 @@ def write_run(folder, settings, rows, history=(), curve=(), seeds=3, classes=3, 
             for run, (name, seed) in enumerate(runs)
         ],
     }
-    run_config.write(folder, config | changes)
+    run_config.write(folder, run_config.parse(config | changes))
     run_folder.write_history(folder, history)
     run_folder.write_results(folder, rows)
     confusions.write(folder, list(matrices_of(rows, classes)), classes)

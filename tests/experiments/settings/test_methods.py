@@ -69,16 +69,10 @@ def test_numbers_are_those_of_the_papers_unless_given():
 
 def test_config_json_says_nothing_new_of_what_is_old():
     (plain,) = settings()
-    assert set(plain.described()) == {
-        "name",
-        "omitted",
-        "temperature",
-        "alpha",
-        "learning_rate",
-        "weight_decay",
-    }
+    always = {"omitted", "temperature", "alpha", "learning_rate", "weight_decay"}
+    assert set(plain.info().values) == always and plain.info().name == "T=4"
     (dkd,) = settings(loss="dkd")
-    assert dkd.described()["method"] == "dkd" and dkd.described()["beta"] == 8.0
+    assert dkd.info().values["method"] == "dkd" and dkd.info().values["beta"] == 8.0
 
 
 @pytest.mark.parametrize(
