@@ -23,6 +23,7 @@ EXAMPLE = 'export runs/quickstart --setting="T=20 omit=3" --format=stablehlo --o
 FORMATS = ("stablehlo", "safetensors")
 for name in (*network_flags.NAMES, "out"):
     flags.declare_key_flag(name)  # of the shared flags these mean something here
+shared.find("out").help = "File to write, which is not there yet."
 shared.group(
     "Where it goes, and how the work is done",
     flags.DEFINE_enum("format", "stablehlo", FORMATS, "Kind of file."),

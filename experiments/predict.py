@@ -21,6 +21,7 @@ FLAGS = flags.FLAGS
 EXAMPLE = 'predict runs/quickstart --setting="T=20 omit=3" --images=photos --out=predictions.csv'
 for name in (*network_flags.NAMES, "image_size", "skip_unreadable", "out"):
     flags.declare_key_flag(name)  # of the shared flags these mean something here
+shared.find("out").help = "File to write, which is not there yet."
 shared.group(
     "Data",
     flags.DEFINE_string(

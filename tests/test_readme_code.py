@@ -61,7 +61,7 @@ def test_summary_makes_a_figure_against_the_temperature(tmp_path, monkeypatch):
     names: dict = {}
     exec(SCATTER, names)
     assert (tmp_path / "temperatures.pdf").read_bytes().startswith(b"%PDF")
-    assert len(names["found"]) and set(names["found"].setting) == {SOFT}
+    assert len(names["results"]) and set(names["results"].setting) == {SOFT}
 
 
 def test_three_lines_make_a_figure(folder, tmp_path, monkeypatch):

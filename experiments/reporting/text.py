@@ -58,7 +58,7 @@ def _full(content: Content) -> list[str]:
     names = list(description.data.class_names)
     head = ["setting", "correction", "errors", "all classes", "omitted *", "seen"]
     rows = [
-        [f"{row[0]}  (n = {row[-1]}{_details(content, row[0])})", *row[1:-1]]
+        [f"{row[0]}  (n = {row[-1]}{_details(content, row[0])})", row[1], *map(_narrow, row[2:-1])]
         for row in grid(content, ["all", "omitted", "seen"], half=None)
     ]
     lines = [*grouped(Grid(head, rows)), ""]
@@ -77,6 +77,11 @@ def _full(content: Content) -> list[str]:
     notes = [*sentences.table_notes(content), "The interval of each class is in report.md."]
     notes += [f"{correction}: {how}." for correction, how in sentences.used_corrections(content)]
     return [*lines, *(line for note in notes for line in wrapped(note))]
+
+
+def _narrow(cell: str) -> str:
+    """A bound as a sign, so that names of corrections are not cut."""
+    return cell.replace(", at least ", " ≥").replace(", at most ", " ≤")
 
 
 def _details(content: Content, setting: str) -> str:

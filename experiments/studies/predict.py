@@ -12,9 +12,8 @@ import numpy as np
 from experiments.cli import places, progress
 from experiments.cli.main import log_note
 from experiments.settings import networks
-from kd_jax.data import images as image_files
-from kd_jax.data import unlabelled
-from kd_jax.data.image_folder import first_few
+from kd_jax.data import image_decoding, unlabelled
+from kd_jax.data.folder_files import first_few
 from kd_jax.errors import InputError
 from kd_jax.evaluate import classifier
 from kd_jax.io import run_files
@@ -86,10 +85,7 @@ def classify_all(
         wrong = f"{len(faults)} of {total} images in {options.images} cannot be read"
         raise InputError(wrong, "whole images, or --skip_unreadable beside some that are whole", named)
     notes = [f"left out: {len(faults)} of {total} images that cannot be read: {named}"] if faults else []
-    notes += [
-        image_files.REMARKS[remark].format(f"{len(of)} images of {total} ({first_few(of, len(of))})")
-        for remark, of in sorted(remarks.items())
-    ]
+    notes += image_decoding.remarked(remarks, total)
     probabilities = np.concatenate(each)
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():

@@ -72,7 +72,8 @@ def load(
     except OSError as error:
         wrong = f"dataset {name!r} cannot be read"
         expected = "a file that is there and that this user may read"
-        raise InputError(wrong, expected, f"{error}{nearest_path(name)}") from error
+        given = " ".join(str(error).split())  # pyarrow's have several lines
+        raise InputError(wrong, expected, f"{given}{nearest_path(name)}") from error
     for note in (*_namesakes(name, data_dir), *dataset.notes):
         _log.warning("%s: %s", name, note)
     return dataset

@@ -121,13 +121,12 @@ def decode_all(
     names: Sequence[str],
     sources: Sequence[Path | bytes],
     image_size: int | None,
-    progress: Progress | None,
+    progress: Progress | None = None,
     like: tuple[str, tuple[int, ...]] | None = None,
 ) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
     """(u8[N,h,w,3], number of an image -> why it cannot be read, remark -> the names of its images).
 
-    Args: as of `read_all`. like: what has the shape that all are to have, and that shape (h, w, 3); None: the
-    first image that can be read. To be called within `images.ready`.
+    like: what has the shape that all are to have, and that shape (h, w, 3); None: the first image.
     """
     first, shape = like or _first_shape(names, sources, image_size)
     require_memory(root, len(names) * math.prod(shape))

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kd_jax.data import image_decoding, images, npz
+from kd_jax.data import folder_files, image_decoding, images, npz
 from kd_jax.data.arrays import require
 from kd_jax.data.cache import read_npz
-from kd_jax.data.folder_files import Picture, as_text, files_below, first_few
+from kd_jax.data.folder_files import Picture, as_text, first_few
 from kd_jax.errors import InputError, nearest_path
 
 ARRAYS = ("images", *(layout[2] for layout in npz.LAYOUTS))
@@ -60,9 +60,11 @@ def find(name: str, image_shape: tuple[int, int, int], image_size: int | None) -
     if not os.path.isdir(path):
         require(os.path.isfile(path), "no such images", _EXPECTED, f"{name}, a pipe or a device")
         return _of_files(path.parent, [Picture(path.name, 0, 0)], image_shape, image_size, [])
-    files, strays = files_below(path)
-    pictures = [file for file in files if images.may_be_image(path / file.path)]
-    strays += [file.path for file in files if file not in set(pictures)]
+    files, strays = folder_files.files_below(path)
+    with images.ready():
+        is_image = [images.may_be_image(path / file.path) for file in files]
+    pictures = [file for file, good in zip(files, is_image, strict=True) if good]
+    strays += [file.path for file, good in zip(files, is_image, strict=True) if not good]
     given = f"{len(strays)} other files" if strays else "an empty folder"
     require(pictures, f"{name} holds no image", "image files in it or in folders below it", given)
     left = f"left out: {len(strays)} files in which pillow finds no image"
@@ -77,13 +79,13 @@ def _of_files(
     expected = "images of 1 or 3 channels, as files have them; an .npz holds others"
     require(channels in (1, 3), f"the network takes images of {channels} channels", expected, root)
     names = [as_text(picture.path) for picture in pictures]
+    paths = [root / picture.path for picture in pictures]
     like = "the images of the training", (height, width, 3)
 
     def decode(first: int, end: int) -> Decoded:
         with images.ready():
-            paths = [root / picture.path for picture in pictures[first:end]]
             pixels, faults, remarks = image_decoding.decode_all(
-                root, names[first:end], paths, size, None, like
+                root, names[first:end], paths[first:end], size, None, like
             )
         seen = np.delete(np.arange(len(pixels)), list(faults))
         pixels = pixels[seen] if faults else pixels

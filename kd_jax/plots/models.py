@@ -15,7 +15,11 @@ from kd_jax.stats.intervals import Interval
 
 def compression(models: Sequence[tuple[str, Interval, float, float, float]], batch_size: int) -> Figure:
     """Test accuracy (%) of models against their size (MB), the time of one image and that of a batch (ms), on
-    logarithmic axes; models: (label, accuracy as a fraction, MB, ms of an image, ms of a batch)."""
+    logarithmic axes; models: (label, accuracy as a fraction, MB, ms of an image, ms of a batch). Settings of
+    one run, whose size and times are the same, stand side by side, 6 % apart."""
+    alike: dict[tuple[float, ...], list[int]] = {}
+    for index, (_, _, *costs) in enumerate(models):
+        alike.setdefault(tuple(costs), []).append(index)
     heads = "size of a checkpoint (MB)", "time of one image (ms)", f"time of a batch of {batch_size} (ms)"
     with style():
         figure, grid = panels(PAGE, 2.5, 1, 3, sharey=True)
@@ -23,13 +27,16 @@ def compression(models: Sequence[tuple[str, Interval, float, float, float]], bat
             colour, marker = COLOURS[index % len(COLOURS)], MARKERS[(index + index // 7) % len(MARKERS)]
             error = errors(percent([accuracy]))
             look = {"color": colour, "capsize": 2, "elinewidth": 0.9, "label": textwrap.shorten(label, 60)}
+            group = alike[tuple(costs)]
+            aside = 1.06 ** (group.index(index) - (len(group) - 1) / 2)
             for axes, cost in zip(grid[0], costs, strict=True):
-                axes.errorbar(cost, 100 * accuracy.mean, error, fmt=marker, **look)
+                axes.errorbar(aside * cost, 100 * accuracy.mean, error, fmt=marker, **look)
         for axes, head in zip(grid[0], heads, strict=True):
             _logarithmic(axes)
             axes.set_xlabel(head)
         grid[0, 0].set_ylabel("test accuracy (%)")
         note = f"Mean; bars: 95 % interval; n = {_units(models)}. Times: median of repeated calls."
+        note += " Settings of one model stand side by side." if len(alike) < len(models) else ""
         finish(figure, "Accuracy against size and time", note)
     return figure
 

@@ -1,5 +1,6 @@
 """Parquet files in the layouts of the Hugging Face hub against the images that they were made of."""
 
+import contextlib
 import io
 import json
 import sys
@@ -180,6 +181,12 @@ def test_what_is_refused(load, tmp_path):
     assert "test.parquet lacks a column: expected label; given image" in refused(load, root)
     root = write_splits(write_splits(tmp_path / "two", "a/{}.parquet"), "b/{}.parquet")
     assert "several configurations" in refused(load, root)
+    content = bytearray((tmp_path / "0.parquet").read_bytes())
+    for place in range(8, len(content) - 8, len(content) // 40):  # one line each, or read all the same
+        changed = bytes(content[:place]) + bytes([content[place] ^ 64]) + bytes(content[place + 1 :])
+        (tmp_path / "changed.parquet").write_bytes(changed)
+        with contextlib.suppress(InputError):
+            load(tmp_path / "changed.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "0.parquet").read_bytes()[:-9])
     assert "cannot be read: expected whole parquet files" in refused(load, tmp_path / "cut.parquet")
 

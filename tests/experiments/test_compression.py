@@ -191,6 +191,14 @@ def test_the_figure_shows_each_model_in_three_panels():
     assert plots.render(figure).startswith(b"\x89PNG")
 
 
+def test_settings_of_one_model_stand_side_by_side():
+    models = [(name, Interval(0.9, 0.85, 0.95, 3), 8.0, 2.0, 40.0) for name in ("a", "b")]
+    figure = plots.compression(models, 128)
+    for axes, cost in zip(figure.axes, (8.0, 2.0, 40.0), strict=True):
+        at = [float(np.asarray(container.lines[0].get_xdata())[0]) for container in axes.containers]
+        assert at[1] / at[0] == pytest.approx(1.06) and at[0] * at[1] == pytest.approx(cost**2)
+
+
 def test_the_report_goes_where_nothing_is_lost(students, teacher, tmp_path):
     """Not into a checkpoint, a run or a dataset, not over another command's report, not of one run twice."""
     before = {path: path.read_bytes() for path in teacher.rglob("*") if path.is_file()}

@@ -1,11 +1,13 @@
 """predict: what NumPy makes of the same weights, to the example; what results.csv counted; odd images."""
 
+import csv
 import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.studies import predict as predictions
 from tests.experiments.runs import arrays_of, logits_of, read_csv, results_of
 from tests.faults import samples
 
@@ -140,3 +142,11 @@ def test_files_are_resized_as_in_training_and_faults_are_named(launch, tmp_path)
     outcome = launch(*words, "--skip_unreadable")
     assert outcome.status == 0 and "left out: 1 of 4 images that cannot be read: cat/0.png" in outcome.err
     assert [row["image"] for row in read_csv(out)] == ["cat/1.png", "dog/0.png", "dog/1.png"]
+
+
+def test_names_with_commas_and_letters_of_all_kinds():
+    """Of equally probable classes the first comes first."""
+    found = predictions.render(["a,b.png"], np.array([[0.25, 0.5, 0.25]]), ['kät, "a"', "ж", "=1"], 2)
+    head, row = csv.reader(found.decode().splitlines())
+    assert head == ["image", "class_1", "name_1", "probability_1", "class_2", "name_2", "probability_2"]
+    assert row == ["a,b.png", "1", "ж", "0.5", "0", 'kät, "a"', "0.25"]

@@ -86,7 +86,7 @@ BAD_PREDICT = BAD_NETWORKS | {
     }.items()
 }
 BAD_PREDICT["a network that overflows"] = (
-    ["{overflowing}"],
+    ["{overflowing}", "--images={greys}"],
     "overflows: expected finite .*; given others of 0",
 )
 BAD_EXPORT = BAD_NETWORKS | {
@@ -123,6 +123,7 @@ def places(bad: Path, found: dict[str, Path]) -> dict[str, Path]:
         "nameless": {"arr_0": grey},
         "pickled_images": {"images": np.array([{}], object)},
         "no_photos": {"images": grey[:0]},
+        "greys": {"images": grey},
         "words_npz": {"images": np.full((2, 8, 8), "a")},
         "normalised": {"images": np.float32(grey) - 1},
     }

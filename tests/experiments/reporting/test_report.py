@@ -154,9 +154,9 @@ def test_the_full_tables_of_the_terminal_by_hand(folder):
     assert "The interval of each class is in report.md." in lines
     at = lines.index(f"{SOFT}  (n = 3)")
     assert lines[at + 1 : at + 4] == [
-        " none                6.0  80.00 ±16.6  40.00 ±49.7  100.00, at least 94.03",
-        " test_tuned          1.0  96.67 ±6.10  90.00 ±16.5  100.00, at least 94.03",
-        " teacher_matched     2.0  93.33 ±8.28  90.00 ±16.5             95.00 ±12.4",
+        " none                6.0  80.00 ±16.6  40.00 ±49.7  100.00 ≥94.03",
+        " test_tuned          1.0  96.67 ±6.10  90.00 ±16.5  100.00 ≥94.03",
+        " teacher_matched     2.0  93.33 ±8.28  90.00 ±16.5    95.00 ±12.4",
     ]
     at = len(lines) - 1 - lines[::-1].index(SOFT)
     assert lines[at + 1 : at + 4] == [
