@@ -64,17 +64,38 @@ shared.group(
     "Omitted classes",
     flags.DEFINE_string("omit", None, "Class sets to omit from the transfer set, comma list: none,3,7+8."),
     flags.DEFINE_string("seen", None, "Class sets to keep, comma list; all other classes are omitted."),
-    flags.DEFINE_string(
-        "shots", "0", "Examples of each omitted class that are kept for training, comma list."
-    ),
+    flags.DEFINE_string("shots", "0", "Examples of each omitted class that training keeps, comma list."),
 )
 shared.group(
     "Distillation",
-    flags.DEFINE_enum(
+    flags.DEFINE_string(
         "loss",
         "soft",
-        list(shared.LOSSES),
-        "Of the students' logits; the guide says what each is.",
+        "Losses of the logits, comma list, each a program of its own: "
+        f"{'; '.join(f'{name}: {words}' for name, words in shared.LOSSES.items())}.",
+    ),
+    flags.DEFINE_string(
+        "divergence", "kl", f"Of soft, from the teacher; comma list of {', '.join(shared.DIVERGENCES)}."
+    ),
+    flags.DEFINE_string(
+        "standardize_logits",
+        "no",
+        "Whether the teacher's part sees standardised logits (Sun et al. 2024), comma list of no, yes.",
+    ),
+    flags.DEFINE_string("betas", None, "A loss's own number, comma list; by default that of its paper."),
+    flags.DEFINE_string(
+        "feature_loss",
+        "none",
+        "Losses of hidden layers, added to that of the logits, comma list, each a program of its own: none; "
+        f"{'; '.join(f'{name}: {words}' for name, words in shared.FEATURE_LOSSES.items())}.",
+    ),
+    flags.DEFINE_string(
+        "feature_weight", None, "Weights of the feature loss, comma list; by default that of its paper."
+    ),
+    flags.DEFINE_string("student_layers", "", "Layers of the feature loss, comma list; default: its own."),
+    flags.DEFINE_string("teacher_layers", "", "The teacher's layers, in pairs with the student's."),
+    flags.DEFINE_integer(
+        "crd_negatives", 4096, "Examples to contrast each with in crd (its paper: 16384).", lower_bound=1
     ),
     flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list."),
     flags.DEFINE_string(
@@ -110,7 +131,7 @@ def main(argv: Sequence[str]) -> None:
     refuse_arguments(argv)
     options = shared.run_config("runs/students", "mlp-800-800")
     from experiments.settings import inherited
-    from experiments.settings.distill import Lists
+    from experiments.settings.methods import Lists
     from experiments.studies import distill
 
     more = inherited.from_teacher(FLAGS.teacher, shared.given)

@@ -30,6 +30,9 @@ class Table(flax.struct.PyTreeNode):
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
     sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
         of the teacher whose students it is for, or FOR_ALL; None: all are real.
+    teacher_features: of the one group f32[M,N,...] for each layer that a feature loss reads, where they are
+        cached; None elsewhere.
+    by_class: i32[N], the examples ordered by class, which CRD draws from; None elsewhere.
 
     A group are M teachers of one structure that differ by their seed; M may differ between groups.
     """
@@ -39,6 +42,8 @@ class Table(flax.struct.PyTreeNode):
     teacher_logits: tuple[jax.Array, ...] | None = None
     teacher_variables: tuple[Variables, ...] | None = None
     sources: jax.Array | None = None
+    teacher_features: tuple[jax.Array, ...] | None = None
+    by_class: jax.Array | None = None
 
 
 REAL, FOR_ALL = -1, -2
@@ -95,6 +100,8 @@ class TrainState(flax.struct.PyTreeNode):
     epoch: i32[], the number of finished epochs.
     diverged: bool[], whether an epoch left a number that is not finite; the others are as before that epoch.
     generator: GeneratorState of a run that is taught on generated images; None of others.
+    of_features: of a feature loss {"connector": its parameters, "memory": what it keeps of the examples};
+        else empty.
     """
 
     params: Any
@@ -104,13 +111,16 @@ class TrainState(flax.struct.PyTreeNode):
     epoch: jax.Array
     diverged: jax.Array
     generator: Any = None
+    of_features: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 class Batch(flax.struct.PyTreeNode):
-    """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None."""
+    """What a loss sees of the data. labels: i32[B]; teacher_logits: f32[B,K] or None; teacher_features:
+    [B,...] of each layer that a feature loss reads, or None."""
 
     labels: jax.Array
     teacher_logits: jax.Array | None = None
+    teacher_features: tuple[jax.Array, ...] | None = None
 
 
 class Counts(flax.struct.PyTreeNode):

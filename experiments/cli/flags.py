@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from experiments.cli.method_words import DIVERGENCES, FEATURE_LOSSES, LOSSES  # noqa: F401
 from kd_jax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -22,18 +23,6 @@ Values = TypeVar("Values")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
-LOSSES = {
-    "soft": "T^2 KL to the teacher (Hinton et al. 2015), or another --divergence",
-    "hard_label": "CE with the teacher's argmax",
-    "labels": "CE with the labels, no teacher",
-    "logits": "half the squared distance of logits (Ba & Caruana 2014)",
-    "dkd": "decoupled (Zhao et al. 2022), beta 8",
-    "dist": "correlations within examples and classes (Huang et al. 2022), beta 1",
-    "nkd": "normalised (Yang et al. 2023), beta 1.5",
-    "label_smoothing": "CE with smoothed labels, no teacher (Szegedy et al. 2016), beta 0.1",
-}
-"""Name -> what it is, its paper and the default of its --betas."""
-DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
 NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
 SUBLIMINAL_PARTS = ("hidden", "class_head", "auxiliary_head")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 
-from experiments.gallery import performance, recipes, reliability
+from experiments.gallery import methods, performance, recipes, reliability
 from experiments.gallery.rows import FIXED, Ours, Table
 from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import NO_SPREAD, bound, half_width, rounded_width, table
@@ -35,6 +35,7 @@ def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """Every block by its name; what it returns is Markdown."""
     by_name: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
     by_name |= performance.blocks_of(results / "benchmark")
+    by_name["methods"] = partial(methods.block, results)
     by_name["reliability"] = partial(reliability.table, results / "reliability")
     by_name |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
     return by_name | recipes.blocks(recipe_folder, results)

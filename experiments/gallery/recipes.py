@@ -33,6 +33,7 @@ STUDIES = {
     "tiny_imagenet": ("Teachers of other architectures on Tiny-ImageNet", "architectures.md"),
     "compression": ("Compression on CIFAR-10", "compression.md"),
     "hidden": ("Teacher ablations: what carries an omitted class", "hidden_signals.md"),
+    "methods": ("Every method people compare", "methods.md"),
     "transfer": ("Distillation without the training data", "without_data.md"),
     "missing_images": ("Images of an omitted class made from the teacher", "without_data.md"),
     "subliminal": ("Subliminal learning", "subliminal.md"),

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.cli.parse import parse_classes, parse_numbers, parse_words
+from experiments.settings import methods
+from experiments.settings.methods import Lists, Structure, short
 from kd_jax.errors import InputError
 from kd_jax.losses.teacher_ablations import TEACHER_ABLATIONS
 from kd_jax.stats.description import SettingInfo
@@ -15,23 +16,6 @@ from kd_jax.train import sweep
 from kd_jax.types import HParams
 
 _ALWAYS = ("name", "omitted", "temperature", "alpha", "learning_rate", "weight_decay")
-
-
-@dataclass(frozen=True)
-class Lists:
-    """The values of the flags that span the grid, by their names; all but `loss` are comma lists."""
-
-    loss: str
-    temperatures: str
-    alphas: str
-    learning_rates: str
-    weight_decays: str
-    omit: str | None
-    seen: str | None
-    shots: str
-    teacher_ablations: str
-    student_init: str
-    transfer_shares: str | None = None
 
 
 class Setting(NamedTuple):
@@ -42,6 +26,9 @@ class Setting(NamedTuple):
     teacher_ablation: a name of TEACHER_ABLATIONS; None: the full output of the teacher, or no teacher.
     student_init: "teacher" where students start from the initial weights of their teacher; None: random.
     transfer_share: share of synthesised images in each epoch; None: the transfer set is no mixture.
+    method: the structure in words, where it is not soft targets alone; None there.
+    beta, feature_weight: as in HParams; None where the loss has none. feature_loss: of the structure.
+    structure: its program; not written to config.json.
     """
 
     name: str
@@ -54,12 +41,17 @@ class Setting(NamedTuple):
     teacher_ablation: str | None = None
     student_init: str | None = None
     transfer_share: float | None = None
+    method: str | None = None
+    beta: float | None = None
+    feature_loss: str | None = None
+    feature_weight: float | None = None
+    structure: Structure = Structure()
 
     def info(self) -> SettingInfo:
-        """Its entry in config.json; shots, teacher_ablation, student_init and transfer_share where they are
-        set."""
+        """Its entry in config.json; what is not in every such entry where it is set."""
         values = {name: value for name, value in self._asdict().items() if name in _ALWAYS or value}
         values |= {} if self.transfer_share is None else {"transfer_share": self.transfer_share}
+        del values["structure"]
         return SettingInfo(values.pop("name"), values)
 
 
@@ -82,24 +74,38 @@ def parse_settings(lists: Lists, class_names: Sequence[str], mixture: bool = Fal
             omitted = tuple(sorted(set(range(num_classes)) - set(seen)))
             masks.append((f"seen={'+'.join(map(str, seen)) or 'none'}", omitted))
     settings: dict[str, Setting] = {}
+    structures, betas, weights = methods.parse(lists)
     how = parse_shots(lists), parse_teacher_ablations(lists), parse_student_init(lists)
     shares = parse_transfer_shares(lists, mixture)
-    grid = itertools.product(masks, *how, shares, temperatures, alphas, rates, decays)
-    for (label, omitted), shots, ablation, init, share, temperature, alpha, rate, decay in grid:
+    numbers = list(itertools.product(temperatures, alphas, betas, weights))
+    grid = itertools.product(structures, masks, itertools.product(*how, shares), numbers, rates, decays)
+    for structure, (label, omitted), (shots, ablation, init, share), own, rate, decay in grid:
         if len(omitted) == num_classes:
             expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
-        words = [*_loss_words(lists.loss, temperature, alpha), *([f"lr={_short(rate)}"] * (len(rates) > 1))]
-        words += [*([f"wd={_short(decay)}"] * (len(decays) > 1)), label]
-        numbers = _loss_numbers(lists.loss, temperature, alpha)
+        about = methods.describe(structure, *own, len(betas) > 1, len(weights) > 1)
+        words = [*about.words, *([f"lr={short(rate)}"] * (len(rates) > 1))]
+        words += [*([f"wd={short(decay)}"] * (len(decays) > 1)), label]
         shots = shots if omitted else 0
-        has_effect = numbers[1] and ablation != "full" and (omitted or ablation != "omitted_removed")
+        has_effect = about.alpha and ablation != "full" and (omitted or ablation != "omitted_removed")
         effect = ablation if has_effect else None
         words += [f"shots={shots}" if shots else "", effect or "", f"student_init={init}" if init else ""]
-        words += [] if share is None else [f"transfer_share={_short(share)}"]
+        words += [] if share is None else [f"transfer_share={short(share)}"]
         name = " ".join(word for word in words if word)
-        settings.setdefault(name, Setting(name, omitted, *numbers, rate, decay, shots, effect, init, share))
-    return list(settings.values())
+        taught = about.temperature, about.alpha, rate, decay
+        of_method = dict(zip(about._fields[3:], about[3:], strict=True))
+        setting = Setting(name, omitted, *taught, shots, effect, init, share, **of_method)  # type: ignore[arg-type]
+        settings.setdefault(name, setting)
+    order = list(dict.fromkeys(one.structure for one in settings.values()))
+    return sorted(settings.values(), key=lambda one: order.index(one.structure))
+
+
+def programs(settings: Sequence[Setting]) -> dict[Structure, list[Setting]]:
+    """The settings of each structure, in their order."""
+    found: dict[Structure, list[Setting]] = {}
+    for setting in settings:
+        found.setdefault(setting.structure, []).append(setting)
+    return found
 
 
 def parse_shots(lists: Lists) -> list[int]:
@@ -115,16 +121,19 @@ def parse_shots(lists: Lists) -> list[int]:
 def parse_teacher_ablations(lists: Lists) -> list[str]:
     """The names of --teacher_ablations."""
     names = parse_words("teacher_ablations", lists.teacher_ablations, list(TEACHER_ABLATIONS))
-    if names != ["full"] and lists.loss != "soft":
-        raise InputError("--teacher_ablations are of soft targets", "--loss=soft", f"--loss={lists.loss}")
+    plain = (lists.loss, lists.divergence, lists.standardize_logits) == ("soft", "kl", "no")
+    if names != ["full"] and not plain:
+        expected, given = "--loss=soft alone, by kl, not standardised", f"--loss={lists.loss}"
+        raise InputError("--teacher_ablations are of soft targets", expected, given)
     return names
 
 
 def parse_student_init(lists: Lists) -> list[str | None]:
     """The words of --student_init, None for random."""
     names = parse_words("student_init", lists.student_init, ("random", "teacher"))
-    if "teacher" in names and lists.loss == "labels":
-        raise InputError("--student_init=teacher without a teacher", "another loss", "--loss=labels")
+    if "teacher" in names and not methods.needs_teacher(lists):
+        given = f"--loss={lists.loss}"
+        raise InputError("--student_init=teacher without a teacher", "another loss", given)
     return [None if name == "random" else name for name in names]
 
 
@@ -138,28 +147,11 @@ def parse_transfer_shares(lists: Lists, mixture: bool) -> list[float] | list[Non
     return [None]
 
 
-def _loss_words(loss: str, temperature: float, alpha: float) -> list[str]:
-    if loss == "labels" or alpha == 0:
-        return ["labels"]
-    words = [f"T={_short(temperature)}"] if loss == "soft" else [loss]
-    return words + ([f"alpha={_short(alpha)}"] if alpha < 1 else [])
-
-
-def _loss_numbers(loss: str, temperature: float, alpha: float) -> tuple[float | None, float]:
-    """(temperature, alpha) as the loss uses them; 1 for hard_label and logits, which have no temperature."""
-    if loss == "labels" or alpha == 0:
-        return None, 0.0
-    return (temperature if loss == "soft" else 1.0), alpha
-
-
-def _short(value: float) -> str:
-    """Few digits, yet never the same for two values."""
-    text = f"{value:g}"
-    return text if float(text) == value else repr(value)
-
-
 def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
-    """What the runs of each setting compute with; what no setting has is not in the program."""
+    """What the runs of each setting of one structure compute with; what no setting has is not in the
+    program."""
+    single = lambda value: None if value is None else np.float32(value)  # noqa: E731
+    some_beta = any(setting.beta is not None for setting in settings)
     some_shots = any(setting.shots for setting in settings)
     names, some_ablated = list(TEACHER_ABLATIONS), any(setting.teacher_ablation for setting in settings)
     return [
@@ -169,6 +161,8 @@ def all_hparams(settings: Sequence[Setting], num_classes: int) -> list[HParams]:
             num_shots=np.int32(s.shots) if some_shots else None,
             teacher_ablation=np.int32(names.index(s.teacher_ablation or "full")) if some_ablated else None,
             synthetic_share=None if s.transfer_share is None else np.float32(s.transfer_share),
+            beta=np.float32(s.beta or 0) if some_beta else None,
+            feature_weight=single(s.feature_weight),
         )
         for s in settings
     ]

@@ -1,5 +1,6 @@
 """What students get from their teachers: which ensemble teaches each, initial weights, targets."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,6 +14,7 @@ from experiments.settings.teachers import Teachers, group_size
 from kd_jax import models
 from kd_jax.errors import InputError
 from kd_jax.train import Config, sweep
+from kd_jax.train.config import FeatureMatch
 from kd_jax.types import Table, TrainState
 
 
@@ -103,14 +105,22 @@ def init_states(
     return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
 
 
-def with_teachers(table: Table, teacher: Teachers | None, queried: bool, mirrored: bool = False) -> Table:
-    """The table with what the loss needs of the teachers: cached logits, or variables to query.
+def with_teachers(
+    table: Table,
+    teacher: Teachers | None,
+    queried: bool,
+    mirrored: bool = False,
+    match: FeatureMatch | None = None,
+) -> Table:
+    """The table with what the loss needs of the teachers: cached logits and layers, or variables to query.
 
     queried: whether the teachers are asked about each batch as students see it.  mirrored: whether the logits
     on the mirror images are cached too.
     """
     if teacher is None:
         return table
+    if match is not None and match.loss == "crd":
+        table = table.replace(by_class=np.argsort(table.labels, kind="stable").astype(np.int32))
     if queried:
         return table.replace(teacher_variables=teacher.variables)
     images = np.asarray(table.images)
@@ -119,4 +129,26 @@ def with_teachers(table: Table, teacher: Teachers | None, queried: bool, mirrore
         np.concatenate([np.asarray(models.predict_stacked(model, variables, view)) for view in views], axis=1)
         for model, variables in zip(teacher.models, teacher.variables, strict=True)
     ]
-    return table.replace(teacher_logits=tuple(logits))
+    table = table.replace(teacher_logits=tuple(logits))
+    return table if match is None else table.replace(teacher_features=_layers(table, teacher, match))
+
+
+def features_bytes(table: Table, teacher: Teachers, match: FeatureMatch) -> int:
+    """What the layers that a feature loss reads take, of all of the group's teachers on all images."""
+    shapes = models.layer_shapes(teacher.models[0], table.images.shape[1:])
+    numbers = sum(math.prod(shapes[layer]) for layer in match.teacher_layers)
+    return 4 * numbers * len(table.labels) * group_size(teacher.variables[0])
+
+
+def _layers(table: Table, teacher: Teachers, match: FeatureMatch) -> tuple[np.ndarray, ...]:
+    """f32[M,N,...] of each layer."""
+    shapes = models.layer_shapes(teacher.models[0], table.images.shape[1:])
+    predict = jax.jit(partial(models.predict_layers, teacher.models[0], layers=match.teacher_layers))
+    found = [
+        predict(jax.tree.map(lambda leaf, m=m: leaf[m], teacher.variables[0]), table.images)
+        for m in range(group_size(teacher.variables[0]))
+    ]
+    return tuple(
+        np.stack([np.asarray(one[i]).reshape(-1, *shapes[layer][1:]) for one in found])
+        for i, layer in enumerate(match.teacher_layers)
+    )

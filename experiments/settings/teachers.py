@@ -72,14 +72,23 @@ class Teachers(NamedTuple):
 
 
 def load_for(
-    loss: str, words: str | None, setting: str | None, seeds: str, dataset: Dataset, validation: np.ndarray
+    loss: str,
+    needed: bool,
+    words: str | None,
+    setting: str | None,
+    seeds: str,
+    dataset: Dataset,
+    validation: np.ndarray,
 ) -> Teachers | None:
-    """The teachers that the loss needs, as `load` gives them; None where it needs none."""
-    if loss == "labels":
+    """The teachers that the losses need, as `load` gives them; None where none needs one.
+
+    loss: the words of the flag. needed: whether any loss reads a teacher.
+    """
+    if not needed:
         if words:
             expected = "no --teacher, or --loss=soft --alphas=0 for plain students beside a teacher"
             given = f"--teacher={words}"
-            raise InputError("--loss=labels has no use for a teacher", expected, given)
+            raise InputError(f"--loss={loss} has no use for a teacher", expected, given)
         return None
     if not words:
         expected = "--teacher=runs/teacher, or --loss=labels for students without one"

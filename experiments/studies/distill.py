@@ -1,5 +1,7 @@
 """Distillation: settings x seeds trained as one program, their evaluation, and the run folder."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import provenance, running
+from experiments.cli import machine, provenance, running
 from experiments.cli.flags import RunConfig
 from experiments.reporting import students as tables_of_students
 from experiments.reporting.sections import misclassified
-from experiments.settings import augmentation, students, teachers, training, transfer
+from experiments.settings import augmentation, methods, students, teachers, training, transfer
 from experiments.settings import dataset as datasets
-from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings
+from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings, programs
+from experiments.settings.methods import Structure
 from experiments.settings.teachers import Teachers
 from experiments.settings.transfer import GeneratorFlags
-from kd_jax import losses
+from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
 from kd_jax.io import run_config, run_folder, tidy
@@ -39,6 +42,9 @@ class DistillConfig:
     teacher_seeds: str
     transfer: str
     track: bool
+    student_layers: str
+    teacher_layers: str
+    crd_negatives: int
     generator_objective: str | None = None
     generator_rate: float | None = None
     generator_width: int | None = None
@@ -53,8 +59,9 @@ class Plan(NamedTuple):
     """What is to be done, before anything is computed.
 
     validation: indices of the split; queried: whether the teachers are asked about each batch as students see
-    it, else their logits are cached; description: what config.json says; tables: training, validation, test;
-    moved: another transfer set than the own one; generator: what makes it, if one does.
+    it, else their logits are cached; configs: the training of each structure, a program each, in the order of
+    the settings; description: what config.json says; tables: training, validation, test; moved: another
+    transfer set than the own one; generator: what makes it, if one does.
     """
 
     settings: list[Setting]
@@ -62,13 +69,23 @@ class Plan(NamedTuple):
     teacher: Teachers | None
     queried: bool
     model_options: dict[str, Any]
-    config: Config
+    configs: dict[Structure, Config]
     num_classes: int
     validation: np.ndarray
     description: RunDescription
     tables: tuple[Table, Table | None, Table]
     moved: transfer.Transfer | None
     generator: transfer.GeneratorPlan | None
+
+
+class Trained(NamedTuple):
+    """What one program gives: as of `loop.train`, `variables_of` in numpy, `evaluate.evaluate_runs` and
+    `ensemble.evaluate_splits`."""
+
+    history: dict
+    variables: Any
+    outcome: evaluate.EvaluationOutcome
+    together: Any
 
 
 def run(
@@ -101,17 +118,19 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     for setting in settings:
         datasets.require_examples(dataset.train_labels[train], setting.omitted, setting.name)
     teacher = teachers.load_for(
-        lists.loss, distill_config.teacher, distill_config.teacher_setting, distill_config.teacher_seeds,
-        dataset, validation,
+        lists.loss, methods.needs_teacher(lists), distill_config.teacher, distill_config.teacher_setting,
+        distill_config.teacher_seeds, dataset, validation,
     )  # fmt: skip
     generator = transfer.parse_generator(
         distill_config.transfer, distill_config.generator, options, dataset, teacher
     )
+    structures = list(programs(settings))
+    methods.require_one_teacher(structures, teacher, distill_config.transfer)
     queried = augmentation.queries(options) or distill_config.transfer in NOISES or generator is not None
     model_options = training.model_options(options, dataset, train)
+    num = len(train) if moved is None else moved.num_examples(len(train))
     config = training.make_config(
-        options, model_options, dataset, len(train) if moved is None else moved.num_examples(len(train)),
-        losses.LOSSES[lists.loss],
+        options, model_options, dataset, num, structures[0].loss_fn,
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
         noise=NOISES.get(distill_config.transfer), generator=generator and generator.config,
@@ -123,6 +142,13 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         training.require_trackable(options, config, validation)
     if teacher and any(setting.student_init for setting in settings):
         students.require_same_shapes(teacher, options.model, config)
+    layers = distill_config.student_layers, distill_config.teacher_layers
+    configs = {
+        one: methods.with_structure(config, one, teacher, layers, distill_config.crd_negatives, num)
+        for one in structures
+    }
+    if any(layers) and not any(one.feature_match for one in configs.values()):
+        raise InputError("layers mean nothing here", "--feature_loss with them", " ".join(layers).strip())
     runs = [(setting, seed) for setting in settings for seed in range(options.seeds)]
     description = provenance.describe(
         flags, dataset, train, validation, [setting.info() for setting in settings],
@@ -133,54 +159,87 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     if moved is not None:
         tables = (moved.table(tables[0], teacher), *tables[1:])
     return Plan(
-        settings, runs, teacher, queried, model_options, config, dataset.num_classes, validation,
+        settings, runs, teacher, queried, model_options, configs, dataset.num_classes, validation,
         description, tables, moved, generator,
     )  # fmt: skip
 
 
 def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
-    config, teacher, num_settings = plan.config, plan.teacher, len(plan.settings)
-    seeds, num_runs = range(options.seeds), len(plan.runs)
-    generation = students.generation(teacher)
-    settings = all_hparams(plan.settings, plan.num_classes)
-    if plan.generator is not None:
-        settings = [setting.replace(generator=plan.generator.hparams) for setting in settings]
-    hparams = sweep.stack_runs(settings, seeds, students.num_ensembles(teacher))
-    table, held_out, test = sweep.put_on_mesh(
-        (
-            students.with_teachers(plan.tables[0], teacher, plan.queried, augmentation.only_flips(options)),
-            *plan.tables[1:],
-        ),
-        sweep.runs_mesh(num_runs),
-        sweep.REPLICATED,
-    )
-    states, history = running.train_runs(
-        options, config, table, held_out, hparams, sweep.run_keys(seeds, num_settings, generation),
-        plan.description, partial(students.init_states, teacher, plan.settings, options.seeds),
-    )  # fmt: skip
-    variables = variables_of(states)
+    each = [train_program(options, plan, structure) for structure in plan.configs]
+    history, variables = (joined([getattr(one, name) for one in each]) for name in ("history", "variables"))
     metadata = students_metadata(options.model, plan) | {
         "validation_split": datasets.split_hash(plan.validation),
-        "generation": generation,
+        "generation": students.generation(plan.teacher),
         "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
     }
-    running.save_models(options.out / "students", sweep.gather(variables, num_runs), metadata)
-
-    evaluation_data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
-    outcome = evaluate.evaluate_runs(
-        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
-        evaluation_data, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
-    )  # fmt: skip
-    splits = evaluate.splits_of(evaluation_data)
-    together = ensemble.evaluate_splits(config.model, splits, variables, num_settings, options.seeds)
+    running.save_models(options.out / "students", variables, metadata)
     if jax.process_index() == 0:
         labels = np.asarray(plan.tables[2].labels)
+        outcome, together = joined([one.outcome for one in each]), joined([one.together for one in each])
         rows = tables_of_students.write(
             options.out, plan.runs, history, outcome, together, BIAS_GRID, labels, rows_of_teachers(plan)
         )
         misclassified.save(options.out, plan.description, rows, outcome.examples, plan.tables[2])
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
+
+
+def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Trained:
+    """The runs of one structure, trained and evaluated as one program."""
+    config, teacher, settings = plan.configs[structure], plan.teacher, programs(plan.settings)[structure]
+    seeds, num_runs = range(options.seeds), len(settings) * options.seeds
+    numbers = all_hparams(settings, plan.num_classes)
+    if plan.generator is not None:
+        numbers = [one.replace(generator=plan.generator.hparams) for one in numbers]
+    hparams = sweep.stack_runs(numbers, seeds, students.num_ensembles(teacher))
+    mirrored = augmentation.only_flips(options)
+    queried = plan.queried or not features_fit(plan, config, mirrored)
+    if queried and teacher:
+        config = dataclasses.replace(config, teacher_models=teacher.models)
+    table, held_out, test = sweep.put_on_mesh(
+        (
+            students.with_teachers(plan.tables[0], teacher, queried, mirrored, config.feature_match),
+            *plan.tables[1:],
+        ),
+        sweep.runs_mesh(num_runs),
+        sweep.REPLICATED,
+    )
+    number = list(plan.configs).index(structure)
+    states, history = running.train_runs(
+        options, config, table, held_out, hparams,
+        sweep.run_keys(seeds, len(settings), students.generation(teacher)), plan.description,
+        partial(students.init_states, teacher, settings, options.seeds),
+        "checkpoints" if len(plan.configs) == 1 else f"checkpoints/program_{number}",
+    )  # fmt: skip
+    variables = variables_of(states)
+    table = table.replace(teacher_features=None)
+    data = evaluate.EvaluationData(table, held_out, test, teacher and teacher.variables)
+    outcome = evaluate.evaluate_runs(
+        config.model, teacher.models if teacher else (), config.average_teachers, config.loss_fn,
+        data, jnp.asarray(BIAS_GRID), variables, hparams, states.key,
+    )  # fmt: skip
+    splits = evaluate.splits_of(data)
+    together = ensemble.evaluate_splits(config.model, splits, variables, len(settings), options.seeds)
+    return Trained(history, sweep.gather(variables, num_runs), outcome, together)
+
+
+def features_fit(plan: Plan, config: Config, mirrored: bool) -> bool:
+    """Whether the layers that a feature loss reads are cached: where they take at most a quarter of the free
+    memory, so that the copy of the host and that of the device fit. A note says which.
+
+    mirrored: whether students see mirror images, whose layers are not cached."""
+    if config.feature_match is None or plan.teacher is None:
+        return True
+    size = students.features_bytes(plan.tables[0], plan.teacher, config.feature_match)
+    free = machine.free_memory()
+    cached = not plan.queried and not mirrored and (free is None or size <= free / 4)
+    methods.note_features(cached, size)
+    return cached
+
+
+def joined(trees: Sequence[Any]) -> Any:
+    """Trees of arrays [R,...] of several programs as one."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
 
 
 def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
@@ -190,7 +249,7 @@ def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
         "model": spec,
         "model_options": plan.model_options,
         "num_models": len(plan.runs),
-        "image_shape": list(plan.config.image_shape),
+        "image_shape": list(next(iter(plan.configs.values())).image_shape),
     } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
 
 

@@ -4,6 +4,7 @@ Each is per example; a `BatchLoss` relates the examples of a batch. What a run g
 teacher_ablations.py.
 """
 
+from kd_jax.losses.features import FEATURE_LOSSES
 from kd_jax.losses.logits import (
     ENSEMBLE_TARGETS,
     average_teachers,
@@ -52,6 +53,7 @@ __all__ = [
     "BETAS",
     "DIVERGENCES",
     "ENSEMBLE_TARGETS",
+    "FEATURE_LOSSES",
     "LOSSES",
     "WITHOUT_TEACHER",
     "average_teachers",

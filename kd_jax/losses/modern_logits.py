@@ -63,10 +63,10 @@ def dkd_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.A
     """
     teacher_logits, temperature = teacher_targets(batch), hparams.temperature
     target = _is_target(student_logits, batch.labels)
-    binary = [_target_or_not(logits / temperature, target) for logits in (teacher_logits, student_logits)]
-    others = [jnp.where(target, NEVER, logits) for logits in (student_logits, teacher_logits)]
-    part = temperature**2 * kl_divergence(*binary)
-    part += _beta("dkd", hparams) * kl_at_temperature(*others, temperature)
+    of_t, of_s = (_target_or_not(logits / temperature, target) for logits in (teacher_logits, student_logits))
+    others, of_teacher = (jnp.where(target, NEVER, logits) for logits in (student_logits, teacher_logits))
+    part = temperature**2 * kl_divergence(of_t, of_s)
+    part += _beta("dkd", hparams) * kl_at_temperature(others, of_teacher, temperature)
     return _with_labels(part, student_logits, batch, hparams)
 
 
@@ -158,5 +158,6 @@ class Standardized:
 
 def standardized(loss_fn: LossFn) -> LossFn:
     """The loss with `Standardized` logits; a relation of the batch stays one."""
-    relation = isinstance(loss_fn, BatchLoss)
-    return BatchLoss(Standardized(loss_fn.function)) if relation else Standardized(loss_fn)
+    if isinstance(loss_fn, BatchLoss):
+        return BatchLoss(Standardized(loss_fn.function))
+    return Standardized(loss_fn)

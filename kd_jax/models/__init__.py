@@ -117,18 +117,24 @@ def forward(model: nn.Module, variables: Variables, images: jax.Array, dropout_k
 
 
 @functools.cache
-def hidden_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """The names of the model's features in their order, of which the classifier sees the last; () for a
-    classifier on the pixels. Nothing is computed.  image_shape: (h, w, c)."""
-    names: list[str] = []
+def layer_shapes(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """The model's features in their order: name -> shape for one image, [1,...]; the classifier sees the
+    last. Empty for a classifier on the pixels. Nothing is computed.  image_shape: (h, w, c)."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def trace(key):
         images = jnp.zeros((1, *image_shape), jnp.float32)
-        names.extend(forward(model, init_variables(model, key, image_shape), images)[1])
+        features = forward(model, init_variables(model, key, image_shape), images)[1]
+        shapes.update({name: x.shape for name, x in features.items()})
         return key  # not the features: JAX sorts the keys of what a traced function returns
 
     jax.eval_shape(trace, jax.random.key(0))
-    return tuple(names)
+    return shapes
+
+
+def hidden_layers(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """The names of `layer_shapes`."""
+    return tuple(layer_shapes(model, image_shape))
 
 
 def _last_hidden(model: nn.Module, features: dict[str, jax.Array]) -> jax.Array:
@@ -189,6 +195,18 @@ def predict_features(
         return logits, as_vectors(_last_hidden(model, features))
 
     return _in_batches(both, model, images, None)
+
+
+def predict_layers(
+    model: nn.Module, variables: Variables, images: jax.Array, layers: tuple[str, ...]
+) -> tuple[jax.Array, ...]:
+    """The named features, flattened, in evaluation mode.  images: u8[N,h,w,c] -> f32[N,D] of each."""
+
+    def chosen(batch):
+        features = forward(model, variables, scale_pixels(batch))[1]
+        return tuple(features[layer].astype(jnp.float32) for layer in layers)
+
+    return _in_batches(chosen, model, images, None)
 
 
 def _in_batches(function, model: nn.Module, images: jax.Array, batch_size: int | None):

@@ -113,10 +113,11 @@ class RunDescription:
     def learns_from_teacher(self, setting: SettingInfo) -> bool:
         """Whether students of this setting depend on the teacher that they were given.
 
-        True if the distillation loss has a weight above 0, if the students start from the teacher's initial
-        weights, or if its outputs replace the labels. False if the ablation leaves one class of its output.
+        True if the distillation loss or a feature loss has a weight above 0, if the students start from the
+        teacher's initial weights, or if its outputs replace the labels. False if the ablation leaves one
+        class of its output.
         """
-        if setting.get("student_init") == "teacher":
+        if setting.get("student_init") == "teacher" or setting.get("feature_weight"):
             return True
         if setting.get("teacher_ablation") == "omitted_removed":
             return len(setting.omitted) < self.data.num_classes - 1

@@ -7,8 +7,9 @@ Units that show no spread leave Student's t nothing to estimate it from: its int
 p would be 0, whatever the units are. Of shares of a known number of examples the interval is then that of
 `binomial_interval`; of anything else, and of differences, there is no interval and no p.
 
-Left out: bootstrap intervals (at the 3 to 30 units of a sweep they cover less than they promise), and any
-correction of p for the number of comparisons (the report says how many were made).
+Left out: bootstrap intervals (at the 3 to 30 units of a sweep they cover less than they promise). Of a
+report's many p none is corrected (it says how many there are); a page that asks one question of several uses
+`holm`.
 """
 
 import functools
@@ -124,6 +125,21 @@ def paired_difference(
     units = differences if clusters is None else _unit_means(differences, clusters)
     mean, half, p = _student(units, confidence, _noise([*a, *b]))
     return Difference(mean, mean - half, mean + half, p, len(units))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p of each comparison, corrected for the number of comparisons; rejecting those at most 0.05 keeps
+    the chance of any false one at most 0.05, whatever depends on what.
+
+    p_values: in [0, 1], or nan where there is none: nan again, and not counted.
+    Source: Holm 1979, in the form of adjusted values: the largest of (m - j + 1) p_(j) over j up to the rank.
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    adjusted, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        adjusted[place] = largest
+    return adjusted
 
 
 def mean_difference(a: Interval, b: Interval, confidence: float = 0.95) -> Difference:

@@ -1,5 +1,7 @@
 """What an update sees of the data: the images of a batch, its targets, and its losses."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -41,12 +43,12 @@ def make_batch(
     student sees them, and so as a queried teacher sees them in evaluation mode. `table`: of
     `select_teacher`. `rows`: of `cached_rows`, where the cached logits are not those of `index`."""
     labels = table.labels[index]
-    logits = _teacher_logits(config, table, hparams, images, index if rows is None else rows)
+    logits, features = _teacher_answers(config, table, hparams, images, index if rows is None else rows)
     if logits is None:
         return Batch(labels)
     if not config.has_labels:
         labels = jnp.argmax(logits[:, : config.num_classes], axis=-1).astype(labels.dtype)
-    return Batch(labels, logits)
+    return Batch(labels, logits, features)
 
 
 def cached_rows(table: Table, key: jax.Array, index: jax.Array, step: jax.Array) -> jax.Array:
@@ -66,22 +68,34 @@ def _augment_key(key: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(key, keys.AUGMENT), step)
 
 
-def _teacher_logits(
+def _teacher_answers(
     config: Config, table: Table, hparams: HParams, images: jax.Array, index: jax.Array
-) -> jax.Array | None:
-    """The logits of the run's teachers on these examples, f32[B,K]; None where there is none."""
+) -> tuple[jax.Array | None, tuple[jax.Array, ...] | None]:
+    """What the run's teachers say of these examples: logits f32[B,K], and the layers [B,...] that a feature
+    loss reads; None where there is none."""
+    match, features = config.feature_match, None
     if table.teacher_variables is not None:
-        logits = [
-            jax.lax.map(lambda one, model=model: forward(model, one, images)[0], variables)
+        layers = () if match is None else match.teacher_layers
+
+        def answer(model, one):
+            logits, found, _ = forward(model, one, images)
+            return logits, tuple(found[layer] for layer in layers)
+
+        answers = [
+            jax.lax.map(partial(answer, model), variables)
             for model, variables in zip(config.teacher_models, table.teacher_variables, strict=True)
         ]
+        logits = [one for one, _ in answers]
+        features = None if match is None else tuple(layer[0] for layer in answers[0][1])
     elif table.teacher_logits is None:
-        return None
+        return None, None
     elif config.average_teachers:
         logits = [cached[:, index] for cached in table.teacher_logits]
     else:
         logits = [cached[hparams.teacher, index][None] for cached in table.teacher_logits]
-    return losses.combine_teachers(logits, hparams.temperature, config.loss_fn)
+        if table.teacher_features is not None:
+            features = tuple(cached[hparams.teacher, index] for cached in table.teacher_features)
+    return losses.combine_teachers(logits, hparams.temperature, config.loss_fn), features
 
 
 def augment_and_scale(

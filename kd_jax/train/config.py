@@ -12,6 +12,23 @@ from kd_jax.types import Augment, Counts, LossFn
 
 
 @dataclasses.dataclass(frozen=True)
+class FeatureMatch:
+    """A feature loss as a part of a training.
+
+    loss: a name of losses.FEATURE_LOSSES. student_layers, teacher_layers: equally many names of features.
+    teacher_model: the module of the group of teachers. num_examples, num_negatives: of CRD the rows of its
+        memory, the N of the table, and how many of them each example is contrasted with.
+    """
+
+    loss: str
+    student_layers: tuple[str, ...]
+    teacher_layers: tuple[str, ...]
+    teacher_model: Any
+    num_examples: int = 0
+    num_negatives: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Whatever changes a shape or the graph; hashable, so the compiler sees it as static. Equal by value if
     its fields are: two equal ones share one trace and one compiled program.
@@ -31,6 +48,8 @@ class Config:
     repeat_noise: every epoch draws the same batches, as from a stored set, instead of new ones.
     monitor: (model, variables, validation, hparams, num_classes) -> more entries of the history after each
         epoch, as evaluate/monitor.py measures them; needs a validation split.
+    feature_match: the feature loss and the layers that it compares, or None. Then there is one group of
+        teachers, of which each run has one.
     has_labels: False where what is trained on has no labels, as noise: the teachers' answers stand for them.
     """
 
@@ -53,6 +72,7 @@ class Config:
     repeat_noise: bool = False
     has_labels: bool = True
     monitor: Callable[..., dict[str, Counts]] | None = None
+    feature_match: FeatureMatch | None = None
 
 
 def make_config(

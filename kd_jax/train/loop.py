@@ -236,7 +236,8 @@ def _load(path: Path, template: TrainState) -> tuple[TrainState, dict]:
     try:
         # Another number of devices may have padded the runs otherwise.
         states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], arrays["states"])
-        absent = {name: None for name, field in vars(template).items() if field is None}
+        # Younger fields than the checkpoint's version.
+        absent = {name: field for name, field in vars(template).items() if not jax.tree.leaves(field)}
         return checkpoint.rebuild(template, absent | states), arrays["history"]
     except (KeyError, ValueError, IndexError) as error:
         expected = "the states that this version of the code makes of these arguments"

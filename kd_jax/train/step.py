@@ -22,6 +22,7 @@ from kd_jax.train.batch import (
 )
 from kd_jax.train.config import Config
 from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
+from kd_jax.train.features import feature_losses, init_features
 from kd_jax.train.optim import apply_gradients, clip_columns
 from kd_jax.train.sampling import run_order
 from kd_jax.types import Counts, HParams, Table, TrainState, Variables
@@ -35,15 +36,20 @@ def init_state(config: Config, key: jax.Array, pretrained_variables: Variables |
     variables = dict(init_variables(config.model, jax.random.fold_in(key, keys.INIT), config.image_shape))
     if pretrained_variables is not None:
         variables = unflatten_dict(flatten_dict(variables) | flatten_dict(pretrained_variables))
-    params = variables.pop("params")
-    opt_state = config.optimizer.direction.init(trainable_params(config, params))
-    epoch, diverged = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-    return TrainState(params, variables, opt_state, key, epoch, diverged, generator.init(config, key))
+    params, of_features = variables.pop("params"), init_features(config, key)
+    opt_state = config.optimizer.direction.init(trainable_params(config, params, of_features))
+    zero, finite = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+    made = generator.init(config, key)
+    return TrainState(params, variables, opt_state, key, zero, finite, made, of_features)
 
 
-def trainable_params(config: Config, params: dict) -> dict:
-    """The parameters that gradients, weight decay and the optimiser's state are of."""
-    return {"logits": params["logits"]} if config.freeze_backbone else params
+def trainable_params(config: Config, params: dict, of_features: dict) -> dict:
+    """The parameters that gradients, weight decay and the optimiser's state are of; with a feature loss
+    {"student": ..., "connector": ...}."""
+    params = {"logits": params["logits"]} if config.freeze_backbone else params
+    if config.feature_match is None:
+        return params
+    return {"student": params, "connector": of_features["connector"]}
 
 
 def variables_of(state: TrainState) -> dict:
@@ -74,26 +80,38 @@ def train_step(
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
 
     apply = forward_head if config.freeze_backbone else forward
-    trained = trainable_params(config, state.params)
+    trained = trainable_params(config, state.params, state.of_features)
 
-    def mean_loss(params):
+    def mean_loss(trained):
+        params = trained if config.feature_match is None else trained["student"]
         variables = {"params": state.params | params, **state.model_state}
-        logits, _, model_state = apply(config.model, variables, images, dropout_key)
+        logits, features, model_state = apply(config.model, variables, images, dropout_key)
         per_example = batch_losses(config, logits, batch, hparams, mixup_lambda)
-        return jnp.mean(per_example), (logits, per_example, model_state)
+        memory = None
+        if config.feature_match is not None:
+            key = jax.random.fold_in(jax.random.fold_in(state.key, keys.NEGATIVES), step)
+            side = state.of_features | {"connector": trained["connector"]}
+            more, memory = feature_losses(config, side, features, batch, table, hparams, index, key)
+            per_example += hparams.feature_weight * more  # type: ignore[operator]
+        return jnp.mean(per_example), (logits, per_example, model_state, memory)
 
-    gradients, (logits, per_example, model_state) = jax.grad(mean_loss, has_aux=True)(trained)
+    gradients, (logits, per_example, model_state, memory) = jax.grad(mean_loss, has_aux=True)(trained)
     gradients = mean_over_parts(gradients)
     params, opt_state = apply_gradients(
         config.optimizer, config.schedule(step), gradients, state.opt_state, trained, hparams
     )
+    of_features = state.of_features
+    if config.feature_match is not None:
+        params, of_features = params["student"], {"connector": params["connector"], "memory": memory}
     if config.max_norm is not None:
         params = clip_columns(params, config.max_norm)
     taught = None if batch.teacher_logits is None else batch.teacher_logits[:, : config.num_classes]
     counts = count(logits[:, : config.num_classes], batch.labels, per_example, taught)
     params = state.params | params
-    counts = sum_over_parts(counts)
-    return state.replace(params=params, model_state=model_state, opt_state=opt_state), counts
+    state = state.replace(
+        params=params, model_state=model_state, opt_state=opt_state, of_features=of_features
+    )
+    return state, sum_over_parts(counts)
 
 
 def train_epoch(
@@ -116,16 +134,12 @@ def train_epoch(
     start = (state, zero_counts(config.num_classes))
     batches = order.reshape(config.num_updates, config.batch_size)
     (after, counts), _ = jax.lax.scan(body, start, (batches, steps))
-    diverged = state.diverged | ~all_finite(
-        (after.params, after.model_state, after.opt_state, after.generator)
-    )
+    changing = ("params", "model_state", "opt_state", "of_features", "generator")
+    diverged = state.diverged | ~all_finite([getattr(after, name) for name in changing])
     keep = lambda old, new: jnp.where(diverged, old, new)  # noqa: E731
-    trained = {
-        name: jax.tree.map(keep, getattr(state, name), getattr(after, name))
-        for name in ("params", "model_state", "opt_state", "generator")
-    }
+    kept = {name: jax.tree.map(keep, getattr(state, name), getattr(after, name)) for name in changing}
     counts = counts.replace(loss_sum=jnp.where(diverged, jnp.nan, counts.loss_sum))
-    return state.replace(epoch=state.epoch + 1, diverged=diverged, **trained), counts
+    return state.replace(epoch=state.epoch + 1, diverged=diverged, **kept), counts
 
 
 def evaluate(

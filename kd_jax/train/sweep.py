@@ -95,12 +95,15 @@ def batch_parts(config: Config, hparams: HParams) -> int:
     """Into how many equal parts the batch of each run is split over the devices that R runs leave idle.
 
     1 where runs are as many as devices, and where an example's update depends on the others of its batch in
-    another way than by batch normalisation: with mixup, teacher ablations and losses of whole batches. Also
-    1 of fully connected networks on a CPU, whose matrix products use all cores, and on several processes.
+    another way than by batch normalisation: with mixup, teacher ablations, losses of whole batches and of
+    hidden layers. Also 1 of fully connected networks on a CPU, whose matrix products use all cores, and on
+    several processes.
     hparams: leading axis R.
     """
     num_runs, num_devices = len(hparams.alpha), len(jax.devices())
     relates_examples = isinstance(config.loss_fn, BatchLoss) or hparams.teacher_ablation is not None
+    # Connectors normalise by the whole batch; a generator has it all.
+    relates_examples |= config.feature_match is not None or config.generator is not None
     has_threads = jax.default_backend() == "cpu" and is_dense(config.model)
     if config.mixup is not None or relates_examples or has_threads or jax.process_count() > 1:
         return 1

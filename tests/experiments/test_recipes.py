@@ -66,7 +66,11 @@ def test_recipe(name, parsed):
         init = lambda key, model=model: models.init_variables(model, key, (size, size, channels))  # noqa: E731
         assert jax.tree.leaves(jax.eval_shape(init, jax.random.key(0)))
     assert values["optimizer"] in optim.OPTIMIZERS and values["schedule"] in optim.SCHEDULES
-    assert {*values.get("losses", "soft").split(","), values.get("loss", "soft")} <= set(losses.LOSSES)
+    assert {*values.get("losses", "soft").split(","), *values.get("loss", "soft").split(",")} <= set(
+        losses.LOSSES
+    )
+    features = values.get("feature_loss", "none").split(",")
+    assert {*features} <= {"none", *losses.FEATURE_LOSSES}
     if entry_of(name) == "subliminal":  # no default of the entry point's own decides anything
         named = ("seeds", "model", "epochs", "batch_size", "schedule", "dataset")
         assert all(f"--{flag}=" in RECIPES[name].read_text() for flag in named)

@@ -27,6 +27,12 @@ def test_the_words_are_those_of_the_library():
     assert list(flags.SCHEDULES) == list(optim.SCHEDULES)
     assert list(flags.PRECISIONS) == list(models.PRECISIONS)
     assert list(flags.LOSSES) == list(losses.LOSSES)
+    assert list(flags.DIVERGENCES) == list(losses.DIVERGENCES)
+    assert list(flags.FEATURE_LOSSES) == list(losses.FEATURE_LOSSES)
+    for name, method in losses.FEATURE_LOSSES.items():
+        assert flags.FEATURE_LOSSES[name].endswith(f"weight {method.weight:g}")
+    for name, beta in losses.BETAS.items():
+        assert flags.LOSSES[name].endswith(f"beta {beta:g}")
     assert list(flags.TEACHER_ABLATIONS) == list(teacher_ablations.TEACHER_ABLATIONS)
     assert list(flags.NOISES) == list(noise.NOISES)
     # Entry points share names of flags: these are read, not imported.
