@@ -236,7 +236,6 @@ def _load(path: Path, template: TrainState) -> tuple[TrainState, dict]:
     try:
         # Another number of devices may have padded the runs otherwise.
         states = jax.tree.map(lambda leaf: leaf[: metadata.get("num_runs")], arrays["states"])
-        # Younger fields than the checkpoint's version.
         absent = {name: field for name, field in vars(template).items() if not jax.tree.leaves(field)}
         return checkpoint.rebuild(template, absent | states), arrays["history"]
     except (KeyError, ValueError, IndexError) as error:
