@@ -77,6 +77,17 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "mnist_cnn": _omitted_class("3", "mnist_cnn_students", "mnist_cnn_hard_label", "T=20"),
+    "cifar10_reduced": omission(
+        "3",
+        "cats",
+        EACH,
+        (
+            ("teacher", COMPRESSED, "teacher", False),
+            ("student, hard labels", COMPRESSED, "labels", False),
+            ("student, distilled, alpha = 0.8", COMPRESSED, "T=4 alpha=0.8", False),
+            ("soft targets, cat omitted", "cifar10_reduced_soft", "T=4 omit=3", True),
+        ),
+    ),
     "architectures": Table(
         ("theirs", "ours"),
         (
