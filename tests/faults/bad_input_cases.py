@@ -45,7 +45,10 @@ BAD_STUDENTS = {
     "track without a hidden layer": (["--track", "--model=mlp"], "needs a hidden layer: .*; given mlp$"),
     "track without validation": (["--track", "--validation_fraction=0"], "--track needs a validation split"),
     "teacher missing": (["--teacher="], "--teacher is missing: expected --teacher="),
-    "unknown loss": (["--loss=softt"], "soft | hard_label | labels | logits; given softt"),
+    "unknown loss": (
+        ["--loss=softt"],
+        "malformed --loss: expected each once of soft, .* given .softt. .did you mean soft",
+    ),
     "unknown optimiser": (["--optimizer=adamax"], "adam | adamw | sgd; given adamax"),
     "unknown schedule": (["--schedule=linear"], "constant | cosine"),
     "unknown precision": (["--precision=float16"], "float32 | bfloat16"),
@@ -62,7 +65,7 @@ BAD_STUDENTS = {
     "nothing kept": (["--seen=none"], "nothing left after masking"),
     "all omitted": (["--omit=0+1+2+3+4+5+6+7+8+9"], "nothing left after masking"),
     "teacher of another dataset": (
-        ["--teacher={toy}"],
+        ["--teacher={toy}", "--dataset=digits"],
         "teacher of another dataset: expected one of digits .*toy.npz",
     ),
     "a teacher for labels": (["--loss=labels"], "no use for a teacher: expected no --teacher"),
