@@ -28,11 +28,11 @@ class Table(flax.struct.PyTreeNode):
         those on the mirror images after them; None where nothing is distilled, or where the teachers are
         queried on the augmented images instead.
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
-    sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
-        of the teacher whose students it is for, or FOR_ALL; None: all are real.
     teacher_features: of the one group f32[M,N,...] for each layer that a feature loss reads, where they are
         cached; None elsewhere.
     by_class: i32[N], the examples ordered by class, which CRD draws from; None elsewhere.
+    sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
+        of the teacher whose students it is for, or FOR_ALL; None: all are real.
 
     A group are M teachers of one structure that differ by their seed; M may differ between groups.
     """
@@ -41,9 +41,9 @@ class Table(flax.struct.PyTreeNode):
     labels: jax.Array
     teacher_logits: tuple[jax.Array, ...] | None = None
     teacher_variables: tuple[Variables, ...] | None = None
-    sources: jax.Array | None = None
     teacher_features: tuple[jax.Array, ...] | None = None
     by_class: jax.Array | None = None
+    sources: jax.Array | None = None
 
 
 REAL, FOR_ALL = -1, -2

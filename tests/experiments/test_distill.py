@@ -107,6 +107,7 @@ def test_the_answer_of_an_ensemble_has_no_temperature(launch, teacher, tmp_path)
     assert same_arrays(tmp_path / "0.01" / "students", tmp_path / "100" / "students")
 
 
+@pytest.mark.slow
 def test_validation_that_the_teacher_trained_on_is_not_shown_as_such(distil, toy, tmp_path):
     def rows(run):
         done(run)
@@ -123,6 +124,7 @@ def test_validation_that_the_teacher_trained_on_is_not_shown_as_such(distil, toy
     assert rows(distil("--omit=none", f"--teacher={tmp_path / 'old'}")) == ({"test"}, True)
 
 
+@pytest.mark.slow
 def test_a_class_that_the_teacher_never_saw_either_is_noted(launch, distil, toy, tmp_path):
     words = [*toy.words, "--epochs=1", "--omit=2", f"--out={tmp_path / 'teacher'}"]
     assert launch("train_teacher", *words, draw=False).status == 0

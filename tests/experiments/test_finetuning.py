@@ -234,6 +234,7 @@ def kept(launch, home):
     return launch("train_teacher", *KEPT, "--out=kept", draw=False)
 
 
+@pytest.mark.slow
 def test_no_epoch_keeps_a_teacher_as_it_is(kept, home):
     """Every leaf, batch statistics included; its accuracy is that which was shown before."""
     prefix = "note: the prefix module. is taken off the keys of the weights\n"
@@ -255,6 +256,7 @@ def test_no_epoch_keeps_a_teacher_as_it_is(kept, home):
     assert metadata["pretrained"]["fresh_classifier"] is False
 
 
+@pytest.mark.slow
 def test_a_kept_teacher_teaches_and_is_not_made_again(launch, home, kept):
     again = launch("train_teacher", *KEPT, "--out=kept", draw=False)
     assert again.status == 0 and "is complete" in again.out

@@ -42,6 +42,7 @@ def test_the_file_says_who_made_it_and_how(made, toy):
         assert sheet.size == ((12 * 6 + 1) * 10, (2 * 7 + 1) * 10)
 
 
+@pytest.mark.slow
 def test_the_same_command_makes_the_same_images_and_another_seed_others(launch, made, toy, tmp_path):
     images = []
     for number, words in enumerate(([], ["--seed=1"], ["--untrained"])):
@@ -53,6 +54,7 @@ def test_the_same_command_makes_the_same_images_and_another_seed_others(launch, 
     assert synthetic.read_origin(str(tmp_path / "2.npz")).provenance["teacher"]["untrained"] is True
 
 
+@pytest.mark.slow
 def test_students_of_a_mixture(made, distil):
     """Its shares are settings; config.json and the report say where the images come from, and show them."""
     path, _ = made
@@ -74,6 +76,7 @@ def test_students_of_a_mixture(made, distil):
     assert {"teacher_matched", "prior_matched"} <= {row["correction"] for row in results}
 
 
+@pytest.mark.slow
 def test_students_of_the_images_alone(made, distil):
     run = distil("--omit=none", f"--transfer={made[0]}")
     done(run)

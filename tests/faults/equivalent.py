@@ -15,10 +15,10 @@ EQUIVALENT = {
     "losses/logits.cross_entropy: logits = logits - (jnp.max(logits, axis=-1, keepdims=True))": (
         "what flows back through the maximum is sum (q - 1 at the label) = 0"
     ),
-    "losses/logits.kl_at_temperature: difference = jnp.where(teacher > 0, log_student - log_teacher, 1.0)": TEACHER_OFF,
-    "losses/logits.kl_at_temperature: near = ((jnp.abs(difference) <= 1)) & (teacher > 0)": EITHER_FORM,
-    "losses/logits.kl_at_temperature: near = ((difference) < 1) & (teacher > 0)": EITHER_FORM,
-    "losses/logits.kl_at_temperature: small = jnp.where(near, difference, 1.0)": "where it is not near, no term reads it",
+    "losses/logits.kl_divergence: difference = jnp.where(p > 0, log_q - log_p, 1.0)": TEACHER_OFF,
+    "losses/logits.kl_divergence: near = ((jnp.abs(difference) <= 1)) & (p > 0)": EITHER_FORM,
+    "losses/logits.kl_divergence: near = ((difference) < 1) & (p > 0)": EITHER_FORM,
+    "losses/logits.kl_divergence: small = jnp.where(near, difference, 1.0)": "where it is not near, no term reads it",
     "losses/logits.combine_teachers: return groups[0][1]": "it is a group of one, and JAX takes the last where there is no second",
     "train/sampling.epoch_order: bits = (jax.random.bits(key, mask.shape, jnp.uint32) << 1)": NO_NUMBER,
     "train/sampling.epoch_order: bits = jax.random.bits(key, mask.shape, jnp.uint32) >> 0": NO_NUMBER,

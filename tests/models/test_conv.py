@@ -89,7 +89,7 @@ def test_the_size_of_the_blocks_does_not_matter(monkeypatch, block_pixels, num):
     check("canonical", x, kernel, static)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[i] for i in (0, 2, 5, 6, 9, 10, 11, 13)])
+@pytest.mark.parametrize("shape", [SHAPES[i] for i in (2, 10, 13)])
 def test_the_height_of_the_bands_does_not_matter(monkeypatch, shape):
     """Bands of one row, of strides that leave rows of the image unmet too."""
     monkeypatch.setattr(conv, "_band_rows", lambda gradient, channels: 1)

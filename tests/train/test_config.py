@@ -26,7 +26,7 @@ AUGMENTATIONS = {
 }
 OTHERS = [augment.RandomTranslate(2), augment.RandomAffine(1, 10.0, 0.2), augment.Cutout(2, (1, 2, 4))]
 OTHERS += [augment.Chain((augment.RandomTranslate(1), augment.RandomFlip())), None]
-SPECS = ["mlp-4", "cnn-4-6-bn", "resnet-8", "wrn-10-1", "vgg-8-bn", "shufflenet-x0.5-cifar"]
+SPECS = ["mlp-4", "cnn-4-6-bn", "resnet-8", "wrn-10-1", "vgg-8-bn", "shufflenet-x0.5-cifar", "lenet-5"]
 
 
 def build(spec="mlp-4", schedule="cosine", augmentation="chain", optimizer="adam", num_epochs=3, **options):

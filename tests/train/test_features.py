@@ -144,7 +144,7 @@ def test_mapped_is_solo_resumed_is_whole_and_sharded_is_unsharded(name, monkeypa
     assert not np.allclose(first.params["hidden_1"]["kernel"][0], first.params["hidden_1"]["kernel"][1])
 
 
-QUICK = ("fitnet", "crd")
+QUICK = ("crd",)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,7 @@ def test_a_weight_of_zero_is_the_loss_of_the_logits_alone():
     assert np.abs(on["hidden_1"]["kernel"] - off["hidden_1"]["kernel"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_queried_teacher_gives_what_is_cached():
     own = config("sp")
     state = init_state(own, jax.random.key(3))

@@ -62,7 +62,14 @@ def train(monkeypatch, config, num_runs, parts):
     return params, history
 
 
-@pytest.mark.parametrize("config, num_runs, parts", [(CONFIG, 1, 4), (CONFIG, 3, 2), (DENSE, 1, 8)])
+@pytest.mark.parametrize(
+    "config, num_runs, parts",
+    [
+        (CONFIG, 1, 4),
+        pytest.param(CONFIG, 3, 2, marks=pytest.mark.slow),
+        pytest.param(DENSE, 1, 8, marks=pytest.mark.slow),
+    ],
+)
 def test_a_split_batch_gives_the_states_of_the_whole_one(monkeypatch, config, num_runs, parts):
     """Batch statistics, dropout, augmentation, the omitted class and the validation included."""
     whole, split = (train(monkeypatch, config, num_runs, number) for number in (1, parts))

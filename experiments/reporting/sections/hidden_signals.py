@@ -68,7 +68,7 @@ def read_off(folder: Path) -> Section:
     description = run_config.read(folder)
     rows = run_folder.read_representation(folder, description)
     head, lines = _table(rows, rows[0].layer, description)
-    table = Grid(["", *head[1:4], head[-1]], [[line[0], "", *line[1:4], line[-1]] for line in lines])
+    table = Grid(["", "", *head[1:4], head[-1]], [[line[0], "", *line[1:4], line[-1]] for line in lines])
     return Section(f"What can be read off layer {rows[0].layer}", [READ_OFF, table])
 
 
