@@ -18,6 +18,7 @@ def from_teacher(words: str | None, given: Callable[[str], str | None]) -> dict[
     teacher can be read, which is refused elsewhere.
 
     words: the value of --teacher.  given: the text of a flag on the command line, None where it is not there.
+    Errors: InputError for a dataset of the teacher's that lay in a file that is not there.
     """
     metadata: dict[str, Any] = {}
     with contextlib.suppress(InputError):
@@ -29,10 +30,18 @@ def from_teacher(words: str | None, given: Callable[[str], str | None]) -> dict[
         return {}
     asked = given("dataset")
     values = {"dataset": about["name"]} if asked is None else {}
+    if asked is None and _is_lost(about["name"]):
+        raise InputError("the teacher's dataset is not there", "--dataset=, where it lies now", about["name"])
     if asked is None or _same(asked, about["name"]):
         values |= {name: flags[name] for name in data.Options._fields if name in flags}
     values |= {name: flags[name] for name in ("normalize",) if name in flags}
     return {name: value for name, value in values.items() if given(name) is None}
+
+
+def _is_lost(name: str) -> bool:
+    """Whether it is the path of a file or folder that is not there; one like a/b may be a TFDS name."""
+    path = name.lower().endswith((".npz", ".parquet")) or name.startswith((os.sep, ".", "~"))
+    return path and not name.startswith("hf:") and not os.path.exists(os.path.expanduser(name))
 
 
 def _same(one: str, other: str) -> bool:

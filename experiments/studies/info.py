@@ -66,6 +66,8 @@ def run(
 
 def _place(out: Path, name: str) -> Path:
     """The file to write. Errors: InputError where something else would be lost, or counted as an image."""
+    if out.suffix.lower() in (".jpg", ".jpeg", ".webp", ".gif", ".pdf", ".svg") and not out.is_dir():
+        raise InputError("the contact sheet is a PNG", "a .png, or a folder", out)
     sheet = out if out.suffix.lower() == ".png" else out / SHEET
     places.refuse_inside(sheet)
     root = Path(os.path.expanduser(name)).resolve()

@@ -99,7 +99,9 @@ def render(names: list[str], probabilities: np.ndarray, class_names: list[str], 
     # Stable: of equally probable classes the first, as argmax has it.
     ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Of a carriage return, which the name of a file may hold, Python 3.11 would make a new line.
+    odd = any("\r" in name for name in names)
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
     columns = [f"{name}_{rank}" for rank in range(1, top_k + 1) for name in ("class", "name", "probability")]
     writer.writerow(["image", *columns])
     for name, classes, shares in zip(names, ranked.tolist(), probabilities.tolist(), strict=True):

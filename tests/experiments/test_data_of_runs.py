@@ -165,3 +165,6 @@ def test_students_take_their_teachers_data(launch, home, tmp_path):
         assert outcome.status == 2 and message in outcome.err and outcome.out == "", outcome
     own = launch("distill", *words, "--normalize=none", f"--out={tmp_path / 'other'}", draw=False)
     assert own.status == 0 and config_of(tmp_path / "other")["flags"]["normalize"] == "none"
+    (tmp_path / "set").rename(tmp_path / "moved")
+    lost = launch("distill", *words, f"--out={tmp_path / 'lost'}")
+    assert lost.status == 2 and "the teacher's dataset is not there: expected --dataset=" in lost.err

@@ -1,6 +1,7 @@
 """predict: what NumPy makes of the same weights, to the example; what results.csv counted; odd images."""
 
 import csv
+import io
 import os
 
 import numpy as np
@@ -150,3 +151,7 @@ def test_names_with_commas_and_letters_of_all_kinds():
     head, row = csv.reader(found.decode().splitlines())
     assert head == ["image", "class_1", "name_1", "probability_1", "class_2", "name_2", "probability_2"]
     assert row == ["a,b.png", "1", "ж", "0.5", "0", 'kät, "a"', "0.25"]
+    names = ["a\rb.png", "a\nb.png"]
+    found = predictions.render(names, np.full((2, 2), 0.5), ["a", "b"], 1)
+    rows = csv.reader(io.StringIO(found.decode(), newline=""))
+    assert [row[0] for row in rows] == ["image", *names]

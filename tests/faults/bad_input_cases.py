@@ -330,6 +330,7 @@ BAD_INFO = {
     "folder with text as an image": (["{text_image}"], "1 of 10 images .*skip_unreadable"),
     "out without a dataset": (["--out=x.png"], "means nothing here: expected info DATASET"),
     "out that is there": (["digits", "--out={file}"], "--out is taken"),
+    "a contact sheet as a JPEG": (["digits", "--out={home}/sheet.jpg"], "the contact sheet is a PNG"),
     "out inside the dataset": (["{classes}", "--out={classes}/cat"], "--out lies inside the dataset"),
     "out inside a split": (["{pictures}", "--out={pictures}/train/cat"], "--out lies inside"),
     "out missing": (["digits", "--out="], "--out is missing"),
