@@ -89,11 +89,11 @@ class Trained(NamedTuple):
 
 
 def run(
-    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], told: str = ""
+    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], taken: str = ""
 ) -> None:
     """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
-    flags: all values by name, for config.json.  told: those that are the teacher's.  Errors: InputError.
+    flags: all values by name, for config.json.  taken: those that are the teacher's.  Errors: InputError.
     """
     plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
@@ -101,8 +101,8 @@ def run(
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    if told:
-        print(f"as the teacher: {told}")
+    if taken:
+        print(f"as the teacher: {taken}")
     students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     if plan.moved is not None and jax.process_index() == 0:
         transfer.write_sheet(options.out, plan.moved)
