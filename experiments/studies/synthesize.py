@@ -64,13 +64,11 @@ def run(options: SynthesisConfig, flags: dict[str, Any]) -> None:
 
 
 def refuse_taken(options: SynthesisConfig) -> None:
-    """Refuses --out that is no new .npz file in a place where files may be written."""
+    """Refuses --out that is no new .npz file, and one that cannot be written: nothing is computed for it."""
     if options.out.suffix != ".npz":
         raise InputError("--out names no .npz", "--out=runs/threes.npz", options.out)
-    places.refuse_inside(options.out)
     for path in (options.out, options.out.with_suffix(".png")):
-        if path.exists():
-            raise InputError("--out is taken", "a file that does not exist yet", path)
+        places.refuse_existing(path)
 
 
 def layout(
