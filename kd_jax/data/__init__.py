@@ -241,6 +241,7 @@ def _unknown(name: str, root: Path) -> InputError:
         folder = os.path.expanduser(name)
         there = os.path.isdir(folder)
         given = f"a folder without them{_inner(folder)}" if there else f"no such folder{nearest_path(name)}"
+        given = f"a file, {os.path.basename(name)}" if os.path.isfile(folder) else given
         return InputError(f"dataset {name!r} cannot be read", paths, given)
     prepared = [folder.name for folder in root.glob("*") if folder.is_dir()]
     own = [path for path in os.listdir() if kind(path) not in ("own", "tfds")]

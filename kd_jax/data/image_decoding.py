@@ -4,6 +4,7 @@ others; each is read by images.py."""
 import contextlib
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -19,6 +20,9 @@ from kd_jax.errors import InputError
 
 Progress = Callable[[int, int], None]
 """(images done, images in all)"""
+
+
+_ADDRESS = re.compile(" <_io.BytesIO object at 0x[0-9a-f]+>")
 
 
 class Read(NamedTuple):
@@ -137,8 +141,9 @@ def decode_all(
         try:
             image = images.read(source, image_size)
         except Exception as error:  # A malformed file may raise nearly anything.
-            words = one_line(error)  # it is named beside its reason
-            return words.replace(f" {str(source)!r}", "") if isinstance(source, Path) else words
+            if isinstance(source, bytes):  # pillow names the object in memory
+                return _ADDRESS.sub("", one_line(error)) if source else "no content"
+            return one_line(error).replace(f" {str(source)!r}", "")  # it is named beside its reason
         if image.pixels.shape != shape:
             both = ((shape, first), (image.pixels.shape, names[index]))
             sizes = (f"{w} x {h} ({name})" for (h, w, _), name in both)

@@ -31,6 +31,7 @@ LAYOUTS = (
 )
 """Names of the images and labels of the training, the test and the validation split."""
 
+_BESIDE = ("class_names", "provenance", "made_by")  # what synthetic.py writes, too
 _DARK = 64  # real numbers above 1, of which none is above this, are on neither of the two scales
 _BLOCK = 4096
 
@@ -58,8 +59,7 @@ def read(name: str) -> Content:
     Errors: InputError for arrays that are missing, damaged or of another kind; OSError where no file is.
     """
     path = Path(os.path.expanduser(name))  # which, unlike Path's, never fails
-    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), "class_names", "provenance"])
-    unread = [key for key in npz_names(path) if key not in held and key != "made_by"]
+    held = read_npz(path, (), [*itertools.chain(*LAYOUTS), *_BESIDE])
     layout = max(LAYOUTS, key=lambda names: len(held.keys() & {*names[:4]}))
     if not held.keys() >= {*layout[:4]}:
         read_npz(path, layout[:4])  # raises, and names what is missing
@@ -69,6 +69,7 @@ def read(name: str) -> Content:
     if there and not held[there[0]].size:
         raise InputError(f"{name}: {there[0]} are empty", "a validation image, or no such arrays", "none")
     keys = layout[: 4 + len(there)]
+    unread = [key for key in npz_names(path) if key not in (*keys, *_BESIDE)]
     images, notes = as_bytes(name, {key: held[key] for key in keys[::2]})
     labels = [class_numbers(f"{name}: {key}", held[key]) for key in keys[1::2]]
     notes += dict.fromkeys(note for _, note in labels if note)
@@ -122,7 +123,9 @@ def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndar
     strangers = np.setdiff1d(held_out_labels, labels)
     given = f"class {strangers[:1].tolist()}"
     arrays.require(not len(strangers), f"{name}: {keys[1]} name no class of training", "its classes", given)
-    return [np.concatenate([images, held_out]), np.concatenate([labels, held_out_labels])]
+    # Of u8 and i64 numpy would make f64.
+    whole = [of.astype(np.int64) if of.dtype.kind == "u" else of for of in (labels, held_out_labels)]
+    return [np.concatenate([images, held_out]), np.concatenate(whole)]
 
 
 def class_numbers(what: str, labels: np.ndarray) -> tuple[np.ndarray, str]:
@@ -164,7 +167,7 @@ def as_bytes(name: str, images: Mapping[str, np.ndarray]) -> tuple[list[np.ndarr
     if not convertible or not all(split.size and split.ndim in (3, 4) for split in splits):
         return splits, notes
     low, high = float(min(split.min() for split in splits)), float(max(split.max() for split in splits))
-    given = f"{splits[0].dtype} from {low:g} to {high:g}"
+    given = f"{splits[0].dtype} from {low:.9g} to {high:.9g}"
     expected = "values in [0, 1] or in [0, 255]; the model normalises them"
     known = low >= 0 and high <= 255 and not 1 < high < _DARK  # which nan is not
     arrays.require(known, f"{name}: images are on no known scale", expected, given)

@@ -60,7 +60,7 @@ class Decoded(NamedTuple):
 def find_files(root: Path, deep: bool = True) -> list[Path]:
     """The parquet files of a folder, or the one of that name: those in it, and below it, down to three
     levels, those of data/ and those of a split. Without `deep`, down to two levels."""
-    if root.suffix.lower() == ".parquet":
+    if root.suffix.lower() == ".parquet" and not root.is_dir():
         return [root]
     levels = ("*", "*/*", "*/*/*")[: 3 if deep else 2]
     found = [path for level in levels for path in root.glob(f"{level}.parquet") if path.is_file()]
@@ -139,6 +139,8 @@ def decode(
     if "test" in held and "val" in held and all(label in (None, -1) for label in held["test"][1]):
         del held["test"]
         notes.append("the test split has no labels: the validation split is the test split")
+    elif "test" in held and held["test"][1] and all(label in (None, -1) for label in held["test"][1]):
+        raise InputError(f"{name}: the test split has no labels", "labels, or a validation split", "neither")
     elif "val" in held and "test" in held:
         notes.append("validation is the validation split, test the test split")
     order = [split for split in ("train", "val", "test") if split in held]
@@ -240,6 +242,10 @@ def _rows(parquet: Any, paths: Sequence[Path], columns: Columns) -> tuple[list[b
         schema = parquet.read_schema(path)
         if lacking := [key for key in columns[:2] if key not in schema.names]:
             raise InputError(f"{path} lacks a column", ", ".join(lacking), ", ".join(schema.names) or "none")
+        declared = _features(schema).get(columns.label, {}).get("names")
+        if declared != columns.class_names and columns.class_names and declared:
+            expected = f"as in the first file, {', '.join(columns.class_names[:3])}, ..."
+            raise InputError(f"{path} names its classes otherwise", expected, f"{declared!s:.80}")
         table = parquet.ParquetFile(path).read(columns=[columns.image, columns.label])
         for one in table.column(columns.image).to_pylist():
             contents.append(one.get("bytes") if isinstance(one, dict) else one)
@@ -257,7 +263,12 @@ def _numbers(
             f"{name}: examples without a label", f"{columns.label} of each", f"{unknown} without"
         )
     if not any(isinstance(label, str) for split in labels for label in split):
-        broken = [label for split in labels for label in split if not float(label).is_integer()]
+        broken = [
+            label
+            for split in labels
+            for label in split
+            if not float(label).is_integer() or abs(label) >= 2**31
+        ]
         if broken:
             raise InputError(f"{name}: labels are no classes", "integers, or whole numbers", broken[0])
         return [np.array(split, np.int64) for split in labels], columns.class_names

@@ -41,9 +41,8 @@ def split_test(
     share = TEST_FRACTION if fraction is None else fraction
     require(0 < share < 1, "test_fraction out of range", "0 < fraction < 1", share)
     train, test = split_validation(labels, share)
-    require(
-        len(test), f"{what} cannot be split", "a class of two examples or more", "one example of each class"
-    )
+    given = "one example of each class" if len(labels) else "no example"
+    require(len(test), f"{what} cannot be split", "a class of two examples or more", given)
     note = f"without a test split: {len(test)} of {len(labels)} examples, drawn from each class, are it"
     return train, test, f"{note} (test_fraction {share:g})"
 

@@ -159,6 +159,15 @@ def test_images_that_lie_otherwise_in_memory(load, change):
 
 def test_what_is_not_read_is_named(load):
     assert load(PLAIN | {"valid_images": IMAGES["val"]})[1] == ("not read: valid_images",)
+    assert load(PLAIN | {"x_train": IMAGES["val"]})[1] == ("not read: x_train",)
+
+
+def test_labels_of_several_widths(load):
+    wide = {key: array.astype(np.uint64) for key, array in PLAIN.items() if key.endswith("labels")}
+    others = {"val_images": IMAGES["val"], "val_labels": np.zeros(len(IMAGES["val"]), np.int64)}
+    found, _ = load(PLAIN | wide | others)
+    assert found.num_validation == len(IMAGES["val"])
+    assert np.array_equal(found.train_labels[: -found.num_validation], PLAIN["train_labels"])
 
 
 def test_an_array_twice(load, tmp_path):

@@ -168,6 +168,14 @@ def test_what_is_refused(load, tmp_path):
         "without a label": {"image": images, "label": [0, 1, None, 0, 1, 2]},
         "hold a negative class": {"image": images, "label": [0, 1, -1, 0, 1, 2]},
         "labels are no classes": {"image": images, "label": [0.0, 1.0, 0.5, 0.0, 1.0, 1.0]},
+        "no classes: expected integers, or whole numbers; given 1e+300": {
+            "image": images,
+            "label": [0.0, 1.0, 1e300, 0.0, 1.0, 1.0],
+        },
+        "given train row 2 (no content)": {
+            "image": [*images[:2], {"bytes": None, "path": "2.png"}, *images[3:]],
+            "label": LABELS["train"],
+        },
         "name no class": {"image": images, "label": [0, 1, 7, 0, 1, 2]},
         "which column has the images": {"pixels": [[1, 2]] * 6, "label": LABELS["train"]},
         "which column has the labels": {"image": images, "price": [0.5] * 6},
@@ -179,6 +187,12 @@ def test_what_is_refused(load, tmp_path):
     root = write_splits(tmp_path / "set", "{}.parquet")
     write(root / "test.parquet", {"image": images_of("test")})
     assert "test.parquet lacks a column: expected label; given image" in refused(load, root)
+    root = write_splits(tmp_path / "renamed", "{}.parquet")
+    others = features(label={"_type": "ClassLabel", "names": NAMES[::-1]})
+    write(root / "test.parquet", {"image": images_of("test"), "label": LABELS["test"]}, others)
+    assert "test.parquet names its classes otherwise" in refused(load, root)
+    write(root / "test.parquet", {"image": images_of("test"), "label": [-1] * 3})
+    assert "the test split has no labels" in refused(load, root)
     root = write_splits(write_splits(tmp_path / "two", "a/{}.parquet"), "b/{}.parquet")
     assert "several configurations" in refused(load, root)
     content = bytearray((tmp_path / "0.parquet").read_bytes())
@@ -189,6 +203,10 @@ def test_what_is_refused(load, tmp_path):
             load(tmp_path / "changed.parquet")
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "0.parquet").read_bytes()[:-9])
     assert "cannot be read: expected whole parquet files" in refused(load, tmp_path / "cut.parquet")
+
+
+def test_a_folder_with_the_ending_of_a_file(load, tmp_path):
+    assert holds(load(write_splits(tmp_path / "set.parquet", "{}.parquet")))
 
 
 def test_files_of_other_splits_are_left_out(load, tmp_path):
