@@ -1,4 +1,4 @@
-"""Distil a teacher into students, settings x seeds in one program, some of which never see some classes."""
+"""Distil a teacher into students: settings x seeds; a setting may omit classes from the training data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,20 +28,20 @@ shared.group(
         "generator_objective",
         None,
         GENERATOR_OBJECTIVES,
-        "Of --transfer=generator (default: adversarial).",
+        "Objective of --transfer=generator (adversarial).",
     ),
-    flags.DEFINE_float("generator_rate", None, "Its peak learning rate (default: 1e-3)."),
+    flags.DEFINE_float("generator_rate", None, "Peak learning rate of the generator (default: 1e-3)."),
     flags.DEFINE_integer(
         "generator_width",
         None,
-        "Channels of its last layer but one (default: 32).",
+        "Channels of the generator's last layer but one (default: 32).",
         lower_bound=1,
         upper_bound=4096,
     ),
     flags.DEFINE_string(
         "transfer_shares",
         None,
-        "Of own+FILE.npz: the file's shares of each epoch, in [0, 1], comma list (default: 0.1).",
+        "Of own+FILE.npz: shares of the file's images in each epoch, in [0, 1], comma list (default: 0.1).",
     ),
 )
 shared.group(
@@ -75,7 +75,7 @@ shared.group(
         f"{'; '.join(f'{name}: {words}' for name, words in shared.LOSSES.items())}.",
     ),
     flags.DEFINE_string(
-        "divergence", "kl", f"Of soft, from the teacher; comma list of {', '.join(shared.DIVERGENCES)}."
+        "divergence", "kl", f"Of --loss=soft; comma list of {', '.join(shared.DIVERGENCES)}."
     ),
     flags.DEFINE_string(
         "standardize_logits",
@@ -92,10 +92,12 @@ shared.group(
     flags.DEFINE_string(
         "feature_weight", None, "Weights of the feature loss, comma list; by default that of its paper."
     ),
-    flags.DEFINE_string("student_layers", "", "Layers of the feature loss, comma list; default: its own."),
+    flags.DEFINE_string(
+        "student_layers", "", "The student's layers for the feature loss, comma list (default: by loss)."
+    ),
     flags.DEFINE_string("teacher_layers", "", "The teacher's layers, in pairs with the student's."),
     flags.DEFINE_integer(
-        "crd_negatives", 4096, "Examples to contrast each with in crd (its paper: 16384).", lower_bound=1
+        "crd_negatives", 4096, "Of crd: negatives of each example (in its paper: 16384).", lower_bound=1
     ),
     flags.DEFINE_string("temperatures", "4", "Temperatures T > 0, comma list."),
     flags.DEFINE_string(
@@ -109,7 +111,7 @@ shared.group(
     flags.DEFINE_string(
         "student_init",
         "random",
-        "Initial weights of students, comma list of random, teacher (the initial weights of its teacher).",
+        "Initial weights of students, comma list of random, teacher (the initial weights of their teacher).",
     ),
 )
 shared.group(
@@ -135,9 +137,9 @@ def main(argv: Sequence[str]) -> None:
     from experiments.studies import distill
 
     more = inherited.from_teacher(FLAGS.teacher, shared.given)
-    told = inherited.told(more, shared.default)
+    taken = inherited.as_flags(more, shared.default)
     options, values = replace(options, **more), shared.values() | more
-    distill.run(options, shared.read(Lists), shared.read(distill.DistillConfig), values, told)
+    distill.run(options, shared.read(Lists), shared.read(distill.DistillConfig), values, taken)
 
 
 if __name__ == "__main__":

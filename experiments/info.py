@@ -22,6 +22,7 @@ EXAMPLE = "info pictures --image_size=64 --out=pictures.png"
 READING = ("image_size", "skip_unreadable", "test_fraction", "image_column", "label_column")
 for _name in ("data_dir", "out", "validation_fraction", *READING):
     flags.declare_key_flag(_name)  # of the shared flags these mean something here
+shared.find("out").help = "Contact sheet of DATASET to write: a .png, or a folder for contact_sheet.png."
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy", "scipy",

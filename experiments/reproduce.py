@@ -18,6 +18,7 @@ FLAGS = flags.FLAGS
 EXAMPLE = "reproduce quickstart"
 for _name in ("data_dir", "out"):
     flags.declare_key_flag(_name)  # of the shared flags these mean something here
+shared.find("out").help = "Folder of the run folders (default: runs; with --quick: runs/quick)."
 shared.group(
     "Where it goes, and how the work is done",
     flags.DEFINE_bool("list", False, "Print all studies, their recipes, data and time, and run nothing."),

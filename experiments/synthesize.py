@@ -1,5 +1,4 @@
-"""Make images of classes from a teacher alone: synthesize RUN writes an .npz dataset and a sheet of its
-images.
+"""Make images of classes from a teacher alone: synthesize RUN writes an .npz dataset and a contact sheet.
 
 RUN is a run folder of train_teacher; each of its teachers makes as many images. No image of its data is read.
 """
@@ -18,6 +17,7 @@ METHODS = ("class_impressions", "deep_inversion")  # a test holds them equal to 
 EXAMPLE = "synthesize runs/teacher --classes=3 --num_images=500 --out=runs/threes.npz"
 flags.declare_key_flag("out")
 flags.declare_key_flag("batch_size")
+shared.find("out").help = "The .npz file to write, which is not there yet; its sheet is a .png beside it."
 shared.group(
     "Synthesis of images",
     flags.DEFINE_string("classes", None, "Classes, numbers or names joined by +, or all."),
@@ -42,7 +42,11 @@ shared.group(
     ),
     flags.DEFINE_float("first_layer", None, "Factor of the first batch normalisation (default 10)."),
     flags.DEFINE_integer(
-        "jitter", None, "Largest shift before each update, in pixels.", lower_bound=0, upper_bound=64
+        "jitter",
+        None,
+        "Largest shift before each update, in pixels (default: by method).",
+        lower_bound=0,
+        upper_bound=64,
     ),
     flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0, upper_bound=2**31 - 1),
     flags.DEFINE_bool("untrained", False, "A control: the teachers as they were before their training."),

@@ -79,11 +79,11 @@ def parse_settings(lists: Lists, class_names: Sequence[str], mixture: bool = Fal
     shares = parse_transfer_shares(lists, mixture)
     numbers = list(itertools.product(temperatures, alphas, betas, weights))
     grid = itertools.product(structures, masks, itertools.product(*how, shares), numbers, rates, decays)
-    for structure, (label, omitted), (shots, ablation, init, share), own, rate, decay in grid:
+    for structure, (label, omitted), (shots, ablation, init, share), at, rate, decay in grid:
         if len(omitted) == num_classes:
             expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
-        about = methods.describe(structure, *own, len(betas) > 1, len(weights) > 1)
+        about = methods.describe(structure, *at, len(betas) > 1, len(weights) > 1)
         words = [*about.words, *([f"lr={short(rate)}"] * (len(rates) > 1))]
         words += [*([f"wd={short(decay)}"] * (len(decays) > 1)), label]
         shots = shots if omitted else 0

@@ -50,7 +50,7 @@ def _same(one: str, other: str) -> bool:
     )
 
 
-def told(values: dict[str, Any], defaults: Callable[[str], Any]) -> str:
+def as_flags(values: dict[str, Any], defaults: Callable[[str], Any]) -> str:
     """The flags that are not as by default, as a command line has them; "" where all are."""
     return " ".join(
         f"--{name}" if value is True else f"--{name}={value}"

@@ -142,13 +142,13 @@ def describe(
     elif loss == "label_smoothing":
         words, numbers = [loss], (None, 0.0)
     else:
-        heard = temperature if loss in WITH_TEMPERATURE else 1.0
+        at = temperature if loss in WITH_TEMPERATURE else 1.0
         words = [] if loss == "soft" else [loss]
-        words += [f"T={short(heard)}"] * (loss in WITH_TEMPERATURE)
+        words += [f"T={short(at)}"] * (loss in WITH_TEMPERATURE)
         words += [f"alpha={short(alpha)}"] * (alpha < 1)
         words += [structure.divergence] * (structure.divergence != "kl")
         words += ["standardized"] * structure.standardized
-        numbers = heard, alpha
+        numbers = at, alpha
     beta = (losses.BETAS[loss] if beta is None else beta) if loss in losses.BETAS else None
     words += [f"beta={short(beta)}"] if beta is not None and several_betas else []
     if feature is None:

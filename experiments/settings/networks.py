@@ -95,7 +95,7 @@ def load(folder: Path) -> Networks:
         num_classes = metadata["data"]["num_classes"]
         model = models.build(metadata["model"], num_classes, **metadata["model_options"])
         height, width, channels = metadata["image_shape"]
-        require_own(path, metadata, description)
+        require_same_run(path, metadata, description)
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # of metadata
         if isinstance(error, InputError):
             raise
@@ -104,8 +104,8 @@ def load(folder: Path) -> Networks:
     return Networks(folder, description, metadata, model, variables, (height, width, channels))
 
 
-def require_own(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
-    """Refuses a checkpoint that lies in another run's folder: the results beside it are not its own."""
+def require_same_run(path: Path, metadata: dict[str, Any], description: RunDescription) -> None:
+    """Refuses a checkpoint that lies in another run's folder: the results beside it are of other networks."""
     both = set(metadata["flags"]) & set(description.flags) - NOT_PART_OF_THE_EXPERIMENT
     differing = [
         f"--{name}={metadata['flags'][name]}"

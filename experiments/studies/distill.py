@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import machine, provenance, running
+from experiments.cli import provenance, running
 from experiments.cli.flags import RunConfig
 from experiments.reporting import students as tables_of_students
 from experiments.reporting.sections import misclassified
@@ -31,6 +31,9 @@ from kd_jax.train.noise import NOISES
 from kd_jax.types import Table
 
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
+
+CACHED_BYTES = 2**31
+"""The most that the cached layers of the teachers take, once on the host and once on the device."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ class Trained(NamedTuple):
 
 
 def run(
-    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], told: str = ""
+    options: RunConfig, lists: Lists, distill_config: DistillConfig, flags: dict[str, Any], taken: str = ""
 ) -> None:
     """Trains, evaluates and reports all students, or goes on where an earlier process stopped.
 
-    flags: all values by name, for config.json.  told: those that are the teacher's.  Errors: InputError.
+    flags: all values by name, for config.json.  taken: those that are the teacher's.  Errors: InputError.
     """
     plan = make_plan(options, lists, distill_config, flags)
     if not running.is_complete(options.out, "students"):
@@ -101,8 +104,8 @@ def run(
     if running.open_run_folder(options.out, plan.description, "students"):
         running.finish(options.out, options.tensorboard, "is complete; the report is written again")
         return
-    if told:
-        print(f"as the teacher: {told}")
+    if taken:
+        print(f"as the teacher: {taken}")
     students.warn_of_common_gaps(plan.settings, plan.teacher, plan.description.data.class_names)
     if plan.moved is not None and jax.process_index() == 0:
         transfer.write_sheet(options.out, plan.moved)
@@ -224,15 +227,14 @@ def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Train
 
 
 def features_fit(plan: Plan, config: Config, mirrored: bool) -> bool:
-    """Whether the layers that a feature loss reads are cached: where they take at most a quarter of the free
-    memory, so that the copy of the host and that of the device fit. A note says which.
+    """Whether the layers that a feature loss reads are cached: where they take at most CACHED_BYTES. A note
+    says which. The free memory has no part in it: a run that continues on another day must train alike.
 
     mirrored: whether students see mirror images, whose layers are not cached."""
     if config.feature_match is None or plan.teacher is None:
         return True
     size = students.features_bytes(plan.tables[0], plan.teacher, config.feature_match)
-    free = machine.free_memory()
-    cached = not plan.queried and not mirrored and (free is None or size <= free / 4)
+    cached = not plan.queried and not mirrored and size <= CACHED_BYTES
     methods.note_features(cached, size)
     return cached
 

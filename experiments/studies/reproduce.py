@@ -112,11 +112,11 @@ def absence(name: str, data_dir: str | None) -> str:
 
 def run_recipe(recipe: Recipe, out: Path, quick: bool, data_dir: str | None) -> None:
     """Runs the entry point on the recipe, unless its run is complete.  Errors: SystemExit."""
-    own = overrides(recipe, out, quick)
-    folder = Path(own.get("out", recipe.flags["out"]))
-    words = [f"--flagfile={place_of(recipe)}", *(f"--{name}={value}" for name, value in own.items())]
+    changed = overrides(recipe, out, quick)
+    folder = Path(changed.get("out", recipe.flags["out"]))
+    words = [f"--flagfile={place_of(recipe)}", *(f"--{name}={value}" for name, value in changed.items())]
     taught_by = [folder.parent / teacher for teacher in recipe.teachers]
-    if reproduction.is_complete(recipe, folder, own, taught_by):
+    if reproduction.is_complete(recipe, folder, changed, taught_by):
         print(f"{folder} is complete", flush=True)
         return
     if data_dir:

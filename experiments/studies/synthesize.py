@@ -64,13 +64,11 @@ def run(options: SynthesisConfig, flags: dict[str, Any]) -> None:
 
 
 def refuse_taken(options: SynthesisConfig) -> None:
-    """Refuses --out that is no new .npz file in a place where files may be written."""
+    """Refuses --out that is no new .npz file, and one that cannot be written: nothing is computed for it."""
     if options.out.suffix != ".npz":
         raise InputError("--out names no .npz", "--out=runs/threes.npz", options.out)
-    places.refuse_inside(options.out)
     for path in (options.out, options.out.with_suffix(".png")):
-        if path.exists():
-            raise InputError("--out is taken", "a file that does not exist yet", path)
+        places.refuse_existing(path)
 
 
 def layout(
@@ -79,11 +77,11 @@ def layout(
     """(labels i32[P,B], teachers i32[P]) of the batches: of each teacher num_images and a tenth more of each
     class, the classes in turn; -1 fills its last batch."""
     each = num_images + -(-num_images // 10)
-    own = np.tile(np.array(wanted, np.int32), each)
-    size = min(batch_size, len(own))
-    own = np.pad(own, (0, -len(own) % size), constant_values=-1).reshape(-1, size)
-    teachers = np.arange(num_teachers, dtype=np.int32).repeat(len(own))
-    return np.tile(own, (num_teachers, 1)), teachers
+    of_teacher = np.tile(np.array(wanted, np.int32), each)
+    size = min(batch_size, len(of_teacher))
+    of_teacher = np.pad(of_teacher, (0, -len(of_teacher) % size), constant_values=-1).reshape(-1, size)
+    teachers = np.arange(num_teachers, dtype=np.int32).repeat(len(of_teacher))
+    return np.tile(of_teacher, (num_teachers, 1)), teachers
 
 
 def held_out(labels: np.ndarray, made_by: np.ndarray) -> np.ndarray:

@@ -36,10 +36,12 @@ def draw_negatives(
         examples of each class; class_mask: bool[K]; num: negatives of an example.  Returns: i32[B,num].
     """
     num_classes = sizes.shape[0]
-    own = jax.nn.one_hot(labels, num_classes, dtype=bool)
+    is_label = jax.nn.one_hot(labels, num_classes, dtype=bool)
     seen = jnp.where(class_mask, sizes, 0)
-    allowed = jnp.where(own, 0, seen[None])
-    allowed = jnp.where(jnp.any(allowed > 0, axis=1, keepdims=True), allowed, jnp.where(own, sizes[None], 0))
+    allowed = jnp.where(is_label, 0, seen[None])
+    allowed = jnp.where(
+        jnp.any(allowed > 0, axis=1, keepdims=True), allowed, jnp.where(is_label, sizes[None], 0)
+    )
     ends = jnp.cumsum(allowed, axis=1)
     draws = jax.random.uniform(key, (labels.shape[0], num), jnp.float32)
     total = ends[:, -1:]

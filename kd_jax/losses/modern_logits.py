@@ -4,9 +4,9 @@ Each is alpha times the teacher's part plus (1 - alpha) times the cross-entropy 
 `soft_loss` is; their papers add the two with the weights 1 and 1, or 1 and 2, so alpha sets the same ratio
 at another learning rate. `hparams.beta` is a loss's own number; None: the paper's value in `BETAS`.
 
-An omitted class has no example in the batch, so it is never the target: DKD and NKD learn its logit in their
-non-target part alone. Where `hparams.logit_mask` hides logits, they have probability 0 in each part and no
-share in any mean. A label whose own logit is hidden leaves both target parts without a gradient.
+An omitted class without shots has no example in the batch, so it is never the target: DKD and NKD learn its
+logit in their non-target part alone. Where `hparams.logit_mask` hides logits, they have probability 0 in each
+part and no share in any mean. A label whose own logit is hidden leaves both target parts without a gradient.
 """
 
 import dataclasses

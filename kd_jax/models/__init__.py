@@ -24,7 +24,7 @@ from kd_jax.models.resnet import NAMED as RESNETS
 from kd_jax.models.resnet import resnet
 from kd_jax.models.shufflenet import NAMED as SHUFFLENETS
 from kd_jax.models.shufflenet import shufflenet
-from kd_jax.models.split_batch import join_parts, num_parts, own_part
+from kd_jax.models.split_batch import join_parts, local_part, num_parts
 from kd_jax.models.vgg import NAMED as VGGS
 from kd_jax.models.vgg import vgg
 from kd_jax.models.wrn import wrn
@@ -220,7 +220,7 @@ def _in_batches(function, model: nn.Module, images: jax.Array, batch_size: int |
     padding = -num % (batch_size * num_parts())
     index = jnp.arange(num + padding, dtype=jnp.int32).reshape(-1, batch_size) % num
 
-    stacked = join_parts(jax.lax.map(lambda rows: function(images[rows]), own_part(index)))
+    stacked = join_parts(jax.lax.map(lambda rows: function(images[rows]), local_part(index)))
     return jax.tree.map(lambda x: x.reshape(num + padding, -1)[:num], stacked)
 
 

@@ -22,7 +22,7 @@ def sum_over_parts(tree):
     return jax.lax.psum(tree, BATCH_AXIS) if num_parts() > 1 else tree
 
 
-def own_part(tree):
+def local_part(tree):
     """This device's rows of arrays [B,...]: [B/parts,...]. B is a multiple of the number of parts."""
     parts = num_parts()
     if parts == 1:
@@ -46,7 +46,7 @@ def join_parts(tree):
 def of_whole_batch(function, x: jax.Array) -> jax.Array:
     """`function(shape)` for the shape of the whole batch of which x [B/parts,...] is this device's part, and
     of it the part's rows. So random numbers are those of a batch that is not split."""
-    return own_part(function((x.shape[0] * num_parts(), *x.shape[1:])))
+    return local_part(function((x.shape[0] * num_parts(), *x.shape[1:])))
 
 
 def mean_over_parts(tree):

@@ -78,8 +78,8 @@ def _teacher_answers(
         layers = () if match is None else match.teacher_layers
 
         def answer(model, one):
-            logits, found, _ = forward(model, one, images)
-            return logits, tuple(found[layer] for layer in layers)
+            logits, features, _ = forward(model, one, images)
+            return logits, tuple(features[layer] for layer in layers)
 
         answers = [
             jax.lax.map(partial(answer, model), variables)

@@ -33,14 +33,14 @@ def init_features(config: Config, key: jax.Array) -> dict[str, Any]:
             (match.teacher_model, match.teacher_layers),
         )
     ]
-    found: dict[str, Any] = {"connector": {}, "memory": {}}
+    of_features: dict[str, Any] = {"connector": {}, "memory": {}}
     name = FEATURE_LOSSES[match.loss].connector
     if name is not None:
-        found["connector"] = init_connector(name, jax.random.fold_in(key, keys.CONNECTOR), *sides)
+        of_features["connector"] = init_connector(name, jax.random.fold_in(key, keys.CONNECTOR), *sides)
     if match.loss == "crd":
         draw = partial(contrastive.init_memory, num=match.num_examples, size=EMBEDDING)
-        found["memory"] = draw(jax.random.fold_in(key, keys.MEMORY))
-    return found
+        of_features["memory"] = draw(jax.random.fold_in(key, keys.MEMORY))
+    return of_features
 
 
 def feature_losses(

@@ -126,10 +126,10 @@ def update(
         answers = Answers(forward(config.model, student, images)[0], logits, last)
         return objective(answers, numbers)
 
-    own = state.generator
-    direction, opt_state = optax.scale_by_adam().update(jax.grad(loss)(own.params), own.opt_state)
+    before = state.generator
+    direction, opt_state = optax.scale_by_adam().update(jax.grad(loss)(before.params), before.opt_state)
     rate = config.schedule(step) * numbers.learning_rate
-    return GeneratorState(jax.tree.map(lambda p, d: p - rate * d, own.params, direction), opt_state)
+    return GeneratorState(jax.tree.map(lambda p, d: p - rate * d, before.params, direction), opt_state)
 
 
 def _network(config: "Config") -> Generator:

@@ -93,5 +93,5 @@ def mixed_order(key: jax.Array, mask: jax.Array, other: jax.Array, share: jax.Ar
     ranks = jnp.argsort(jax.random.bits(keys[2], (num,), jnp.uint32))
     of_other = ranks < jnp.round(share * num).astype(jnp.int32)
     places = (jnp.maximum(jnp.cumsum(chosen, dtype=jnp.int32) - 1, 0) for chosen in (~of_other, of_other))
-    own, others = (part[place] for part, place in zip(parts, places, strict=True))
-    return jnp.where(of_other, others, own)
+    first, second = (part[place] for part, place in zip(parts, places, strict=True))
+    return jnp.where(of_other, second, first)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kd_jax.models import forward, forward_head, init_variables, predict
-from kd_jax.models.split_batch import mean_over_parts, own_part, sum_over_parts
+from kd_jax.models.split_batch import local_part, mean_over_parts, sum_over_parts
 from kd_jax.train import generator, keys
 from kd_jax.train.batch import (
     ablate_teacher_logits,
@@ -74,7 +74,7 @@ def train_step(
         images = batch_images(config, table, state.key, index, step)
         images, mixup_lambda = augment_and_scale(config, state.key, images, step)
     rows = cached_rows(table, state.key, index, step)
-    images, index, rows = own_part((images, index, rows))
+    images, index, rows = local_part((images, index, rows))
     batch = make_batch(config, table, hparams, images, index, rows)
     batch = ablate_teacher_logits(batch, hparams, state.key, step)
     dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)

@@ -198,9 +198,9 @@ def _synthesize_all(synthesis, mesh, shared, batches):
     def one(shared, batch):
         variables, weights = shared
         key, targets, teacher = batch
-        own = jax.tree.map(
+        of_teacher = jax.tree.map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, teacher, keepdims=False), variables
         )
-        return synthesize_batch(synthesis, own, weights, key, targets)
+        return synthesize_batch(synthesis, of_teacher, weights, key, targets)
 
     return over_runs(one, mesh, 1)(shared, batches)

@@ -103,7 +103,7 @@ def test_students_of_a_generator(launch, teacher, tmp_path):
         (["--classes=0,1"], "--classes names one set of classes"),
         (["--classes="], "--classes is missing"),
         (["--classes=2", "--method=deep_inversion"], "deep_inversion has no statistics to match.*mlp-8"),
-        (["--classes=2", "--out={made}"], "--out is taken"),
+        (["--classes=2", "--out={made}"], "--out exists"),
         (["--classes=2", "--out={toy}/new.npz"], "--out lies inside another run"),
         (["--classes=2", "--out={home}/new"], "--out names no .npz"),
         (["--classes=2", "--scales=1"], "--scales are two"),

@@ -109,7 +109,7 @@ def test_parts_are_rows_in_the_order_of_devices():
     mesh = sweep.runs_mesh(1, 4)
 
     def function(x):
-        part = split_batch.own_part(x)
+        part = split_batch.local_part(x)
         return part, split_batch.sum_over_parts(part), split_batch.join_parts(part)
 
     specs = PartitionSpec("batch"), PartitionSpec(), PartitionSpec()
