@@ -194,7 +194,7 @@ def targets(home: Path) -> list[Target]:
     students = samples.write_run(home / "students", dataset, settings)
     teacher = samples.write_run(home / "teacher", dataset)
     render_figures(students)  # what is imported when it is first used is imported
-    run_files.write(students / "summary.json", run_files.to_json(read(students).sums))
+    run_files.write(students / "summary.json", run_files.to_json(read(students).summary.to_json()))
     (home / "cached").mkdir()
     cache.write(home / "cached" / "toy.npz", "source", dataset)
 
