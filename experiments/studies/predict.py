@@ -52,7 +52,7 @@ def run(folder: Path, choice: networks.Choice, options: PredictConfig) -> None:
     top_k = min(options.top_k, probabilities.shape[1])
     run_files.write(options.out, render(names, probabilities, chosen.class_names, top_k))
     print(networks.describe(chosen))
-    print(f"Wrote {len(names):,} predictions to {options.out}")
+    print(f"Wrote the classes of {len(names):,} image{'s' * (len(names) != 1)} to {options.out}")
 
 
 def classify_all(
