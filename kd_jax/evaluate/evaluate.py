@@ -168,9 +168,8 @@ def evaluate_runs(
     mesh = runs_mesh(num_runs)
     runs = put_on_mesh(pad_runs((variables, hparams, keys), mesh.size), mesh, SHARDED)
     shared = put_on_mesh((evaluation_data, grid), mesh, REPLICATED)
-    return gather(
-        _evaluate_all(model, teacher_models, average_teachers, loss_fn, mesh, shared, runs), num_runs
-    )
+    kind = losses.ensemble_kind(loss_fn)  # losses that differ in nothing else share one compiled program
+    return gather(_evaluate_all(model, teacher_models, average_teachers, kind, mesh, shared, runs), num_runs)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

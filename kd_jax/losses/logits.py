@@ -169,7 +169,14 @@ def combine_teachers(groups: Sequence[jax.Array], temperature: jax.Array, loss_f
     """
     if sum(len(group) for group in groups) == 1:
         return groups[0][0]
-    return ENSEMBLE_TARGETS.get(loss_fn, average_teachers)(jnp.concatenate(groups), temperature)
+    return ENSEMBLE_TARGETS[ensemble_kind(loss_fn)](jnp.concatenate(groups), temperature)
+
+
+def ensemble_kind(loss_fn: LossFn) -> LossFn:
+    """The loss of `ENSEMBLE_TARGETS` to which several teachers are the same as to this one, which may be
+    `Standardized`: `soft_loss` where it is not named there."""
+    inner = getattr(loss_fn, "loss", loss_fn)
+    return inner if inner in ENSEMBLE_TARGETS else soft_loss
 
 
 ENSEMBLE_TARGETS: dict[LossFn, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -178,4 +185,4 @@ ENSEMBLE_TARGETS: dict[LossFn, Callable[[jax.Array, jax.Array], jax.Array]] = {
     logits_loss: average_logits,
 }
 """What several teachers are to a loss: (logits f32[M,B,K], temperature f32[]) -> f32[B,K]. To a loss that is
-not named here: `average_teachers`."""
+not named here: what they are to `soft_loss`."""

@@ -272,6 +272,9 @@ def test_what_several_teachers_are_to_each_loss():
     np.testing.assert_allclose(combine(lambda *_: None), 4 * means[4], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(combine(DISTILLING["hard_label"]), means[1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(combine(DISTILLING["logits"]), np.float64(teachers).mean(axis=0), rtol=1e-5)
+    for name in ("hard_label", "logits", "dkd", "dist"):  # standardised logits or not
+        loss_fn = DISTILLING[name]
+        np.testing.assert_array_equal(combine(losses.standardized(loss_fn)), combine(loss_fn))
     assert set(losses.ENSEMBLE_TARGETS) <= set(DISTILLING.values())
 
 
