@@ -30,7 +30,8 @@ class Table(flax.struct.PyTreeNode):
     teacher_variables: for each group its variables, leading axis M; None unless the teachers are queried.
     teacher_features: of the one group f32[M,N,...] for each layer that a feature loss reads, where they are
         cached; None elsewhere.
-    by_class: i32[N], the examples ordered by class, which CRD draws from; None elsewhere.
+    by_class: i32[N], the examples ordered by class, which CRD draws from, and class_sizes: i32[K], how many
+        there are of each; None elsewhere.
     sources: i32[N]: REAL of an example of the data; of an image that was made from teachers alone, the number
         of the teacher whose students it is for, or FOR_ALL; None: all are real.
 
@@ -43,6 +44,7 @@ class Table(flax.struct.PyTreeNode):
     teacher_variables: tuple[Variables, ...] | None = None
     teacher_features: tuple[jax.Array, ...] | None = None
     by_class: jax.Array | None = None
+    class_sizes: jax.Array | None = None
     sources: jax.Array | None = None
 
 

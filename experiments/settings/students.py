@@ -105,22 +105,14 @@ def init_states(
     return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
 
 
-def with_teachers(
-    table: Table,
-    teacher: Teachers | None,
-    queried: bool,
-    mirrored: bool = False,
-    match: FeatureMatch | None = None,
-) -> Table:
-    """The table with what the loss needs of the teachers: cached logits and layers, or variables to query.
+def with_teachers(table: Table, teacher: Teachers | None, queried: bool, mirrored: bool = False) -> Table:
+    """The table with what losses of logits need of the teachers: cached logits, or variables to query.
 
     queried: whether the teachers are asked about each batch as students see it.  mirrored: whether the logits
     on the mirror images are cached too.
     """
     if teacher is None:
         return table
-    if match is not None and match.loss == "crd":
-        table = table.replace(by_class=np.argsort(table.labels, kind="stable").astype(np.int32))
     if queried:
         return table.replace(teacher_variables=teacher.variables)
     images = np.asarray(table.images)
@@ -129,8 +121,24 @@ def with_teachers(
         np.concatenate([np.asarray(models.predict_stacked(model, variables, view)) for view in views], axis=1)
         for model, variables in zip(teacher.models, teacher.variables, strict=True)
     ]
-    table = table.replace(teacher_logits=tuple(logits))
-    return table if match is None else table.replace(teacher_features=_layers(table, teacher, match))
+    return table.replace(teacher_logits=tuple(logits))
+
+
+def with_layers(
+    table: Table, teacher: Teachers, match: FeatureMatch, num_classes: int, cached: bool
+) -> Table:
+    """The table of `with_teachers` with what a feature loss needs.
+
+    cached: whether the teacher's layers are in the table; else the teacher is queried, for logits as well.
+    """
+    if match.loss == "crd":
+        table = table.replace(
+            by_class=np.argsort(table.labels, kind="stable").astype(np.int32),
+            class_sizes=np.bincount(table.labels, minlength=num_classes).astype(np.int32),
+        )
+    if cached:
+        return table.replace(teacher_features=_layers(table, teacher, match))
+    return table.replace(teacher_logits=None, teacher_variables=teacher.variables)
 
 
 def features_bytes(table: Table, teacher: Teachers, match: FeatureMatch) -> int:

@@ -27,6 +27,7 @@ from kd_jax.io import run_config, run_folder, tidy
 from kd_jax.stats.description import RunDescription
 from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
+from kd_jax.train.config import FeatureMatch
 from kd_jax.train.noise import NOISES
 from kd_jax.types import Table
 
@@ -169,7 +170,9 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
 
 def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     """Writes all of the run folder but its report."""
-    each = [train_program(options, plan, structure) for structure in plan.configs]
+    mirrored = augmentation.only_flips(options)
+    table = students.with_teachers(plan.tables[0], plan.teacher, plan.queried, mirrored)
+    each = [train_program(options, plan, structure, table) for structure in plan.configs]
     history, variables = (joined([getattr(one, name) for one in each]) for name in ("history", "variables"))
     metadata = students_metadata(options.model, plan) | {
         "validation_split": datasets.split_hash(plan.validation),
@@ -187,25 +190,20 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
 
 
-def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Trained:
-    """The runs of one structure, trained and evaluated as one program."""
+def train_program(options: RunConfig, plan: Plan, structure: Structure, table: Table) -> Trained:
+    """The runs of one structure, trained and evaluated as one program.  table: of `with_teachers`."""
     config, teacher, settings = plan.configs[structure], plan.teacher, programs(plan.settings)[structure]
     seeds, num_runs = range(options.seeds), len(settings) * options.seeds
     numbers = all_hparams(settings, plan.num_classes)
     if plan.generator is not None:
         numbers = [one.replace(generator=plan.generator.hparams) for one in numbers]
     hparams = sweep.stack_runs(numbers, seeds, students.num_ensembles(teacher))
-    mirrored = augmentation.only_flips(options)
-    queried = plan.queried or not features_fit(plan, config, mirrored)
-    if queried and teacher:
-        config = dataclasses.replace(config, teacher_models=teacher.models)
+    if teacher is not None and (match := config.feature_match) is not None:
+        cached = caches_layers(plan, teacher, match, augmentation.only_flips(options))
+        table = students.with_layers(table, teacher, match, plan.num_classes, cached)
+        config = config if cached else dataclasses.replace(config, teacher_models=teacher.models)
     table, held_out, test = sweep.put_on_mesh(
-        (
-            students.with_teachers(plan.tables[0], teacher, queried, mirrored, config.feature_match),
-            *plan.tables[1:],
-        ),
-        sweep.runs_mesh(num_runs),
-        sweep.REPLICATED,
+        (table, *plan.tables[1:]), sweep.runs_mesh(num_runs), sweep.REPLICATED
     )
     number = list(plan.configs).index(structure)
     states, history = running.train_runs(
@@ -226,14 +224,12 @@ def train_program(options: RunConfig, plan: Plan, structure: Structure) -> Train
     return Trained(history, sweep.gather(variables, num_runs), outcome, together)
 
 
-def features_fit(plan: Plan, config: Config, mirrored: bool) -> bool:
+def caches_layers(plan: Plan, teacher: Teachers, match: FeatureMatch, mirrored: bool) -> bool:
     """Whether the layers that a feature loss reads are cached: where they take at most CACHED_BYTES. A note
     says which. The free memory has no part in it: a run that continues on another day must train alike.
 
     mirrored: whether students see mirror images, whose layers are not cached."""
-    if config.feature_match is None or plan.teacher is None:
-        return True
-    size = students.features_bytes(plan.tables[0], plan.teacher, config.feature_match)
+    size = students.features_bytes(plan.tables[0], teacher, match)
     cached = not plan.queried and not mirrored and size <= CACHED_BYTES
     methods.note_features(cached, size)
     return cached

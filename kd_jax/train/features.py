@@ -58,6 +58,8 @@ def feature_losses(
     features: the student's, by layer. index: i32[B], the examples. key: consumed.
     """
     match = config.feature_match
+    if config.mixup is not None and table.teacher_features is not None:
+        raise ValueError("cached teacher_features are not of mixtures: with mixup query the teachers")
     if match is None or batch.teacher_features is None:
         raise ValueError("a feature loss needs teacher_features: cached in the table, or of queried teachers")
     students = [features[layer].astype(jnp.float32) for layer in match.student_layers]
@@ -67,12 +69,9 @@ def feature_losses(
         students, teachers = connect(method.connector, of_features["connector"], students, teachers)
     if match.loss != "crd":
         return method.function(students, teachers), of_features["memory"]
-    if table.by_class is None:
-        raise ValueError("crd draws negatives by class: the table must hold by_class i32[N]")
-    sizes = jnp.sum(
-        jax.nn.one_hot(table.labels, config.num_classes, dtype=jnp.int32), axis=0, dtype=jnp.int32
-    )
+    if table.by_class is None or table.class_sizes is None:
+        raise ValueError("crd draws negatives by class: the table must hold by_class and class_sizes")
     negatives = contrastive.draw_negatives(
-        key, table.labels[index], table.by_class, sizes, hparams.class_mask, match.num_negatives
+        key, table.labels[index], table.by_class, table.class_sizes, hparams.class_mask, match.num_negatives
     )
     return contrastive.contrast(students[0], teachers[0], of_features["memory"], index, negatives)

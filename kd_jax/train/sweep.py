@@ -96,8 +96,8 @@ def batch_parts(config: Config, hparams: HParams) -> int:
 
     1 where runs are as many as devices, and where an example's update depends on the others of its batch in
     another way than by batch normalisation: with mixup, teacher ablations, losses of whole batches and of
-    hidden layers. Also 1 of fully connected networks on a CPU, whose matrix products use all cores, and on
-    several processes.
+    hidden layers, and a generator. Also 1 of fully connected networks on a CPU, whose matrix products use all
+    cores, and on several processes.
     hparams: leading axis R.
     """
     num_runs, num_devices = len(hparams.alpha), len(jax.devices())

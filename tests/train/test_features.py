@@ -77,7 +77,8 @@ def table(name: str, poison: bool = False) -> Table:
         logits, layers = spoil(logits), tuple(map(spoil, layers))
     chosen = layers if losses.FEATURE_LOSSES[name].layers == "maps" else layers[-1:]
     order = np.argsort(LABELS, kind="stable").astype(np.int32)
-    return jax.tree.map(jnp.asarray, Table(IMAGES, LABELS, (logits,), None, chosen, order))
+    sizes = np.bincount(LABELS).astype(np.int32)
+    return jax.tree.map(jnp.asarray, Table(IMAGES, LABELS, (logits,), None, chosen, order, sizes))
 
 
 def hparams(name: str, omitted=()):
