@@ -17,7 +17,11 @@ METHODS = ("class_impressions", "deep_inversion")  # a test holds them equal to 
 EXAMPLE = "synthesize runs/teacher --classes=3 --num_images=500 --out=runs/threes.npz"
 flags.declare_key_flag("out")
 flags.declare_key_flag("batch_size")
+flags.declare_key_flag("translate")
 shared.find("out").help = "The .npz file to write, which is not there yet; its sheet is a .png beside it."
+shared.find(
+    "translate"
+).help = "Largest shift of the images before each update, in pixels; where not given, by method."
 shared.group(
     "Synthesis of images",
     flags.DEFINE_string("classes", None, "Classes, numbers or names joined by +, or all."),
@@ -41,13 +45,6 @@ shared.group(
         "statistics", None, "Weight of the batch-norm statistics (deep_inversion; default 1)."
     ),
     flags.DEFINE_float("first_layer", None, "Factor of the first batch normalisation (default 10)."),
-    flags.DEFINE_integer(
-        "jitter",
-        None,
-        "Largest shift before each update, in pixels (default: by method).",
-        lower_bound=0,
-        upper_bound=64,
-    ),
     flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0, upper_bound=2**31 - 1),
     flags.DEFINE_bool("untrained", False, "A control: the teachers as they were before their training."),
 )
@@ -61,7 +58,10 @@ def main(argv: Sequence[str]) -> None:
     from experiments.settings.synthesis import SynthesisConfig
     from experiments.studies import synthesize
 
-    options = shared.read(SynthesisConfig, run=argv[1], out=Path(out).expanduser(), classes=classes)
+    translate = None if shared.given("translate") is None else FLAGS.translate
+    options = shared.read(
+        SynthesisConfig, run=argv[1], out=Path(out).expanduser(), classes=classes, translate=translate
+    )
     synthesize.run(options, shared.values())
 
 

@@ -42,7 +42,7 @@ def random_table(num: int, image_shape: tuple[int, int, int] = MNIST) -> Table:
 def make_config(
     workload: str, num_updates: int, precision: str = "float32", image_shape: tuple[int, int, int] = MNIST
 ) -> Config:
-    """The teacher with dropout 0.2 and 0.5, jitter and max-norm 3, or a student distilled at T = 20."""
+    """The teacher (dropout 0.2 and 0.5, random shifts, max-norm 3) or a student distilled at T = 20."""
     teacher = workload == "teacher"
     return Config(
         model=models.build(

@@ -21,11 +21,11 @@ from kd_jax.types import Variables
 DEFAULTS: dict[str, dict[str, float]] = {
     "class_impressions": {
         "updates": 300, "pixel_rate": 0.05, "target_temperature": 20, "total_variation": 0.0, "l2": 0.0,
-        "statistics": 0.0, "first_layer": 0.0, "jitter": 0,
+        "statistics": 0.0, "first_layer": 0.0, "translate": 0,
     },
     "deep_inversion": {
         "updates": 300, "pixel_rate": 0.05, "target_temperature": 1, "total_variation": 0.1, "l2": 0.1,
-        "statistics": 1.0, "first_layer": 10.0, "jitter": 2,
+        "statistics": 1.0, "first_layer": 10.0, "translate": 2,
     },
 }  # fmt: skip
 """Method -> the values of its flags where they are not given."""
@@ -50,7 +50,7 @@ class SynthesisConfig:
     l2: float | None
     statistics: float | None
     first_layer: float | None
-    jitter: int | None
+    translate: int | None
     seed: int
     untrained: bool
 
@@ -126,7 +126,7 @@ def parse_weights(options: SynthesisConfig) -> Weights:
             given = f"--method={options.method}"
             raise InputError(f"--{name} means nothing here", "--method=deep_inversion", given)
     positive = ("pixel_rate", "target_temperature")
-    names = ("total_variation", "l2", "statistics", "first_layer", "jitter")
+    names = ("total_variation", "l2", "statistics", "first_layer", "translate")
     numbers = {
         name: parse_numbers(name, str(options.number(name)), positive=name in positive)[0]
         for name in (*positive, *names)

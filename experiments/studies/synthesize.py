@@ -105,7 +105,7 @@ def describe(
     """The provenance of the images."""
     settings = {name: flags[name] for name in sorted(flags) if hasattr(options, name) and name != "out"}
     numbers = ("updates", "pixel_rate", "target_temperature", "total_variation", "l2", "statistics")
-    settings |= {name: options.number(name) for name in (*numbers, "first_layer", "jitter")}
+    settings |= {name: options.number(name) for name in (*numbers, "first_layer", "translate")}
     return {
         "teacher": teacher.about,
         "method": options.method,

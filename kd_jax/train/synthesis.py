@@ -40,7 +40,7 @@ class Weights(flax.struct.PyTreeNode):
 
     learning_rate: of Adam, in units of the pixels' range. temperature: of the teacher's softmax.
     total_variation, l2, statistics: weights of these parts. first_layer: by which the statistics of the first
-    batch normalisation count more than those of another. jitter: largest shift of the images before the
+    batch normalisation count more than those of another. translate: largest shift of the images before the
     teacher sees them, in pixels, both ways, drawn at each update.
     """
 
@@ -50,7 +50,7 @@ class Weights(flax.struct.PyTreeNode):
     l2: jax.Array
     statistics: jax.Array
     first_layer: jax.Array
-    jitter: jax.Array
+    translate: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +163,7 @@ def synthesize_batch(
     def update(carry, step):
         images, moments = carry
         draw = jax.random.uniform(jax.random.fold_in(shift_key, step), (2,), jnp.float32, -1, 1)
-        shift = jnp.round(draw * weights.jitter).astype(jnp.int32)
+        shift = jnp.round(draw * weights.translate).astype(jnp.int32)
         gradient, entropies = jax.grad(loss_of, has_aux=True)(images, shift)
         direction, moments = adam.update(gradient, moments)
         return (jnp.clip(images - weights.learning_rate * direction, 0, 1), moments), entropies

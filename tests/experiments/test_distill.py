@@ -156,7 +156,7 @@ def test_which_teacher_a_student_learns_from(distil):
         assert not np.allclose(kernels[0][run], kernels[2][run], atol=1e-4)
 
 
-def test_jitter_queries_the_teacher(launch, distil, toy):
+def test_a_shift_queries_the_teacher(launch, distil, toy):
     ask = """(lambda study, plan: [
         study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_logits is None,
         study.students.with_teachers(plan.tables[0], plan.teacher, plan.queried).teacher_variables is None,

@@ -128,7 +128,7 @@ def test_batches_of_several_classes_and_teachers_are_one_program(teachers):
     noise."""
     model, variables = teachers
     weights = synthesis.Weights(*map(np.float32, NUMBERS)).replace(
-        temperature=np.float32(1), jitter=np.float32(0)
+        temperature=np.float32(1), translate=np.float32(0)
     )
     what = synthesis.Synthesis(model, (4, 5, 2), 60)
     variables = jax.tree.map(np.asarray, variables)
