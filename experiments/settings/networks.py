@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.cli.flags import NOT_PART_OF_THE_EXPERIMENT
+from experiments.settings.teachers import choose_setting
 from kd_jax import models
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.io import checkpoint, run_config, run_folder
@@ -125,7 +126,8 @@ def require_same_run(path: Path, metadata: dict[str, Any], description: RunDescr
 def choose(networks: Networks, choice: Choice) -> Chosen:
     """The networks that the flags name. Errors: InputError for what the run does not have."""
     description = networks.description
-    setting = _setting(networks, choice.setting)
+    names = description.setting_names()
+    setting = description.setting(choose_setting(str(networks.folder), "--setting", choice.setting, names))
     runs = {run.seed: run.run for run in description.runs if run.setting == setting.name}
     seeds = sorted(runs)
     if choice.ensemble and choice.seed is not None:
@@ -149,20 +151,6 @@ def choose(networks: Networks, choice: Choice) -> Chosen:
     omitted = np.isin(np.arange(description.data.num_classes), setting.omitted)
     correction, biases, note = _correction(networks, setting, seeds, choice.correction)
     return Chosen(networks, setting.name, seeds, variables, omitted, correction, biases, note)
-
-
-def _setting(networks: Networks, name: str | None) -> SettingInfo:
-    """The setting of that name, or the only one."""
-    by_name = {setting.name: setting for setting in networks.description.settings}
-    names = ", ".join(map(repr, by_name))
-    if name is None and len(by_name) > 1:
-        expected = f"--setting=NAME, one of {names}"
-        raise InputError(f"{networks.folder} holds several settings", expected, "nothing")
-    name = next(iter(by_name)) if name is None else name
-    if name not in by_name:
-        near = nearest_name(name, by_name)
-        raise InputError(f"{networks.folder} has no such setting", f"one of {names}", f"{name!r}{near}")
-    return by_name[name]
 
 
 def _correction(

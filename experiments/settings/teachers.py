@@ -7,6 +7,7 @@ those are its ensemble. Its target is the mean of their probabilities, or with -
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -261,22 +262,29 @@ def check_arrays(folder: Path, spec: str, model: Any, variables: Variables, imag
             raise InputError("damaged teacher", what, f"{name} of shape {given}")
 
 
+def choose_setting(holder: str, flag: str, name: str | None, names: Sequence[str]) -> str:
+    """The setting of that name, or the only one there is.
+
+    holder: what has these settings, and flag: which names one, for the errors.  Errors: InputError.
+    """
+    listed = ", ".join(map(repr, names))
+    if name is None and len(names) > 1:
+        raise InputError(
+            f"{holder} holds students of several settings", f"{flag}=NAME, one of {listed}", "nothing"
+        )
+    name = names[0] if name is None else name
+    if name not in names:
+        what = f"{holder} has no such setting"
+        raise InputError(what, f"one of {listed}", repr(name) + nearest_name(name, names))
+    return name
+
+
 def _choose_students(
     path: str, setting: str | None, metadata: dict, num_classes: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """(runs of the setting that teaches, the fields of TeacherInfo that come from the setting)."""
     by_name = {one["name"]: one for one in metadata["settings"]}
-    names = ", ".join(map(repr, by_name))
-    if setting is None and len(by_name) > 1:
-        expected = f"--teacher_setting=NAME, one of {names}"
-        raise InputError(f"--teacher={path} holds students of several settings", expected, "nothing")
-    name = next(iter(by_name)) if setting is None else setting
-    if name not in by_name:
-        raise InputError(
-            f"--teacher={path} has no such setting",
-            f"one of {names}",
-            repr(setting) + nearest_name(name, by_name),
-        )
+    name = choose_setting(f"--teacher={path}", "--teacher_setting", setting, list(by_name))
     omitted = by_name[name]["omitted"]
     runs = [
         run["run"] for run in sorted(metadata["runs"], key=lambda run: run["seed"]) if run["setting"] == name

@@ -136,13 +136,7 @@ def decode(
         raise
     except Exception as error:  # pyarrow's, of many kinds
         raise InputError(f"{name} cannot be read", "whole parquet files", one_line(error)) from None
-    if "test" in held and "val" in held and all(label in (None, -1) for label in held["test"][1]):
-        del held["test"]
-        notes.append("the test split has no labels: the validation split is the test split")
-    elif "test" in held and held["test"][1] and all(label in (None, -1) for label in held["test"][1]):
-        raise InputError(f"{name}: the test split has no labels", "labels, or a validation split", "neither")
-    elif "val" in held and "test" in held:
-        notes.append("validation is the validation split, test the test split")
+    notes += _choose_test(name, held)
     order = [split for split in ("train", "val", "test") if split in held]
     labels, names = _numbers(name, [held[split][1] for split in order], chosen)
     sizes = [len(held[split][0]) for split in order]
@@ -166,6 +160,22 @@ def decode(
         notes.append(note)
     declared = chosen.class_names and len(chosen.class_names)
     return Decoded(arrays, names, declared or None, num_validation, read.num_skipped, notes)
+
+
+def _choose_test(name: str, held: dict[str, tuple[list[bytes | None], list[Any]]]) -> list[str]:
+    """Notes on which split is the test split. One without labels is taken out where there is a validation
+    split; refused elsewhere.  held: split -> (images, labels)."""
+    labels = held["test"][1] if "test" in held else []
+    if "test" in held and all(label in (None, -1) for label in labels):
+        if "val" in held:
+            del held["test"]
+            return ["the test split has no labels: the validation split is the test split"]
+        if labels:
+            expected = "labels, or a validation split"
+            raise InputError(f"{name}: the test split has no labels", expected, "neither")
+    if "val" in held and "test" in held:
+        return ["validation is the validation split, test the test split"]
+    return []
 
 
 def _pyarrow(name: str) -> Any:

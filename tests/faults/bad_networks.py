@@ -18,7 +18,10 @@ BAD_NETWORKS = {
     "a flipped byte": (["{flipped}"], "damaged checkpoint: expected sha256"),
     "a manifest of nothing": (["{emptied}"], "damaged"),
     "another run's networks": (["{swapped}"], "teachers is of another run: .*; given --model=mlp-8"),
-    "several settings": (["{sweep}"], "holds several settings: expected --setting=NAME, one of 'labels'"),
+    "several settings": (
+        ["{sweep}"],
+        "holds students of several settings: expected --setting=NAME, one of 'labels'",
+    ),
     "no such setting": (["{sweep}", "--setting=T=4 omit=4"], "no such setting: .*did you mean T=4 omit=3"),
     "a setting of teachers": (["{teacher}", "--setting=T=4"], "no such setting: expected one of 'teacher'"),
     "seed 2 of 2": (
