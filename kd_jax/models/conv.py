@@ -189,8 +189,8 @@ def _band_rows(gradient, channels: int) -> int:
     """Rows of the gradient in one sum of `_kernel_gradient`, a divisor of all: few enough that LANES images
     of them stay in a core's cache.
 
-    Measured once, of this gradient alone, on one core of an AMD EPYC (AVX2, 512 KiB of second-level cache); the
-    part `convolutions` of the benchmark measures it with the rest. GFLOP/s with 1, 2, 4 and 8 bands: 32
+    Measured once, of this gradient alone, on one core of an AMD EPYC (AVX2, 512 KiB of second-level cache);
+    the part `convolutions` of the benchmark measures it with the rest. GFLOP/s with 1, 2, 4 and 8 bands: 32
     channels at 32 x 32 35, 40, 47, 51; at 16 x 16 35, 51, 52, 47; 64 channels at 16 x 16 38, 56, 39, 37; 16
     channels at 32 x 32 40, 36, 35, 25; 128 channels at 8 x 8 54, 41.
     """
