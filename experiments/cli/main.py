@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
@@ -112,6 +113,9 @@ def _configure_jax() -> None:
             jax.config.update("jax_compilation_cache_dir", str(cache))
     # The small ones too: a run has about 40, and compiling them anew takes a second.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # JAX does not write them atomically. One that another process is writing, or that a killed one has left
+    # incomplete, is compiled anew; nobody has to do anything about it.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", machine.num_cores())
 

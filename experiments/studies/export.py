@@ -102,11 +102,9 @@ def to_safetensors(chosen: networks.Chosen, out: Path) -> tuple[bytes, dict[str,
     variables = flax.traverse_util.flatten_dict(first_of(chosen.variables))
     bias = ("params", "logits", "bias")
     variables[bias] = variables[bias] + chosen.biases[0] * np.float32(chosen.omitted)
-    more = {
-        "input": "images in [0, 1], less the mean and divided by the deviation of normalize",
-        "output": "logits",
-    }
     network = models.network_of(run.model)
+    scaled = "" if network is run.model else ", less the mean and divided by the deviation of normalize"
+    more = {"input": f"images in [0, 1]{scaled}", "output": "logits"}
     if not torch_names.has_names(network):
         # The names of parameters and of statistics differ in their last part.
         arrays = {".".join(path[1:]): np.ascontiguousarray(leaf) for path, leaf in variables.items()}

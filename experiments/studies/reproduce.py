@@ -52,7 +52,7 @@ def choose(names: Sequence[str], known: dict[str, Recipe]) -> list[Recipe]:
     """The recipes of these names, each once. Errors: InputError for a name that is none."""
     found: dict[str, Recipe] = {}
     for name in names:
-        members = [known[name]] if name in known else [r for r in known.values() if of_study(r, name)]
+        members = [known[name]] if name in known else of_study(name, known)
         members = members or [r for r in known.values() if fnmatch.fnmatchcase(r.name, name)]
         if not members and name in STUDIES:
             wrong, expected = f"no result of {name} is committed", f"names of its recipes, or '{name}_*'"
@@ -64,14 +64,13 @@ def choose(names: Sequence[str], known: dict[str, Recipe]) -> list[Recipe]:
     return list(found.values())
 
 
-def of_study(recipe: Recipe, study: str) -> bool:
-    """Whether it belongs to this study and has a committed result to compare with."""
-    return recipe.study == study and study != OTHERS and bool(result_of(recipe))
-
-
-def result_of(recipe: Recipe) -> str:
-    """The folder of results/ that holds its outcome; "" where there is none."""
-    return recipes.where_result_is(recipe, recipes.read_all(pages.RECIPES), pages.RESULTS)
+def of_study(study: str, known: dict[str, Recipe]) -> list[Recipe]:
+    """Its recipes that have a committed result to compare with."""
+    if study == OTHERS:
+        return []
+    every = list(known.values())
+    members = [recipe for recipe in every if recipe.study == study]
+    return [recipe for recipe in members if recipes.where_result_is(recipe, every, pages.RESULTS)]
 
 
 def with_teachers(chosen: Iterable[Recipe], known: dict[str, Recipe]) -> list[Recipe]:

@@ -33,7 +33,8 @@ def test_a_name_is_a_recipe_or_a_study_or_a_pattern():
 
 def test_of_a_study_those_without_a_result_are_left_out():
     with_result = names(reproduce.choose(["hinton"], KNOWN))
-    assert all(reproduce.result_of(KNOWN[name]) for name in with_result)
+    every = list(KNOWN.values())
+    assert all(recipes.where_result_is(KNOWN[name], every, pages.RESULTS) for name in with_result)
     with pytest.raises(InputError, match="no result of tiny_imagenet is committed"):
         reproduce.choose(["tiny_imagenet"], KNOWN)
     by_name = ["tiny_imagenet_teacher", "tiny_imagenet_students"]

@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.cli import cluster, failures, main, running
+from experiments.cli.provenance import ROOT
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_config
 from tests.experiments.reporting.toy_run import SETTINGS, toy_curve, toy_history, toy_rows, write_run
@@ -155,3 +158,24 @@ def test_networks_that_were_damaged_since_are_saved_again(tmp_path):
         running.save_models(tmp_path / "students", {"x": np.ones(3)}, {"model": "mlp"})
         np.testing.assert_array_equal(checkpoint.load(tmp_path / "students")[0]["x"], np.ones(3))
         flip_a_byte(tmp_path / "students")
+
+
+def test_a_compiled_program_that_is_incomplete_is_compiled_anew_without_a_word(tmp_path):
+    """JAX writes them in place: another process may be writing, and a killed one leaves half of a file."""
+    code = (
+        "import jax; from experiments.cli import main; main._configure_jax(); "
+        "print(jax.jit(lambda x: 2 * x + 1)(20.5))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-P", "-c", code]
+
+    def outcome():
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout, done.stderr
+
+    assert outcome() == ("42.0\n", "")
+    entries = list(tmp_path.glob("*-cache"))
+    assert entries
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:-20])
+    assert outcome() == ("42.0\n", "")
