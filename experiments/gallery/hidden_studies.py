@@ -105,9 +105,11 @@ AXES = (
 """What is varied, its value, others' figure; the run, of a recipe subliminal_..., and its setting."""
 
 
-def _images(label: str, share: str, run: str = "missing_images_students") -> tuple[str, str, str, bool]:
+def _images(
+    label: str, share: str, run: str = "missing_images_students", temperature: int = 20
+) -> tuple[str, str, str, bool]:
     """A row of `omission`: students without class 3, this share of whose images is made from a teacher."""
-    return label, run, f"T=20 omit=3 transfer_share={share}", True
+    return label, run, f"T={temperature} omit=3 transfer_share={share}", True
 
 
 TABLES = {
@@ -120,7 +122,20 @@ TABLES = {
             _images("nine real classes alone", "0"),
             _images("and images of the 3, share 0.1", "0.1"),
             _images("and images of the 3, share 0.3", "0.3"),
+            _images("images of other teachers, share 0.1", "0.1", "missing_images_other"),
+            _images("images of teachers that never saw a 3, share 0.1", "0.1", "missing_images_blind"),
             _images("images of untrained teachers, share 0.1", "0.1", "missing_images_untrained"),
+        ],
+    ),
+    "missing_images_cnn": omission(
+        "3",
+        "3s",
+        LABEL_FREE,
+        [
+            ("teacher", "missing_images_cnn", "teacher", False),
+            _images("nine real classes alone", "0", "missing_images_cnn", 4),
+            _images("and images of the 3, share 0.1", "0.1", "missing_images_cnn", 4),
+            _images("and images of the 3, share 0.3", "0.3", "missing_images_cnn", 4),
         ],
     ),
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),
@@ -165,6 +180,9 @@ TABLES = {
             for label, theirs, run, setting in (
                 ("teacher", "98.39", "transfer_blobs", "teacher"),
                 ("Gaussian noise", "87.58", "transfer_gaussian", "T=20"),
+                ("teacher without augmentation", "98.39", "transfer_plain_gaussian", "teacher"),
+                ("its student, Gaussian noise, T = 20", "87.58", "transfer_plain_gaussian", "T=20"),
+                ("its student, Gaussian noise, T = 1", "", "transfer_plain_gaussian", "T=1"),
                 ("Gaussian noise, blurred and thresholded to blobs", "", "transfer_blobs", "T=20"),
                 ("images of clothes (theirs: USPS digits)", "93.99", "transfer_fashion", "T=20"),
             )

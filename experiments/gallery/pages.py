@@ -35,7 +35,7 @@ def blocks(recipe_folder: Path, results: Path) -> dict[str, Callable[[], str]]:
     """Every block by its name; what it returns is Markdown."""
     by_name: dict[str, Callable[[], str]] = {name: partial(render, t, results) for name, t in TABLES.items()}
     by_name |= performance.blocks_of(results / "benchmark")
-    by_name["methods"] = partial(methods.block, results)
+    by_name |= methods.blocks(results)
     by_name["reliability"] = partial(reliability.table, results / "reliability")
     by_name |= {f"features_{run}": partial(hidden_signals.last_layer, results / run) for run in PROBED}
     return by_name | recipes.blocks(recipe_folder, results)

@@ -11,9 +11,14 @@ from experiments.reporting.markdown import table
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The committed benchmarks, with the instruction set of a CPU, of which the file's name begins."""
+    """The committed benchmarks, with the instruction set of a CPU, of which the file's name begins, and
+    whether they are of an earlier version of the code, which its name ends with."""
     return [
-        json.loads(path.read_text()) | {"instructions": INSTRUCTIONS.get("_".join(path.stem.split("_")[:2]))}
+        json.loads(path.read_text())
+        | {
+            "instructions": INSTRUCTIONS.get("_".join(path.stem.split("_")[:2])),
+            "before": path.stem.endswith("_before"),
+        }
         for path in sorted(folder.rglob("*.json"))
     ]
 
@@ -33,13 +38,16 @@ def _range(values: dict[str, float], digits: int) -> str:
     return f"{values['median']:.{digits}f} ({values['low']:.{digits}f} to {values['high']:.{digits}f})"
 
 
-def _caption(content: dict[str, Any]) -> str:
+def _device(content: dict[str, Any]) -> str:
     versions = content["versions"]
-    packages = ", ".join(f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions)
-    device = content["device"] + (
-        f" ({instructions})" if (instructions := content.get("instructions")) else ""
-    )
-    return f"{device}, {packages}; median of {content['repeats']} turns (lowest to highest):"
+    instructions = f" ({content['instructions']})" if content.get("instructions") else ""
+    before = "An earlier version of this code, " if content.get("before") else ""
+    packages = [f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions]
+    return ", ".join([f"{before}{content['device']}{instructions}", *packages])
+
+
+def _caption(content: dict[str, Any]) -> str:
+    return f"{_device(content)}; median of {content['repeats']} turns (lowest to highest):"
 
 
 def _mapped(vmap_size: int | None) -> str:
@@ -130,25 +138,23 @@ def vmap_sizes(benchmarks: list[dict]) -> str:
             "examples/s with `--vmap_size`",
             *("0 (all)" if way == "all" else str(way) for way in ways),
         ]
-        blocks.append(
-            _table(columns, [[name, *(by_size[way] for way in ways)] for name, by_size in rates.items()])
-        )
+        cells = [[name, *(by_size[way] for way in ways)] for name, by_size in rates.items()]
+        caption = f"{_device(content)}; medians of {content['repeats']} turns:"
+        blocks.append(f"{caption}\n\n{_table(columns, cells)}")
     return "\n\n".join(blocks)
 
 
 def starts(benchmarks: list[dict]) -> str:
     """Seconds to the first epoch."""
     columns = ["from the command to the first epoch", "nothing compiled before", "compiled before"]
-    return "\n\n".join(
-        _table(
-            columns,
-            [
-                [f"`{row['program']}` of the quickstart", *(f"{row[name]:.1f} s" for name in TURNS)]
-                for row in content["starts"]
-            ],
-        )
-        for content in benchmarks
-    )
+    blocks = []
+    for content in benchmarks:
+        rows = [
+            [f"`{row['program']}` of the quickstart", *(f"{row[name]:.1f} s" for name in TURNS)]
+            for row in content["starts"]
+        ]
+        blocks.append(f"{_device(content)}:\n\n{_table(columns, rows)}")
+    return "\n\n".join(blocks)
 
 
 TURNS = ("first_seconds", "second_seconds")

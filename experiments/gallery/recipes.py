@@ -3,8 +3,9 @@
 A recipe belongs to the study whose key its name begins with, and a study has a page in experiments/results/.
 
 The head of a recipe is a comment: sentences, then facts, one a line: `# minutes: 20` (on 2 CPU cores),
-`# source: ...` (who published figures), and any number of published figures in the units of the pages, each
-with what it is of, as in `summary.json`:
+`# source: ...` (who published figures), `# images: RUN --classes=3 ...` (what `synthesize` is given to make
+the file of its transfer set, in one line or several), and any number of published figures in the units of the
+pages, each with what it is of, as in `summary.json`:
     # published: T=20 omit=3, test_tuned, class 3, errors = 14
 """
 
@@ -46,7 +47,7 @@ PICTURES = ("axis", "bias_curve", "class_bars")
 """Which figure of a run stands for its study: the first that there is."""
 
 
-FACTS = ("source", "published", "minutes")
+FACTS = ("source", "published", "minutes", "images")
 
 
 class Recipe(NamedTuple):
@@ -91,10 +92,21 @@ class Recipe(NamedTuple):
 
     @property
     def datasets(self) -> list[str]:
-        """What it reads: its dataset and the transfer sets that are no noise."""
-        named = [self.flags.get("dataset", "digits"), self.flags.get("transfer", "own")]
+        """What it reads: its dataset and the transfer sets that are neither noise nor made for it."""
+        named = [self.flags.get("dataset", "digits"), self.flags.get("transfer", "own").removeprefix("own+")]
         named += self.flags.get("transfers", "own").split(",")
-        return [name for name in dict.fromkeys(named) if name != "own" and not name.endswith("_noise")]
+        made = {"own", "generator", self.images_file}
+        return [name for name in dict.fromkeys(named) if name not in made and not name.endswith("_noise")]
+
+    @property
+    def images(self) -> list[str]:
+        """The arguments of `synthesize`, without --out, that make its transfer set; [] where none is made."""
+        return [word for name, text in self.facts if name == "images" for word in text.split()]
+
+    @property
+    def images_file(self) -> str:
+        """The file that `synthesize` makes for it; "" where none is made."""
+        return self.flags["transfer"].removeprefix("own+") if self.images else ""
 
     @property
     def study(self) -> str:
@@ -104,7 +116,8 @@ class Recipe(NamedTuple):
     @property
     def teachers(self) -> list[str]:
         """The recipes that must be run before this one."""
-        return [Path(folder).name for folder in self.flags.get("teacher", "").split(",") if folder]
+        folders = [*self.images[:1], *self.flags.get("teacher", "").split(",")]
+        return list(dict.fromkeys(Path(folder).name for folder in folders if folder))
 
 
 def study_of(name: str) -> str:
@@ -195,7 +208,11 @@ def pictures(recipes: Sequence[Recipe], results: Path) -> str:
 
 def listing(recipes: Sequence[Recipe], result_of: dict[str, str], results: Path) -> str:
     """The commands of some recipes, their questions and files, and the results that no other table shows."""
-    commands = [f"./launch.sh {r.entry} --flagfile=experiments/recipes/{r.name}.flags" for r in recipes]
+    commands = []
+    for r in recipes:
+        if r.images:
+            commands += [f"./launch.sh synthesize {' '.join(r.images)} \\", f"    --out={r.images_file}"]
+        commands.append(f"./launch.sh {r.entry} --flagfile=experiments/recipes/{r.name}.flags")
     rows = [
         [
             f"[{r.name}](../recipes/{r.name}.flags)",

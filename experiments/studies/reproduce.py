@@ -20,6 +20,9 @@ from kd_jax.io import run_files
 QUICK_SEEDS = 2
 """With --quick, the most seeds; the epochs are 1."""
 
+QUICK_UPDATES = 20
+"""With --quick, the updates of each synthesised image."""
+
 REPORT = "reproduced.md"
 
 
@@ -115,12 +118,35 @@ def run_recipe(recipe: Recipe, out: Path, quick: bool, data_dir: str | None) -> 
     folder = Path(changed.get("out", recipe.flags["out"]))
     words = [f"--flagfile={place_of(recipe)}", *(f"--{name}={value}" for name, value in changed.items())]
     taught_by = [folder.parent / teacher for teacher in recipe.teachers]
+    if recipe.images:
+        make_images(recipe, folder.parent, quick)
     if reproduction.is_complete(recipe, folder, changed, taught_by):
         print(f"{folder} is complete", flush=True)
         return
     if data_dir:
         words.append(f"--data_dir={data_dir}")
-    if status := wait_for([sys.executable, "-P", "-m", f"experiments.{recipe.entry}", *words]):
+    run_entry(recipe, [recipe.entry, *words])
+
+
+def make_images(recipe: Recipe, runs: Path, quick: bool) -> None:
+    """Makes the file of its transfer set from a teacher, unless it is there.
+
+    runs: the folder of the run folders.  Errors: SystemExit; InputError for a file that is older than its
+    teacher.
+    """
+    run, *options = recipe.images
+    file, teacher = runs / Path(recipe.images_file).name, runs / Path(run).name
+    if not file.exists():
+        options += [f"--updates={QUICK_UPDATES}"] * quick
+        run_entry(recipe, ["synthesize", str(teacher), *options, f"--out={file}"])
+    elif file.stat().st_mtime_ns < (teacher / "results.csv").stat().st_mtime_ns:
+        expected = f"images of the teacher in {teacher}; remove the file, and it is made again"
+        raise InputError("synthesised images are older than their teacher", expected, file)
+
+
+def run_entry(recipe: Recipe, command: Sequence[str]) -> None:
+    """Runs an entry point, of this name and these arguments, as a process.  Errors: SystemExit."""
+    if status := wait_for([sys.executable, "-P", "-m", f"experiments.{command[0]}", *command[1:]]):
         again = "the same command continues" if status > 128 else "see above"
         print(f"error: recipe {recipe.name} ended with status {status}; {again}", file=sys.stderr)
         sys.exit(status)
@@ -131,8 +157,11 @@ def overrides(recipe: Recipe, out: Path, quick: bool) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     if out / recipe.name != Path(recipe.flags["out"]):
         changed["out"] = str(out / recipe.name)
-        if recipe.teachers:
-            changed["teacher"] = ",".join(str(out / teacher) for teacher in recipe.teachers)
+        if "teacher" in recipe.flags:
+            teachers = recipe.flags["teacher"].split(",")
+            changed["teacher"] = ",".join(str(out / Path(teacher).name) for teacher in teachers)
+        if recipe.images:
+            changed["transfer"] = f"own+{out / Path(recipe.images_file).name}"
     if quick:
         changed |= {"epochs": 1, "seeds": min(QUICK_SEEDS, int(recipe.flags.get("seeds", 1)))}
     return changed

@@ -3,7 +3,7 @@
 Each is (key, shape (B,h,w,c)) -> u8[B,h,w,c], drawn anew at every step, so nothing is stored; the key is
 consumed. Bytes, as all images here are: 256 levels look uniform enough, and one word of threefry gives four.
 
-Left out: generators that are trained (DAFL, ZSKD), which would be further entries here.
+Generators that are trained are in generator.py.
 """
 
 from collections.abc import Callable

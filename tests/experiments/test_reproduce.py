@@ -74,6 +74,32 @@ def test_what_is_there(tmp_path):
     assert reproduce.absence("mnist", str(tmp_path)) == ""
 
 
+def test_images_are_made_once_and_before_the_students(monkeypatch, tmp_path):
+    """Of the teacher beside the students' folder; a file that is older than its teacher is refused."""
+    recipe, asked = KNOWN["missing_images_blind"], []
+    assert recipe.datasets == ["mnist"] and KNOWN["transfer_lenet"].datasets == ["mnist"]
+    assert recipe.teachers == ["missing_images_blind_teacher", "missing_images_teacher"]
+    changed = reproduce.overrides(recipe, tmp_path, quick=False)
+    assert changed["teacher"] == f"{tmp_path}/missing_images_teacher"
+    assert changed["transfer"] == f"own+{tmp_path}/missing_images_blind.npz"
+    monkeypatch.setattr(reproduce, "wait_for", lambda command: asked.append(command) or 0)
+    reproduce.run_recipe(recipe, tmp_path, False, None)
+    assert [command[3] for command in asked] == ["experiments.synthesize", "experiments.distill"]
+    made = asked[0][4:]
+    assert made[0] == f"{tmp_path}/missing_images_blind_teacher" and "--classes=3" in made
+    assert made[-1] == f"--out={tmp_path}/missing_images_blind.npz"
+    (tmp_path / "missing_images_blind.npz").write_bytes(b"")
+    (tmp_path / "missing_images_blind_teacher").mkdir()
+    result = tmp_path / "missing_images_blind_teacher" / "results.csv"
+    result.write_bytes(b"")
+    os.utime(result, (1, 1))
+    reproduce.run_recipe(recipe, tmp_path, False, None)
+    assert len(asked) == 3  # the students alone
+    os.utime(tmp_path / "missing_images_blind.npz", (0, 0))
+    with pytest.raises(InputError, match="older than their teacher"):
+        reproduce.run_recipe(recipe, tmp_path, False, None)
+
+
 def test_a_reduced_run_does_not_take_the_place_of_the_whole_one(monkeypatch):
     monkeypatch.setattr(reproduce, "wait_for", lambda command: pytest.fail("something was run"))
     with pytest.raises(InputError, match="--quick is no reproduction"):
@@ -105,8 +131,11 @@ def test_every_committed_result_agrees_with_itself(monkeypatch, tmp_path, capsys
     chosen = [name for name in KNOWN if (pages.RESULTS / name / "summary.json").is_file()]
 
     def copy(command):
-        folder = Path(next(word for word in command if word.startswith("--out=")).removeprefix("--out="))
-        shutil.copytree(pages.RESULTS / folder.name, folder)
+        out = Path(next(word for word in command if word.startswith("--out=")).removeprefix("--out="))
+        if out.suffix == ".npz":
+            out.write_bytes(b"")
+        else:
+            shutil.copytree(pages.RESULTS / out.name, out)
         return 0
 
     monkeypatch.setattr(reproduce, "wait_for", copy)

@@ -72,6 +72,26 @@ def read_off(folder: Path) -> Section:
     return Section(f"What can be read off layer {rows[0].layer}", [READ_OFF, table])
 
 
+def probed(folder: Path) -> dict[str, Interval]:
+    """The recall of the omitted classes by a linear probe of the last hidden layer, by setting; {} where
+    `representation` has not looked at the run."""
+    if run_files.read(folder / "representation.csv") is None:
+        return {}
+    description = run_config.read(folder)
+    rows = run_folder.read_representation(folder, description)
+    of_probe = [
+        row for row in rows if (row.layer, row.measure, row.class_) == (rows[0].layer, "probe", "omitted")
+    ]
+    return {
+        setting: interval_of(
+            setting,
+            {row.seed: row.value for row in of_probe if row.setting == setting},
+            description.teachers_of_runs(),
+        )
+        for setting in dict.fromkeys(row.setting for row in of_probe)
+    }
+
+
 def _table(rows: list[RepresentationRow], layer: str, description: RunDescription) -> Grid:
     learnt, compared = description.teachers_of_runs(), description.teachers_of_runs(of_teacher=True)
     table = []

@@ -82,7 +82,7 @@ def test_blocks_of_the_readme_follow_the_file():
             line for line in text.splitlines() if line.startswith(f"| {row['workload']} | {row['runs']} |")
         ]
         assert len(found) == 1 and f"{row['examples_per_second']['median']:,.0f}" in found[0]
-    assert performance.starts([content]).count("\n") == 1 + len(content["starts"])
+    assert performance.starts([content]).count("\n| ") == 2 + len(content["starts"])
     assert re.search(r"\| mlp-30-30, 16 runs( \| [\d,]+){4} \|", performance.vmap_sizes([content]))
 
 

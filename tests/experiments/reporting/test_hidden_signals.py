@@ -63,6 +63,29 @@ def test_a_cka_below_0_is_read_and_shown(tmp_path):
     assert table.rows[0][5].split()[0] == "0.000"
 
 
+def test_what_a_probe_reads_off_the_last_layer(tmp_path):
+    """The last layer stands first in the file. 80 and 90 %: mean 85, t(1) * 5 = 12.706 * 5 = 63.5."""
+    rows = [row for seed in range(2) for row in rows_of(FULL, seed, "none", [10, 10, 4], (2,))]
+    folder = write_run(tmp_path / "run", SETTINGS[:1], rows, seeds=2)
+    assert hidden_signals.probed(folder) == {}
+    measured = [
+        ("hidden_1", "probe", "omitted", 0, 0.8), ("hidden_1", "probe", "omitted", 1, 0.9),
+        ("hidden_1", "probe", "seen", 0, 0.1), ("hidden_1", "neighbours", "omitted", 0, 0.2),
+        ("hidden_0", "probe", "omitted", 0, 0.3), ("hidden_0", "probe", "omitted", 1, 0.3),
+    ]  # fmt: skip
+    run_folder.write_representation(
+        folder,
+        [
+            RepresentationRow(FULL, seed, layer, measure, part, v)
+            for layer, measure, part, seed, v in measured
+        ],
+    )
+    found = hidden_signals.probed(folder)
+    assert list(found) == [FULL]
+    assert found[FULL].mean == pytest.approx(0.85) and found[FULL].n == 2
+    assert (found[FULL].high - found[FULL].low) / 2 == pytest.approx(0.635, abs=1e-3)
+
+
 def test_when_it_comes_back(chapter):
     history = [
         HistoryRow(0, FULL, seed, epoch, "validation", metric, 0.1 * epoch + extra)
