@@ -10,14 +10,14 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import beta, chi2, kstest
 
 from kd_jax.train.augment import (
-    chain,
-    cutout,
-    flip,
+    Chain,
+    Cutout,
+    RandomAffine,
+    RandomFlip,
+    RandomTranslate,
     mix,
     mixup_lambdas,
     mixup_partner,
-    random_affine,
-    random_translate,
 )
 from kd_jax.train.sweep import QUICK_COMPILE
 
@@ -37,7 +37,7 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 @pytest.mark.parametrize("pixels", [1, 2])
 def test_each_image_moves_by_its_own_shift(pixels):
     """Each result is the image under exactly one of the (2p+1)^2 shifts; all of them occur, equally often."""
-    out = np.asarray(random_translate(jax.random.key(pixels), jnp.asarray(IMAGES), pixels))
+    out = np.asarray(RandomTranslate(pixels)(jax.random.key(pixels), jnp.asarray(IMAGES)))
     assert out.shape == IMAGES.shape and out.dtype == np.uint8
     span = range(-pixels, pixels + 1)
     hits = np.array(
@@ -49,12 +49,12 @@ def test_each_image_moves_by_its_own_shift(pixels):
 
 
 def test_no_pixels_no_change():
-    np.testing.assert_array_equal(random_translate(jax.random.key(0), jnp.asarray(IMAGES), 0), IMAGES)
+    np.testing.assert_array_equal(RandomTranslate(0)(jax.random.key(0), jnp.asarray(IMAGES)), IMAGES)
 
 
 def test_another_key_moves_otherwise():
     one, other = (
-        np.asarray(random_translate(jax.random.key(seed), jnp.asarray(IMAGES), 2)) for seed in (0, 1)
+        np.asarray(RandomTranslate(2)(jax.random.key(seed), jnp.asarray(IMAGES))) for seed in (0, 1)
     )
     same = np.all(one == other, axis=(1, 2, 3)).mean()
     assert 0 < same < 0.1  # 1/25 by chance
@@ -85,9 +85,7 @@ WARPS = {
 def test_warp_is_scipys(options):
     """With the draws that the key gives; right to the rounding to whole grey levels."""
     images = IMAGES[:30]
-    out = np.asarray(
-        jax.jit(lambda key, images: random_affine(key, images, *options))(jax.random.key(0), images)
-    )
+    out = np.asarray(jax.jit(RandomAffine(*options))(jax.random.key(0), images))
     assert out.shape == images.shape and out.dtype == np.uint8
     draws = np.asarray(jax.random.uniform(jax.random.key(0), (5, 30), jnp.float32, -1, 1), np.float64)
     for i, image in enumerate(np.float64(images)):
@@ -99,7 +97,7 @@ def test_warp_is_scipys(options):
 
 def test_half_of_the_images_are_mirrored():
     """Each is itself or its mirror image; of 500, 250 to within four standard deviations, 4 sqrt(500) / 2."""
-    out = np.asarray(flip(jax.random.key(0), jnp.asarray(IMAGES)))
+    out = np.asarray(RandomFlip()(jax.random.key(0), jnp.asarray(IMAGES)))
     assert out.dtype == np.uint8
     mirrored = np.all(out == IMAGES[:, :, ::-1], axis=(1, 2, 3))
     np.testing.assert_array_equal(out[~mirrored], IMAGES[~mirrored])
@@ -121,7 +119,7 @@ def test_cutout_covers_one_square(side):
     squares = np.array([covered(5, 6, (y, x), side) for y in range(5) for x in range(6)])
     assert squares[0].sum() == ((side + 1) // 2) ** 2
     assert squares.sum(axis=(1, 2)).max() == side**2
-    out = np.asarray(cutout(jax.random.key(side), jnp.asarray(IMAGES), side, (0, 0)))
+    out = np.asarray(Cutout(side, (0, 0))(jax.random.key(side), jnp.asarray(IMAGES)))
     assert out.dtype == np.uint8
     gone = np.all(out == 0, axis=-1)  # no pixel was 0
     np.testing.assert_array_equal(out[~gone], IMAGES[~gone])
@@ -133,15 +131,15 @@ def test_cutout_covers_one_square(side):
 
 
 def test_cutout_fills_each_channel_with_its_own_level():
-    out = np.asarray(cutout(jax.random.key(0), jnp.asarray(IMAGES), 2, (7, 250)))
+    out = np.asarray(Cutout(2, (7, 250))(jax.random.key(0), jnp.asarray(IMAGES)))
     gone = np.any(out != IMAGES, axis=-1)
     assert gone.any() and np.all(out[gone] == [7, 250])
 
 
-STAGES = (partial(random_translate, pixels=2), flip, partial(cutout, side=2, fill=(9, 9)))
+STAGES = RandomTranslate(2), RandomFlip(), Cutout(2, (9, 9))
 
 
-@pytest.mark.parametrize("function", [flip, partial(cutout, side=2, fill=(0, 0))])
+@pytest.mark.parametrize("function", [RandomFlip(), Cutout(2, (0, 0))])
 @pytest.mark.parametrize("num", [1, 7])
 def test_what_an_example_draws_does_not_depend_on_the_others(function, num):
     """The first `num` of 500 images alone, and beside other images."""
@@ -199,7 +197,7 @@ def test_a_chain_is_its_stages_in_turn(num):
 
     keys = jax.random.split(jax.random.key(0), 2)
     quick = partial(jax.jit, compiler_options=QUICK_COMPILE)
-    chained, by_hand = quick(jax.vmap(lambda key: chain(key, images, STAGES))), quick(by_hand)
+    chained, by_hand = quick(jax.vmap(lambda key: Chain(STAGES)(key, images))), quick(by_hand)
     for out, key in zip(chained(keys), keys, strict=True):
         expected = by_hand(key)
         assert expected.dtype == jnp.uint8 and np.any(expected != images)
