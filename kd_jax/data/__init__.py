@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kd_jax.data import cache, digits, hub, image_decoding, image_folder, npz, parquet, tfds
-from kd_jax.data.arrays import require
+from kd_jax.data.arrays import Found, require
 from kd_jax.data.dataset import Dataset as Dataset
 from kd_jax.data.dataset import assemble, freeze
 from kd_jax.data.splits import split_validation as split_validation
@@ -158,78 +158,67 @@ def split_training(dataset: Dataset, fraction: float) -> tuple[np.ndarray, np.nd
 
 
 def _load_digits(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
-    return assemble(name, digits.read())
+    return assemble(name, Found(digits.read()))
 
 
 def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
     """A file of the user's own, in one of the layouts of npz.py."""
-    content = npz.read(name)
-    return assemble(
-        name, content.arrays, content.class_names, content.num_classes, content.notes, content.num_validation
-    )
+    return assemble(name, npz.read(name))
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
-    """A prepared TFDS set: from the cache of decoded arrays, or decoded and put there."""
+    """A prepared TFDS set."""
     root = tfds.root(data_dir)
     folder = tfds.prepared_folder(name, root)
     if folder is None:
         raise _unknown(name, root)
     label = "-".join(folder.relative_to(root).parts)
-    path, source = cache.place(label, folder, cache.files_state(folder), cache_dir)
-    held = cache.read(path, source)
-    if held is not None:
-        return freeze(name, held)
-    dataset = assemble(name, *tfds.decode(name, root, folder, progress))
-    cache.write(path, source, dataset)
-    return dataset
+    decode = lambda: tfds.decode(name, root, folder, progress)  # noqa: E731
+    return _cached(name, label, folder, cache.files_state(folder), cache_dir, False, decode)
 
 
 def _load_folder(name: str, cache_dir: Any, options: Options, progress: Any) -> Dataset:
-    """An image folder: from the cache of decoded arrays, or decoded and put there."""
+    """An image folder."""
     root = Path(os.path.expanduser(name))
     listing = image_folder.survey(root, options.test_fraction)
-
-    def decode() -> Dataset:
-        read = image_decoding.decode(listing, options.image_size, options.skip_unreadable, progress)
-        arrays, num_validation, num_skipped, notes = read
-        return assemble(name, arrays, listing.class_names, None, notes, num_validation, num_skipped)
-
-    return _cached(name, root, [listing[1:], options.image_size], cache_dir, options, decode)
+    size, may_skip = options.image_size, options.skip_unreadable
+    decode = lambda: image_decoding.decode(listing, size, may_skip, progress)  # noqa: E731
+    return _cached(name, _label(root, size), root, [listing[1:], size], cache_dir, may_skip, decode)
 
 
 def _load_parquet(name: str, cache_dir: Any, options: Options, progress: Any) -> Dataset:
-    """Parquet files: from the cache of decoded arrays, or decoded and put there."""
+    """Parquet files."""
     local = Path(os.path.expanduser(name))
     root = hub.download(name) if name.startswith(hub.PREFIX) else local
     files = parquet.find_files(root)
-    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    size, may_skip, fraction = options.image_size, options.skip_unreadable, options.test_fraction
+    columns = options.image_column, options.label_column
+    state = [stats, options._replace(skip_unreadable=False)]
 
-    def decode() -> Dataset:
-        columns = options.image_column, options.label_column
-        found = parquet.decode(
-            name, root, files, columns, options.image_size, options.skip_unreadable, options.test_fraction,
-            progress,
-        )  # fmt: skip
-        return assemble(
-            name, found.arrays, found.class_names, found.num_classes, found.notes, found.num_validation,
-            found.num_skipped,
-        )  # fmt: skip
+    def decode() -> Found:
+        return parquet.decode(name, root, files, columns, size, may_skip, fraction, progress)
 
-    return _cached(name, root, [state, options._replace(skip_unreadable=False)], cache_dir, options, decode)
+    return _cached(name, _label(root, size), root, state, cache_dir, may_skip, decode)
+
+
+def _label(root: Path, size: int | None) -> str:
+    """A cache file for each size, so that two sizes in turn are decoded once each."""
+    return f"{root.resolve().name[:40]}-{size or 'own'}"
 
 
 def _cached(
-    name: str, root: Path, state: Any, cache_dir: Any, options: Options, decode: Callable[[], Dataset]
+    name: str, label: str, root: Path, state: Any, cache_dir: Any, may_skip: bool, decode: Callable[[], Found]
 ) -> Dataset:
-    """The dataset that was decoded before from the same state of `root`, else what `decode` makes of it."""
-    # A file for each size, so that two sizes in turn are decoded once each.
-    label = f"{root.resolve().name[:40]}-{options.image_size or 'own'}"
+    """The dataset that was decoded before from the same state of `root`, else what `decode` makes of it.
+
+    label, state: as of `cache.place`.  may_skip: whether images may be left out.
+    """
     path, source = cache.place(label, root, state, cache_dir)
     held = cache.read(path, source)
-    if held is not None and (options.skip_unreadable or held.num_skipped == 0):
+    if held is not None and (may_skip or held.num_skipped == 0):
         return freeze(name, held)
-    dataset = decode()
+    dataset = assemble(name, decode())
     cache.write(path, source, dataset)
     return dataset
 

@@ -18,13 +18,23 @@ _DARK = 64  # an ordinary split of images has a brighter pixel somewhere
 _BLOCK = 4096
 
 
-class Checked(NamedTuple):
-    """arrays: u8[N,h,w,c] and i32[N] of the training split, then of the test split. class_names: K words.
-    notes: what the user should know of the images."""
+class Found(NamedTuple):
+    """What a source of data holds, as it was found.
 
-    arrays: tuple[np.ndarray, ...]
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...]
+    arrays: images u8[N,h,w] or u8[N,h,w,c] and integer labels [N] of the training split, then of the test
+        split. class_names: K words; None: there are none.
+    num_classes: K where the source declares it; else the largest training label + 1, and then each class
+        must have a training example.
+    notes: what the user should know of how it was read; repeated in the refusal of images that show nothing.
+    num_validation: the last so many training examples are the validation split. num_skipped: files.
+    """
+
+    arrays: Sequence[np.ndarray]
+    class_names: Any = None
+    num_classes: int | None = None
+    notes: Sequence[str] = ()
+    num_validation: int = 0
+    num_skipped: int = 0
 
 
 def require(good: Any, wrong: str, expected: str, given: object) -> None:
@@ -33,21 +43,10 @@ def require(good: Any, wrong: str, expected: str, given: object) -> None:
         raise InputError(wrong, expected, given)
 
 
-def check(
-    name: str,
-    arrays: Sequence[np.ndarray],
-    class_names: Any = None,
-    num_classes: int | None = None,
-    notes: Sequence[str] = (),
-) -> Checked:
-    """The arrays as training takes them, or InputError.
-
-    arrays: images u8[N,h,w] or u8[N,h,w,c] and integer labels [N] of the training split, then of the test
-        split.
-    num_classes: K where the source declares it; else the largest training label + 1, and then each class
-        must have a training example.
-    notes: what is already known of the images; it is repeated in the refusal of images that show nothing.
-    """
+def check(name: str, found: Found) -> tuple[list[np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """(the arrays as training takes them, u8[N,h,w,c] and i32[N] of the training split, then of the test
+    split; K words; notes), or InputError."""
+    arrays, class_names, num_classes, notes, *_ = found
     train_images, train_labels = _check_split(f"{name}: train", *arrays[:2])
     test_images, test_labels = _check_split(f"{name}: test", *arrays[2:])
     shapes = f"{list(train_images.shape[1:])} and {list(test_images.shape[1:])}"
@@ -68,9 +67,9 @@ def check(
     require(not odd, f"{name}: class_names cannot be shown", "printable words", ", ".join(odd[:1]))
     for split, images in (("train", train_images), ("test", test_images)):
         _require_content(f"{name}: {split}_images", images, notes)
-    ready = (train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32))
+    ready = [train_images, train_labels.astype(np.int32), test_images, test_labels.astype(np.int32)]
     ranges = (*_range_notes("training", train_images), *_range_notes("test", test_images))
-    return Checked(ready, tuple(class_names.tolist()), (*notes, *ranges))
+    return ready, tuple(class_names.tolist()), (*notes, *ranges)
 
 
 def _check_split(what: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

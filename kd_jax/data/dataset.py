@@ -1,13 +1,11 @@
 """A dataset in memory, and how it is made of arrays as they were found."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from kd_jax.data import cache
-from kd_jax.data.arrays import check
+from kd_jax.data.arrays import Found, check
 from kd_jax.data.cache import Held
 
 
@@ -40,32 +38,20 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def assemble(
-    name: str,
-    arrays: Sequence[np.ndarray],
-    class_names: Any = None,
-    num_classes: int | None = None,
-    notes: Sequence[str] = (),
-    num_validation: int = 0,
-    num_skipped: int = 0,
-) -> Dataset:
-    """A Dataset of four arrays as they were found, or InputError; arguments as of `check` and `Dataset`."""
-    ready, names, notes = check(name, arrays, class_names, num_classes, notes)
-    stamp = cache.fingerprint(ready, num_validation)
-    return freeze(name, Held(list(ready), names, stamp, num_validation, num_skipped, notes))
+def assemble(name: str, found: Found) -> Dataset:
+    """The Dataset of what a source holds, or InputError."""
+    arrays, class_names, notes = check(name, found)
+    stamp = cache.fingerprint(arrays, found.num_validation)
+    return freeze(name, Held(arrays, class_names, stamp, found.num_validation, found.num_skipped, notes))
 
 
 def freeze(name: str, held: Held) -> Dataset:
     """The Dataset of checked arrays (u8, i32, u8, i32): read-only, so that the fingerprint stays true."""
     for array in held.arrays:
         array.setflags(write=False)
-    train_images, train_labels, test_images, test_labels = held.arrays
     return Dataset(
         name,
-        train_images,
-        train_labels,
-        test_images,
-        test_labels,
+        **dict(zip(cache.ARRAYS, held.arrays, strict=True)),
         num_classes=len(held.class_names),
         class_names=held.class_names,
         fingerprint=held.fingerprint,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kd_jax.data import images
+from kd_jax.data.arrays import Found
 from kd_jax.data.cache import one_line, require_memory
 from kd_jax.data.folder_files import as_text, first_few
 from kd_jax.data.image_folder import Listing, require_each
@@ -37,10 +38,9 @@ class Read(NamedTuple):
 
 def decode(
     listing: Listing, image_size: int | None, skip_unreadable: bool, progress: Progress | None = None
-) -> tuple[list[np.ndarray], int, int, list[str]]:
-    """(images u8[N,h,w,3] and labels i64[N] of the training split with the validation split behind it, then
-    of the test split; the number of validation images; the number of files that were skipped; notes on what
-    was left out and on conversions). The images of a split come by class, then by name.
+) -> Found:
+    """What the files hold, images u8[N,h,w,3] of their own classes; notes on what was left out and on
+    conversions. The images of a split come by class, then by name.
 
     image_size: h = w; None: the images' own, one for all.
     Raises InputError as `read_all`, and for a class that is left without a training image.
@@ -61,7 +61,7 @@ def decode(
     splits = [read.pixels[: ends[1]], labels[: ends[1]], read.pixels[ends[1] :], labels[ends[1] :]]
     others = [file.path for file, good in zip(files, is_image, strict=True) if not good]
     notes = listing.notes + _left_out(listing, others, paths) + remarked(read.remarks, len(paths))
-    return splits, ends[1] - ends[0], read.num_skipped, notes
+    return Found(splits, listing.class_names, None, notes, ends[1] - ends[0], read.num_skipped)
 
 
 def read_all(

@@ -17,7 +17,6 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -36,25 +35,9 @@ _DARK = 64  # real numbers above 1, of which none is above this, are on neither 
 _BLOCK = 4096
 
 
-class Content(NamedTuple):
-    """What a file holds.
-
-    arrays: images and labels of the training and of the test split, as `arrays.check` takes them.
-    class_names: as found, or None.
-    num_validation: the last so many training examples are the validation split; 0: the file has none.
-    notes: the conversions.
-    num_classes: of a file of synthetic.py, of which a class may have no image; None: as the labels say.
-    """
-
-    arrays: list[np.ndarray]
-    class_names: np.ndarray | None
-    num_validation: int
-    notes: list[str]
-    num_classes: int | None = None
-
-
-def read(name: str) -> Content:
-    """The content of the file `name`; ~ is the user's home.
+def read(name: str) -> arrays.Found:
+    """The content of the file `name`; ~ is the user's home. It declares the number of classes where it is of
+    synthetic.py: a class may have no image there.
 
     Errors: InputError for arrays that are missing, damaged or of another kind; OSError where no file is.
     """
@@ -81,9 +64,10 @@ def read(name: str) -> Content:
     notes += [f"not read: {', '.join(unread)}"] if unread else []
     if not there:
         names = class_names if "provenance" in held else None
-        return Content(found, class_names, 0, notes, None if names is None else names.size)
+        return arrays.Found(found, class_names, None if names is None else names.size, notes)
     notes.append(f"{there[0]} are the validation split")
-    return Content([*_joined(name, there, found), *found[2:4]], class_names, len(found[5]), notes)
+    joined = [*_joined(name, there, found), *found[2:4]]
+    return arrays.Found(joined, class_names, None, notes, len(found[5]))
 
 
 def _of_words(

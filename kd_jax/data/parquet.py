@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kd_jax.data.arrays import Found
 from kd_jax.data.cache import one_line, require_memory
 from kd_jax.data.folder_files import first_few
 from kd_jax.data.image_decoding import Progress, read_all, remarked
@@ -43,18 +44,6 @@ class Columns(NamedTuple):
     image: str
     label: str
     class_names: list[str] | None
-
-
-class Decoded(NamedTuple):
-    """arrays: as of `arrays.check`, the validation split behind the training one. num_classes: K where it is
-    declared."""
-
-    arrays: list[np.ndarray]
-    class_names: list[str] | None
-    num_classes: int | None
-    num_validation: int
-    num_skipped: int
-    notes: list[str]
 
 
 def find_files(root: Path, deep: bool = True) -> list[Path]:
@@ -113,7 +102,7 @@ def decode(
     skip_unreadable: bool,
     test_fraction: float | None,
     progress: Progress | None = None,
-) -> Decoded:
+) -> Found:
     """What the files hold.
 
     columns: of images and of labels, None where they are to be found.  image_size, skip_unreadable: as of
@@ -159,7 +148,7 @@ def decode(
         num_validation = 0
         notes.append(note)
     declared = chosen.class_names and len(chosen.class_names)
-    return Decoded(arrays, names, declared or None, num_validation, read.num_skipped, notes)
+    return Found(arrays, names, declared or None, notes, num_validation, read.num_skipped)
 
 
 def _choose_test(name: str, held: dict[str, tuple[list[bytes | None], list[Any]]]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_jax.data.arrays import Found
 from kd_jax.data.cache import one_line, require_memory
 from kd_jax.errors import InputError
 
@@ -105,13 +106,10 @@ def known_names() -> list[str]:
     return tfds.list_builders(with_community_datasets=False)
 
 
-def decode(
-    name: str, root: Path, folder: Path, progress: Callable[[int, int], None] | None = None
-) -> tuple[list[np.ndarray], list[str], int]:
-    """What a version folder holds: (arrays, class names, K), or InputError.
+def decode(name: str, root: Path, folder: Path, progress: Callable[[int, int], None] | None = None) -> Found:
+    """What a version folder holds, or InputError.
 
     progress: called with (images decoded, images in all).
-    arrays: images u8[N,h,w,c] and labels i64[N] of the training split, then those of the test split.
     """
     try:
         import tensorflow_datasets as tfds
@@ -127,7 +125,7 @@ def decode(
             report = lambda done, before=before: progress and progress(before + done, total)  # noqa: E731
             arrays += _decode_split(name, source, image_key, label_key, report)
         label = builder.info.features[label_key]
-        return arrays, label.names, label.num_classes
+        return Found(arrays, label.names, label.num_classes)
     except InputError:
         raise
     except ImportError as error:
