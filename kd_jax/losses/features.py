@@ -51,11 +51,11 @@ def same_size(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return average_to(x, sides), average_to(y, sides)
 
 
-def _unit(x: jax.Array, eps: float = 1e-12) -> jax.Array:
-    """Rows divided by max(their norm, eps), as torch's normalize; the gradient at 0 is finite."""
+def _unit(x: jax.Array) -> jax.Array:
+    """Rows divided by max(their norm, 1e-12), as torch's normalize; the gradient at 0 is finite."""
     square = jnp.sum(x * x, axis=-1, keepdims=True)
-    above = square > eps**2
-    return x / jnp.where(above, jnp.sqrt(jnp.where(above, square, 1.0)), eps)
+    above = square > 1e-24
+    return x / jnp.where(above, jnp.sqrt(jnp.where(above, square, 1.0)), 1e-12)
 
 
 def _mean_of_example(x: jax.Array) -> jax.Array:
@@ -132,7 +132,7 @@ def _huber(x: jax.Array) -> jax.Array:
     return jnp.where(size < 1, 0.5 * x * x, size - 0.5)
 
 
-def rkd(students: Features, teachers: Features, distance: float = 25.0, angle: float = 50.0) -> jax.Array:
+def rkd(students: Features, teachers: Features) -> jax.Array:
     """25 times the Huber loss of relative distances plus 50 times that of angles; entry i: its row's mean.
 
     Source: Park et al. 2019, equations 5 to 8, means over all pairs and triples, those with an example twice
@@ -141,8 +141,8 @@ def rkd(students: Features, teachers: Features, distance: float = 25.0, angle: f
     total = jnp.zeros(len(students[0]))
     for pair in zip(map(flat, students), map(flat, teachers), strict=True):
         (d_s, cos_s), (d_t, cos_t) = map(_geometry, pair)
-        total += distance * jnp.mean(_huber(_relative(d_s) - _relative(d_t)), axis=1)
-        total += angle * jnp.mean(_huber(cos_s - cos_t), axis=(1, 2))
+        total += 25.0 * jnp.mean(_huber(_relative(d_s) - _relative(d_t)), axis=1)
+        total += 50.0 * jnp.mean(_huber(cos_s - cos_t), axis=(1, 2))
     return total
 
 

@@ -23,6 +23,16 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def log_probabilities(
+    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """(student's, teacher's) logarithms of softmax(logits / T), f32[B,K].  temperature: f32[], > 0."""
+    chex.assert_rank([student_logits, teacher_logits, temperature], [2, 2, 0])
+    chex.assert_equal_shape([student_logits, teacher_logits])
+    log_student = jax.nn.log_softmax(student_logits / temperature)
+    return log_student, jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+
+
 def kl_at_temperature(
     student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
 ) -> jax.Array:
@@ -30,12 +40,9 @@ def kl_at_temperature(
 
     T^2 keeps the gradient's size independent of T: it scales as 1/T^2 (Hinton et al. 2015, section 2).
 
-    Args: student_logits, teacher_logits: f32[B,K]; temperature: f32[], > 0.  Returns: f32[B], nats.
+    Args: as of `log_probabilities`.  Returns: f32[B], nats.
     """
-    chex.assert_rank([student_logits, teacher_logits, temperature], [2, 2, 0])
-    chex.assert_equal_shape([student_logits, teacher_logits])
-    log_student = jax.nn.log_softmax(student_logits / temperature)
-    log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
+    log_student, log_teacher = log_probabilities(student_logits, teacher_logits, temperature)
     return temperature**2 * kl_divergence(log_teacher, log_student)
 
 
@@ -54,34 +61,6 @@ def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     return jnp.sum(terms, axis=-1)
 
 
-def reverse_kl_at_temperature(
-    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
-) -> jax.Array:
-    """T^2 KL(softmax(student/T) || softmax(teacher/T)); as `kl_at_temperature` but for the order.  -> f32[B].
-
-    Source: the divergence of Gu et al. 2024 (MiniLLM), section 2.1, with the T^2 of Hinton et al. 2015.
-    """
-    chex.assert_equal_shape([student_logits, teacher_logits])
-    log_student = jax.nn.log_softmax(student_logits / temperature)
-    log_teacher = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    return temperature**2 * kl_divergence(log_student, log_teacher)
-
-
-def jensen_shannon_at_temperature(
-    student_logits: jax.Array, teacher_logits: jax.Array, temperature: jax.Array
-) -> jax.Array:
-    """T^2 (KL(p || m) + KL(q || m)) / 2 of p, q = softmax(teacher/T), softmax(student/T), m = (p + q) / 2.
-
-    Returns: f32[B], at most T^2 log 2.  Source: Lin 1991, section IV; as of distillation Agarwal et al. 2024,
-    equation 1 at beta = 1/2. Both have no T^2; here it is as in `kl_at_temperature`.
-    """
-    chex.assert_equal_shape([student_logits, teacher_logits])
-    log_q = jax.nn.log_softmax(student_logits / temperature)
-    log_p = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits) / temperature)
-    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
-    return temperature**2 * 0.5 * (kl_divergence(log_p, log_m) + kl_divergence(log_q, log_m))
-
-
 def teacher_targets(batch: Batch) -> jax.Array:
     """The batch's teacher logits f32[B,K], without a gradient. Errors: ValueError where it has none."""
     if batch.teacher_logits is None:
@@ -95,33 +74,47 @@ def labels_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> ja
     return cross_entropy(student_logits, batch.labels)
 
 
+def with_labels(part: jax.Array, student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
+    """alpha `part` + (1 - alpha) CE(labels).  part: f32[B], the teacher's.  -> f32[B]."""
+    return hparams.alpha * part + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+
+
 def soft_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """alpha T^2 KL(teacher_T || student_T) + (1 - alpha) CE(labels); alpha = 0 is the plain student.
 
     Returns: f32[B].     Source: Hinton et al. 2015, section 2.
     """
     soft = kl_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
-    hard = cross_entropy(student_logits, batch.labels)
-    return hparams.alpha * soft + (1 - hparams.alpha) * hard
+    return with_labels(soft, student_logits, batch, hparams)
 
 
 def reverse_kl_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
-    """`soft_loss` with the reverse divergence, T^2 KL(student_T || teacher_T).  -> f32[B]."""
-    soft = reverse_kl_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
-    return hparams.alpha * soft + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+    """alpha T^2 KL(student_T || teacher_T) + (1 - alpha) CE(labels).  -> f32[B].
+
+    Source: the divergence of Gu et al. 2024 (MiniLLM), section 2.1, with the T^2 of Hinton et al. 2015.
+    """
+    log_q, log_p = log_probabilities(student_logits, teacher_targets(batch), hparams.temperature)
+    return with_labels(hparams.temperature**2 * kl_divergence(log_q, log_p), student_logits, batch, hparams)
 
 
 def jensen_shannon_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
-    """`soft_loss` with the Jensen-Shannon divergence, times T^2.  -> f32[B]."""
-    soft = jensen_shannon_at_temperature(student_logits, teacher_targets(batch), hparams.temperature)
-    return hparams.alpha * soft + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+    """alpha T^2 (KL(p || m) + KL(q || m)) / 2 + (1 - alpha) CE(labels) of p, q = teacher_T, student_T and
+    m = (p + q) / 2.  -> f32[B]; the first part is at most T^2 log 2.
+
+    Source: Lin 1991, section IV; as of distillation Agarwal et al. 2024, equation 1 at beta = 1/2. Both have
+    no T^2; here it is as in `kl_at_temperature`.
+    """
+    log_q, log_p = log_probabilities(student_logits, teacher_targets(batch), hparams.temperature)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    part = hparams.temperature**2 * 0.5 * (kl_divergence(log_p, log_m) + kl_divergence(log_q, log_m))
+    return with_labels(part, student_logits, batch, hparams)
 
 
 def hard_label_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """alpha CE(teacher's argmax) + (1 - alpha) CE(labels); the temperature has no part in it.  -> f32[B]."""
     named = jnp.argmax(teacher_targets(batch), axis=-1).astype(batch.labels.dtype)
     taught = cross_entropy(student_logits, named)
-    return hparams.alpha * taught + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+    return with_labels(taught, student_logits, batch, hparams)
 
 
 def logits_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
@@ -131,7 +124,7 @@ def logits_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> ja
     have the mean 0 (Hinton et al. 2015, section 2.1).
     """
     distance = 0.5 * jnp.sum((student_logits - teacher_targets(batch)) ** 2, axis=-1)
-    return hparams.alpha * distance + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
+    return with_labels(distance, student_logits, batch, hparams)
 
 
 def average_teachers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:

@@ -14,7 +14,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from kd_jax.losses.logits import cross_entropy, kl_at_temperature, kl_divergence, teacher_targets
+from kd_jax.losses.logits import (
+    cross_entropy,
+    kl_at_temperature,
+    kl_divergence,
+    teacher_targets,
+    with_labels,
+)
 from kd_jax.losses.teacher_ablations import NEVER
 from kd_jax.types import Batch, BatchLoss, HParams, LossFn
 
@@ -35,10 +41,6 @@ def _mean(x: jax.Array, where: jax.Array, less: int = 0) -> jax.Array:
     """Sum along the last axis of the places `where`, divided by their number - `less`, or 1.  [...,1]."""
     num = jnp.sum(where, axis=-1, keepdims=True, dtype=jnp.float32) - less
     return jnp.sum(jnp.where(where, x, 0.0), axis=-1, keepdims=True) / jnp.maximum(num, 1)
-
-
-def _with_labels(part: jax.Array, student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
-    return hparams.alpha * part + (1 - hparams.alpha) * cross_entropy(student_logits, batch.labels)
 
 
 def _is_target(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -67,7 +69,7 @@ def dkd_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.A
     others, of_teacher = (jnp.where(target, NEVER, logits) for logits in (student_logits, teacher_logits))
     part = temperature**2 * kl_divergence(of_t, of_s)
     part += _beta("dkd", hparams) * kl_at_temperature(others, of_teacher, temperature)
-    return _with_labels(part, student_logits, batch, hparams)
+    return with_labels(part, student_logits, batch, hparams)
 
 
 def nkd_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
@@ -88,7 +90,7 @@ def nkd_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.A
     weights = jnp.exp(teacher)
     others = -jnp.sum(jnp.where(weights > 0, weights * student, 0.0), axis=-1)
     part = of_target + _beta("nkd", hparams) * temperature**2 * others
-    return _with_labels(part, student_logits, batch, hparams)
+    return with_labels(part, student_logits, batch, hparams)
 
 
 def pearson(x: jax.Array, y: jax.Array, where: jax.Array) -> jax.Array:
@@ -109,7 +111,7 @@ def _dist_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax
     of_classes = 1 - pearson(q.T, p.T, jnp.ones((1, len(q)), bool))
     intra = _mean(of_classes[None], seen)[:, 0]
     part = temperature**2 * (inter + _beta("dist", hparams) * intra)
-    return _with_labels(part, student_logits, batch, hparams)
+    return with_labels(part, student_logits, batch, hparams)
 
 
 dist_loss = BatchLoss(_dist_loss)
@@ -153,7 +155,7 @@ class Standardized:
         taught = batch.replace(teacher_logits=standardize(teacher_targets(batch), seen))
         alone = hparams.replace(alpha=jnp.ones_like(hparams.alpha))
         part = self.loss(standardize(student_logits, seen), taught, alone)
-        return _with_labels(part, student_logits, batch, hparams)
+        return with_labels(part, student_logits, batch, hparams)
 
 
 def standardized(loss_fn: LossFn) -> LossFn:
