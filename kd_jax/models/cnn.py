@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from kd_jax.errors import InputError
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import batch_norm, dropout_units, max_pool_2x2
+from kd_jax.models.layers import batch_norm, drop, max_pool_2x2
 
 _BLOCK = re.compile(r"[1-9][0-9]{0,4}(x[1-9][0-9]{0,4})*")
 
@@ -48,17 +48,14 @@ class CNN(nn.Module):
                 x = nn.relu(x)
             x = max_pool_2x2(x) if min(x.shape[1:3]) > 1 else x
             features[f"block_{i}"] = x
-            x = self._drop(x, train) if self.normalized else x
+            x = drop(self, x, train) if self.normalized else x
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.dense):
             init = nn.initializers.he_normal()
             x = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name=f"dense_{i}")(x))
             features[f"dense_{i}"] = x
-            x = self._drop(x, train)
+            x = drop(self, x, train)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="logits")(x).astype(jnp.float32), features
-
-    def _drop(self, x, train):
-        return dropout_units(self.make_rng("dropout"), x, self.dropout) if train and self.dropout else x
 
 
 def cnn(spec: str, words: list[str], num_classes: int, **options) -> CNN:

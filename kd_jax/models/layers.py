@@ -39,6 +39,11 @@ def dropout_units(key: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
+def drop(module: Any, x: jax.Array, train: bool) -> jax.Array:
+    """Dropout in training, of a module that says how much."""
+    return dropout_units(module.make_rng("dropout"), x, module.dropout) if train and module.dropout else x
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, then scale and bias (Ioffe & Szegedy 2015).
 
@@ -141,10 +146,8 @@ def conv_norm(
 def classifier(module: Any, x: jax.Array, train: bool, **options) -> jax.Array:
     """The dense layer "logits" of a module that says num_classes, dropout and dtype; its input is dropped
     out in training.  [B,D] -> f32[B,K]."""
-    if train and module.dropout:
-        x = dropout_units(module.make_rng("dropout"), x, module.dropout)
-    logits = nn.Dense(module.num_classes, dtype=module.dtype, name="logits", **options)(x)
-    return logits.astype(jnp.float32)
+    dense = nn.Dense(module.num_classes, dtype=module.dtype, name="logits", **options)
+    return dense(drop(module, x, train)).astype(jnp.float32)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import classifier, dropout_units, max_pool_2x2
+from kd_jax.models.layers import classifier, drop, max_pool_2x2
 
 CHANNELS = {"lenet-5": (6, 16), "lenet-5-half": (3, 8)}
 """Spec -> channels of the two convolutions."""
@@ -50,8 +50,7 @@ class LeNet(nn.Module):
             init = nn.initializers.he_normal()
             x = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name=f"dense_{i}")(x))
             features[f"dense_{i}"] = x
-            if i == 0 and train and self.dropout:
-                x = dropout_units(self.make_rng("dropout"), x, self.dropout)
+            x = x if i else drop(self, x, train)
         return classifier(self, x, train), features
 
 

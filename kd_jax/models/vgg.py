@@ -21,7 +21,7 @@ import numpy as np
 
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, dropout_units, max_pool_2x2
+from kd_jax.models.layers import HE_FAN_OUT, batch_norm, classifier, drop, max_pool_2x2
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {"8": (1, 1, 1, 1, 1), "13": (2, 2, 2, 2, 2), "16": (2, 2, 3, 3, 3)}
@@ -63,8 +63,7 @@ class VGG(nn.Module):
         features["pooled"] = x
         init = nn.initializers.normal(0.01)
         for i, width in enumerate(self.dense):
-            if i and train and self.dropout:
-                x = dropout_units(self.make_rng("dropout"), x, self.dropout)
+            x = drop(self, x, train) if i else x
             x = nn.relu(nn.Dense(width, dtype=self.dtype, kernel_init=init, name=f"dense_{i}")(x))
             features[f"dense_{i}"] = x
         return classifier(self, x, train, kernel_init=init), features

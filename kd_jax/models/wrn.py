@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from kd_jax.errors import InputError
 from kd_jax.models.conv import Conv
-from kd_jax.models.layers import HE_FAN_OUT, batch_norm, dropout_units
+from kd_jax.models.layers import HE_FAN_OUT, batch_norm, drop
 
 
 class PreBlock(nn.Module):
@@ -33,8 +33,7 @@ class PreBlock(nn.Module):
             y = nn.relu(batch_norm(train, self.dtype, f"layer_{i}_norm")(y))
             if i == 0 and x.shape[-1] != self.layers[-1][0]:
                 shortcut = self._conv(self.layers[-1][0], 1, self.stride, "shortcut_conv")(y)
-            if train and self.dropout and i == len(self.layers) - 1:
-                y = dropout_units(self.make_rng("dropout"), y, self.dropout)
+            y = drop(self, y, train) if i == len(self.layers) - 1 else y
             y = self._conv(width, size, 1 if i else self.stride, f"layer_{i}_conv")(y)
         return shortcut + y
 
