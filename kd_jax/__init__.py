@@ -16,31 +16,10 @@ if TYPE_CHECKING:
     from kd_jax.types import Batch, Counts, HParams, Table, TrainState
 
 __all__ = [
-    "Batch",
-    "Config",
-    "Counts",
-    "HParams",
-    "InputError",
-    "Table",
-    "TrainState",
-    "bias_correction",
-    "data",
-    "fit",
-    "fit_runs",
-    "gather",
-    "init_state",
-    "loop",
-    "losses",
-    "make_config",
-    "make_hparams",
-    "models",
-    "run_keys",
-    "stack_runs",
-    "sweep",
-    "train",
-    "train_epoch",
-    "train_step",
-]
+    "Batch", "Config", "Counts", "HParams", "InputError", "Table", "TrainState", "bias_correction",
+    "data", "fit", "fit_runs", "gather", "init_state", "loop", "losses", "make_config", "make_hparams",
+    "models", "run_keys", "stack_runs", "sweep", "train", "train_epoch", "train_step",
+]  # fmt: skip
 
 _MODULES = {
     "bias_correction": "kd_jax.evaluate.bias_correction",

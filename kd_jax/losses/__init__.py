@@ -51,19 +51,7 @@ WITHOUT_TEACHER = ("labels", "label_smoothing")
 """The losses that read no teacher."""
 
 __all__ = [
-    "BETAS",
-    "DIVERGENCES",
-    "ENSEMBLE_TARGETS",
-    "FEATURE_LOSSES",
-    "LOSSES",
-    "WITHOUT_TEACHER",
-    "average_teachers",
-    "combine_teachers",
-    "cross_entropy",
-    "ensemble_kind",
-    "kl_at_temperature",
-    "labels_loss",
-    "soft_loss",
-    "standardized",
-    "teacher_targets",
-]
+    "BETAS", "DIVERGENCES", "ENSEMBLE_TARGETS", "FEATURE_LOSSES", "LOSSES", "WITHOUT_TEACHER",
+    "average_teachers", "combine_teachers", "cross_entropy", "ensemble_kind", "kl_at_temperature",
+    "labels_loss", "soft_loss", "standardized", "teacher_targets",
+]  # fmt: skip

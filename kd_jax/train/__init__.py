@@ -12,16 +12,6 @@ from kd_jax.train.step import (
 )
 
 __all__ = [
-    "Config",
-    "augment_and_scale",
-    "evaluate",
-    "fit",
-    "init_state",
-    "make_batch",
-    "make_config",
-    "mask_logits",
-    "select_teacher",
-    "train_epoch",
-    "train_step",
-    "variables_of",
-]
+    "Config", "augment_and_scale", "evaluate", "fit", "init_state", "make_batch", "make_config",
+    "mask_logits", "select_teacher", "train_epoch", "train_step", "variables_of",
+]  # fmt: skip
