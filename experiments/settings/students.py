@@ -101,8 +101,7 @@ def init_states(
     of_teachers = jnp.tile(initial_keys(teacher, seeds), len(settings))
     shared = jnp.repeat(jnp.array([setting.student_init is not None for setting in settings]), num_seeds)
     states = sweep.init_states(config, jnp.where(shared, of_teachers, keys))
-    mesh = sweep.runs_mesh(len(keys))
-    return states.replace(key=sweep.put_on_mesh(sweep.pad_runs(keys, mesh.size), mesh, sweep.SHARDED))
+    return states.replace(key=sweep.on_mesh((), keys, len(keys))[2])
 
 
 def with_teachers(table: Table, teacher: Teachers | None, queried: bool, mirrored: bool = False) -> Table:

@@ -15,7 +15,7 @@ import numpy as np
 from kd_jax import losses
 from kd_jax.evaluate import metrics
 from kd_jax.models import predict
-from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
+from kd_jax.train.sweep import gather, on_mesh, over_runs
 from kd_jax.types import Table, Variables
 
 
@@ -34,10 +34,7 @@ def evaluate_settings(
     Returns: i32[H,K,K], numpy, in every process.
     The logits of all runs on this table, f32[R,N,K], are held at once, split over the devices.
     """
-    num_runs = num_settings * num_seeds
-    mesh = runs_mesh(num_runs)
-    runs = put_on_mesh(pad_runs(variables, mesh.size), mesh, SHARDED)
-    shared = put_on_mesh((table.images, table.labels), mesh, REPLICATED)
+    mesh, shared, runs = on_mesh((table.images, table.labels), variables, num_settings * num_seeds)
     return gather(_evaluate_all(model, num_settings, num_seeds, mesh, shared, runs), num_settings)
 
 

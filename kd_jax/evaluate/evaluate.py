@@ -17,7 +17,7 @@ from kd_jax.models import predict, predict_stacked
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.train.keys import MIXTURES
 from kd_jax.train.sampling import real_mask
-from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
+from kd_jax.train.sweep import gather, on_mesh, over_runs
 from kd_jax.types import HParams, LossFn, Table, Variables
 
 NUM_MIXTURES = 10_000
@@ -165,9 +165,7 @@ def evaluate_runs(
     Returns: numpy, with leading axis R.
     """
     num_runs = hparams.alpha.shape[0]
-    mesh = runs_mesh(num_runs)
-    runs = put_on_mesh(pad_runs((variables, hparams, keys), mesh.size), mesh, SHARDED)
-    shared = put_on_mesh((evaluation_data, grid), mesh, REPLICATED)
+    mesh, shared, runs = on_mesh((evaluation_data, grid), (variables, hparams, keys), num_runs)
     kind = losses.ensemble_kind(loss_fn)  # losses that differ in nothing else share one compiled program
     return gather(_evaluate_all(model, teacher_models, average_teachers, kind, mesh, shared, runs), num_runs)
 
@@ -262,9 +260,7 @@ def confusions(
 
     variables: leading axis R, or on the mesh with its padding; images u8[N,h,w,c]; labels i32[N].
     """
-    mesh = runs_mesh(num_runs)
-    runs = put_on_mesh(pad_runs(variables, mesh.size), mesh, SHARDED)
-    shared = put_on_mesh((images, labels), mesh, REPLICATED)
+    mesh, shared, runs = on_mesh((images, labels), variables, num_runs)
     return gather(_confusions(model, num_classes, mesh, shared, runs), num_runs)
 
 

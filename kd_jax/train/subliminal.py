@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from kd_jax.models import init_variables
 from kd_jax.train import Config, init_state
 from kd_jax.train.keys import INIT, PERTURB
-from kd_jax.train.sweep import QUICK_COMPILE, SHARDED, over_runs, pad_runs, put_on_mesh, runs_mesh
+from kd_jax.train.sweep import QUICK_COMPILE, on_mesh, over_runs
 from kd_jax.types import TrainState
 
 PARTS = ("hidden", "class_head", "auxiliary_head")
@@ -72,8 +72,7 @@ def student_states(
 
     keys, shared_keys, other_keys: typed, [R], as in `initial_params`; starts: leading axis R.
     """
-    mesh = runs_mesh(len(keys))
-    runs = put_on_mesh(pad_runs((keys, shared_keys, other_keys, starts), mesh.size), mesh, SHARDED)
+    mesh, _, runs = on_mesh((), (keys, shared_keys, other_keys, starts), len(keys))
     return jax.block_until_ready(_start_all(config, mesh, runs))  # as `init_states`
 
 

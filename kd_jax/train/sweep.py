@@ -131,6 +131,16 @@ def put_on_mesh(tree, mesh: Mesh, spec: PartitionSpec):
     return jax.tree.map(put, tree)
 
 
+def on_mesh(shared, runs, num_runs: int) -> tuple[Mesh, Any, Any]:
+    """(the mesh of these runs, `shared` on all its devices, `runs` split over them, with padding).
+
+    runs: leading axis R, or on the mesh with its padding.
+    """
+    mesh = runs_mesh(num_runs)
+    runs = put_on_mesh(pad_runs(runs, mesh.size), mesh, SHARDED)
+    return mesh, put_on_mesh(shared, mesh, REPLICATED), runs
+
+
 def _aligned(array: np.ndarray) -> np.ndarray:
     """The array at a multiple of 64 bytes in memory: all devices of a CPU then read this one copy of it."""
     buffer = np.empty(array.nbytes + 64, np.uint8)
@@ -174,11 +184,9 @@ def init_states(config: Config, keys: jax.Array, pretrained_variables: Variables
     keys: typed, [R].  pretrained_variables: what all runs start with instead of their own draws, as in
     `init_state`.
     """
-    mesh = runs_mesh(len(keys))
-    keys = put_on_mesh(pad_runs(keys, mesh.size), mesh, SHARDED)
-    states = _init_all(config, mesh, put_on_mesh(pretrained_variables, mesh, REPLICATED), keys)
+    mesh, pretrained_variables, keys = on_mesh(pretrained_variables, keys, len(keys))
     # Block here, so that running out of memory is raised here and not as a hang later.
-    return jax.block_until_ready(states)
+    return jax.block_until_ready(_init_all(config, mesh, pretrained_variables, keys))
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=QUICK_COMPILE)

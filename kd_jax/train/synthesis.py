@@ -27,7 +27,7 @@ import optax
 
 from kd_jax.models.statistics import Statistics, forward_with_statistics
 from kd_jax.train.keys import IMPRESSION, IMPRESSION_SHIFT
-from kd_jax.train.sweep import REPLICATED, SHARDED, gather, over_runs, pad_runs, put_on_mesh, runs_mesh
+from kd_jax.train.sweep import gather, on_mesh, over_runs
 from kd_jax.types import Variables
 
 LEAST_CONCENTRATION = 1e-3
@@ -187,9 +187,7 @@ def synthesize(
         the teacher that each batch is made from.
     Returns: numpy (u8[P,B,h,w,c], f32[P,B]), as of `synthesize_batch`.
     """
-    mesh = runs_mesh(len(keys))
-    batches = put_on_mesh(pad_runs((keys, targets, teachers), mesh.size), mesh, SHARDED)
-    shared = put_on_mesh((variables, weights), mesh, REPLICATED)
+    mesh, shared, batches = on_mesh((variables, weights), (keys, targets, teachers), len(keys))
     return gather(_synthesize_all(synthesis, mesh, shared, batches), len(keys))
 
 
