@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kd_jax.plots.style import (
     COLOURS,
@@ -19,7 +20,6 @@ from kd_jax.plots.style import (
     panels,
     sample,
     style,
-    whole_ticks,
 )
 from kd_jax.stats.curves import TITLES, by_epoch, most_worth
 from kd_jax.stats.description import RunDescription, SettingInfo
@@ -67,7 +67,7 @@ def learning_curves(history: Sequence[HistoryRow], description: RunDescription) 
 
 def _epochs(axes: Axes, split: str) -> None:
     axes.set(xlabel="epoch", ylabel=f"{'validation' if split == 'validation' else 'training'} accuracy (%)")
-    whole_ticks(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def is_grid(settings: Sequence[SettingInfo]) -> bool:

@@ -20,7 +20,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
@@ -178,8 +177,3 @@ def look_of(number: int) -> dict[str, Any]:
     """Colour, marker and line of the number-th of several curves."""
     place = number % len(COLOURS)
     return {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[place]}
-
-
-def whole_ticks(axes: Axes) -> None:
-    """Epochs are whole."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -13,11 +13,6 @@ def zero_counts(num_classes: int) -> Counts:
     return Counts(per_class, per_class, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
 
-def add_counts(a: Counts, b: Counts) -> Counts:
-    """The counts of both sets of examples together."""
-    return jax.tree.map(jnp.add, a, b)
-
-
 def count(
     logits: jax.Array,
     labels: jax.Array,

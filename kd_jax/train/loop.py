@@ -180,7 +180,8 @@ def checkpointed_segments(
     segments = run_segments(config, table, validation, hparams, states, num_epochs, every, vmap_size, wait)
     for states, segment, epoch in segments:
         segment = flax.serialization.to_state_dict(segment)
-        history = jax.tree.map(_append_epochs, history, segment) if history else segment
+        joined = partial(jax.tree.map, lambda before, new: np.concatenate([before, new], axis=1))
+        history = joined(history, segment) if history else segment
         metadata = {"epoch": epoch, "num_runs": num_runs, "experiment": experiment}
         fields = flax.serialization.to_state_dict(states)
         tree = {"states": {k: v for k, v in fields.items() if v is not None}, "history": history}
@@ -189,10 +190,6 @@ def checkpointed_segments(
             for old in _saved(folder)[:-CHECKPOINTS_KEPT]:
                 shutil.rmtree(old)
         yield states, history, epoch
-
-
-def _append_epochs(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    return np.concatenate([before, after], axis=1)
 
 
 def _saved(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ consumed. Bytes, as all images here are: 256 levels look uniform enough, and one
 Generators that are trained are in generator.py.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -17,9 +18,7 @@ Noise = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Every grey level alike (Cloud et al. 2025, section 6.2: uniform on [-1, 1] once scaled)."""
-    size = 1
-    for length in shape:
-        size *= length
+    size = math.prod(shape)
     # jax.random.bits would spend a whole block of 64 bits on each byte.
     words = threefry_2x32(jax.random.key_data(key), jnp.arange(-(-size // 8) * 2, dtype=jnp.uint32))
     return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)

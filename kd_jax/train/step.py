@@ -21,7 +21,7 @@ from kd_jax.train.batch import (
     select_teacher,
 )
 from kd_jax.train.config import Config
-from kd_jax.train.counts import add_counts, all_finite, count, zero_counts
+from kd_jax.train.counts import all_finite, count, zero_counts
 from kd_jax.train.features import feature_losses, init_features
 from kd_jax.train.optim import apply_gradients, clip_columns
 from kd_jax.train.sampling import run_order
@@ -129,7 +129,7 @@ def train_epoch(
     def body(carry, inputs):
         state, counts = carry
         state, more = train_step(config, table, hparams, state, *inputs)
-        return (state, add_counts(counts, more)), None
+        return (state, jax.tree.map(jnp.add, counts, more)), None
 
     start = (state, zero_counts(config.num_classes))
     batches = order.reshape(config.num_updates, config.batch_size)
