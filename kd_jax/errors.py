@@ -1,10 +1,12 @@
 """The error of bad input: one line, with the nearest of the known names where one was mistyped."""
 
 import difflib
+import importlib
 import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 LONGEST = 240  # characters of a part of an error's line
 MOST_COMPARED = 10_000  # entries of a folder
@@ -21,6 +23,14 @@ class InputError(ValueError):
 
 def _short(text: str, most: int = LONGEST) -> str:
     return text if len(text) <= most else f"{text[: most - 60]}...{text[-57:]}"
+
+
+def import_extra(module: str, user: str, expected: str, given: object) -> Any:
+    """A module of an extra. Errors: InputError where it is not installed.  user: as "parquet files need"."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"{user} a package that is missing", expected, given) from None
 
 
 def nearest_name(word: str, known: Iterable[str], before: str = "") -> str:

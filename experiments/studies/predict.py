@@ -80,7 +80,7 @@ def classify_all(
                 shares = classifier.classify(chosen.networks.model, variables, omitted, biases, padded)
                 each.append(np.asarray(shares)[: len(pixels)])
         shown(first + len(batch), total)
-    named = first_few([f"{name} ({fault})" for name, fault in faults.items()], len(faults))
+    named = first_few([f"{name} ({fault})" for name, fault in faults.items()])
     if faults and (not options.skip_unreadable or not names):
         wrong = f"{len(faults)} of {total} images in {options.images} cannot be read"
         raise InputError(wrong, "whole images, or --skip_unreadable beside some that are whole", named)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,7 +109,6 @@ def as_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def first_few(items: Iterator[str] | Sequence[str], number: int) -> str:
-    """The first few of `number` items."""
-    first = [item for item, _ in zip(items, range(_NAMED), strict=False)]
-    return ", ".join(first) + (f" and {number - _NAMED} more" if number > _NAMED else "")
+def first_few(items: Sequence[str]) -> str:
+    """The first few of the items, and how many more there are."""
+    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED} more" if len(items) > _NAMED else "")

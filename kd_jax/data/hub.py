@@ -5,7 +5,7 @@ dataset (its branch refs/convert/parquet)."""
 import re
 from pathlib import Path
 
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, import_extra
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<owner>[\w-][\w.-]*)/(?P<name>[\w-][\w.-]*)(/(?P<config>[\w-][\w.-]*))?")
@@ -17,11 +17,8 @@ def download(name: str) -> Path:
     parts = _NAME.fullmatch(name)
     if parts is None:
         raise InputError("not a dataset of the hub", "hf:owner/name, as in hf:ylecun/mnist", name)
-    try:
-        import huggingface_hub
-    except ImportError:
-        expected = "the extra hub (huggingface_hub), or a local folder of parquet files"
-        raise InputError("a dataset of the hub needs a package that is missing", expected, name) from None
+    expected = "the extra hub (huggingface_hub), or a local folder of parquet files"
+    huggingface_hub = import_extra("huggingface_hub", "a dataset of the hub needs", expected, name)
     repository, within = f"{parts['owner']}/{parts['name']}", parts["config"] or ""
     pattern = f"{within}/*.parquet" if within else "*.parquet"
     for branch in _BRANCHES:

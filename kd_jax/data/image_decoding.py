@@ -81,9 +81,9 @@ def read_all(
     with images.ready():
         pixels, faults, remarks = decode_all(root, names, sources, image_size, progress)
     if faults and not skip_unreadable:
-        named = (f"{names[index]} ({fault})" for index, fault in faults.items())
+        named = [f"{names[index]} ({fault})" for index, fault in faults.items()]
         wrong = f"{len(faults)} of {len(names)} images in {root} cannot be read"
-        raise InputError(wrong, "whole images, or skip_unreadable", first_few(named, len(faults)))
+        raise InputError(wrong, "whole images, or skip_unreadable", first_few(named))
     seen = np.delete(np.arange(len(names)), list(faults))
     for new, old in enumerate(seen) if faults else ():  # in place: a second copy may not fit into memory
         pixels[new] = pixels[old]
@@ -117,7 +117,7 @@ def remarked(remarks: dict[int, list[str]], total: int) -> list[str]:
 
 def _note(text: str, names: list[str], what: str, total: int) -> str:
     number = f"{len(names)} {what}" + f" of {total}" * (what == "images")
-    return text.format(number) + f" ({first_few(names, len(names))})"
+    return text.format(number) + f" ({first_few(names)})"
 
 
 def decode_all(

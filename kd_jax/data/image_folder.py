@@ -122,7 +122,7 @@ def survey(root: Path, test_fraction: float | None = None) -> Listing:
     (train_folder,) = folders["train"]
     train = class_folders(root, train_folder, strays)
     if not train:
-        given = first_few(strays, len(strays)) or "nothing in it"
+        given = first_few(strays) or "nothing in it"
         raise InputError(f"{root}: {train_folder}/ has no class folders", "a folder for each class", given)
     held_out: dict[str, str] = {split: folders[split][0] for split in ("test", "val") if split in folders}
     annotations = root / "val" / "val_annotations.txt"
@@ -138,8 +138,8 @@ def survey(root: Path, test_fraction: float | None = None) -> Listing:
     strays += _drop_empty(root, {train_folder: train} | dict(zip(held_out.values(), splits, strict=False)))
     classes = sorted(train)
     require_each(root, classes, [len(train[name]) for name in classes])
-    if strangers := sorted(set().union(*splits) - set(train)):
-        given = f"{first_few(map(as_text, strangers), len(strangers))} not in {train_folder}"
+    if strangers := list(map(as_text, sorted(set().union(*splits) - set(train)))):
+        given = f"{first_few(strangers)} not in {train_folder}"
         expected = f"the classes of {train_folder}"
         raise InputError(f"{root}: a test class has no training images", expected, given)
     if not any(splits[0].values()):
@@ -168,9 +168,8 @@ def _held_out(
     if "test" in found and not any(found["test"].get(name) for name in train):
         given = f"{folders['test']}/ has no {'images of a class' if found['test'] else 'class folders'}"
         if "val" not in folders:
-            there = list(found["test"])
             expected = "a folder for each class, as in training, or val/"
-            raise InputError(f"{root}: {given}", expected, first_few(there, len(there)) or "none")
+            raise InputError(f"{root}: {given}", expected, first_few(list(found["test"])) or "none")
         notes.append(f"{given}: the test split is {folders['val']}/")
         for held in (found, folders, beside):
             del held["test"]
@@ -252,5 +251,5 @@ def _readable(root: Path, classes: Sequence[str]) -> list[str]:
 def require_each(root: Path, names: Sequence[str], counts: Sequence[int]) -> None:
     """InputError unless every class has a training image."""
     if empty := [as_text(name) for name, count in zip(names, counts, strict=True) if not count]:
-        given = f"none in {first_few(empty, len(empty))}"
+        given = f"none in {first_few(empty)}"
         raise InputError(f"{root}: a class has no training image", "one in each folder of train", given)

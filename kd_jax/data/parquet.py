@@ -26,7 +26,7 @@ from kd_jax.data.cache import one_line, require_memory
 from kd_jax.data.folder_files import first_few
 from kd_jax.data.image_decoding import Progress, read_all, remarked
 from kd_jax.data.splits import split_test
-from kd_jax.errors import InputError, nearest_name
+from kd_jax.errors import InputError, import_extra, nearest_name
 
 SPLITS = {
     "train": ("train", "training"),
@@ -109,10 +109,10 @@ def decode(
     `read_all`.  test_fraction: as of `split_test`, of files without a test split alone.
     Raises InputError for what is missing, damaged or of another kind.
     """
-    parquet = _pyarrow(name)
+    parquet = import_extra("pyarrow.parquet", "parquet files need", "the extra hub (pyarrow)", name)
     splits, others = split_files(root, files)
-    notes = [f"left out: {len(others)} files of no known split ({first_few(others, len(others))})"]
-    notes = notes if others else []
+    left_out = f"left out: {len(others)} files of no known split ({first_few(others)})"
+    notes = [left_out] if others else []
     if "train" not in splits:
         raise InputError(f"{name} lacks a training split", "train, of which files bear the word", "none")
     held: dict[str, tuple[list[bytes | None], list[Any]]] = {}
@@ -165,15 +165,6 @@ def _choose_test(name: str, held: dict[str, tuple[list[bytes | None], list[Any]]
     if "val" in held and "test" in held:
         return ["validation is the validation split, test the test split"]
     return []
-
-
-def _pyarrow(name: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        expected = "the extra hub (pyarrow)"
-        raise InputError("parquet files need a package that is missing", expected, name) from None
-    return pyarrow.parquet
 
 
 def _columns(name: str, schema: Any, image: str | None, label: str | None) -> Columns:
@@ -276,7 +267,5 @@ def _numbers(
     strangers = sorted({str(label) for split in labels for label in split} - set(words))
     if strangers:
         expected = "the classes of the training split"
-        raise InputError(
-            f"{name}: a class has no training image", expected, first_few(strangers, len(strangers))
-        )
+        raise InputError(f"{name}: a class has no training image", expected, first_few(strangers))
     return [np.array([number[str(label)] for label in split], np.int64) for split in labels], words

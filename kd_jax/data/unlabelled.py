@@ -68,7 +68,7 @@ def find(name: str, image_shape: tuple[int, int, int], image_size: int | None) -
     given = f"{len(strays)} other files" if strays else "an empty folder"
     require(pictures, f"{name} holds no image", "image files in it or in folders below it", given)
     left = f"left out: {len(strays)} files in which pillow finds no image"
-    notes = [f"{left} ({first_few(list(map(as_text, strays)), len(strays))})"] if strays else []
+    notes = [f"{left} ({first_few(list(map(as_text, strays)))})"] if strays else []
     return _of_files(path, sorted(pictures), image_shape, image_size, notes)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_jax.errors import InputError
+from kd_jax.errors import InputError, import_extra
 
 HUB_FILE = "model.safetensors"
 
@@ -30,11 +30,8 @@ def locate(name: str) -> Path:
     if path.exists() or not re.fullmatch(r"[\w-]+/[\w.-]+", name) or _reader(path):
         expected = "a .safetensors, .pt or .pth file, or a hub name such as timm/resnet50.a1_in1k"
         raise InputError("no such file of weights", expected, name)
-    try:
-        import huggingface_hub
-    except ImportError:
-        expected = "the extra hub (huggingface_hub), or a local file"
-        raise InputError("weights from the hub need a package that is missing", expected, name) from None
+    expected = "the extra hub (huggingface_hub), or a local file"
+    huggingface_hub = import_extra("huggingface_hub", "weights from the hub need", expected, name)
     try:
         return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
     except Exception as error:  # its own, its HTTP library's, the network's
@@ -76,11 +73,8 @@ def _require_float(key: str, dtype: str) -> None:
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
     """A state dict; a pickled module is refused: reading it would execute what the file says."""
-    try:
-        import torch
-    except ImportError:
-        expected = "PyTorch (the extra bench), or the same weights as .safetensors"
-        raise InputError("a torch file needs a package that is missing", expected, path) from None
+    expected = "PyTorch (the extra bench), or the same weights as .safetensors"
+    torch = import_extra("torch", "a torch file needs", expected, path)
     try:
         with warnings.catch_warnings(action="ignore"):
             tensors = torch.load(path, map_location="cpu", weights_only=True)
