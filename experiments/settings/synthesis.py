@@ -79,7 +79,7 @@ def load_teacher(path: str, untrained: bool) -> Teacher:
         raise InputError("no teacher", "a run folder of train_teacher that is complete", path + hint)
     class_names = list(run_config.read(parent).data.class_names)
     variables, metadata = checkpoint.load(folder)
-    try:
+    with teachers.refuse_damaged("teacher", folder):
         model = models.build(metadata["model"], len(class_names), **metadata["model_options"])
         height, width, channels = map(int, metadata["image_shape"])
         stopped = list(metadata.get("diverged", []))
@@ -88,11 +88,6 @@ def load_teacher(path: str, untrained: bool) -> Teacher:
         about |= {"data": metadata["data"]["name"], "fingerprint": metadata["data"]["fingerprint"]}
         shape = height, width, channels
         teachers.check_arrays(folder, metadata["model"], model, variables, shape)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        expected = f"{folder / 'manifest.json'} as it was written"
-        raise InputError("damaged teacher", expected, repr(error)) from None
     teachers.refuse_diverged(path, variables, np.isin(np.arange(about["num_teachers"]), stopped))
     if untrained:
         variables = _initial_variables(model, about["num_teachers"], shape)
