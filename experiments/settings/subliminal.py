@@ -150,8 +150,8 @@ def _varying(structure: Structure, structures: Sequence[Structure], most: int = 
     ]
 
 
-def hparams_of(structure: Structure, setting: Setting, learning_rate: float, teacher: int) -> HParams:
-    """What one run computes with."""
+def hparams_of(structure: Structure, setting: Setting, learning_rate: float) -> HParams:
+    """What the runs of a setting compute with."""
     seen = np.ones(structure.classes + structure.auxiliary, bool)
     if setting.logit_mask == "auxiliary":
         seen[: structure.classes] = False
@@ -160,4 +160,4 @@ def hparams_of(structure: Structure, setting: Setting, learning_rate: float, tea
     hparams = sweep.make_hparams(
         structure.classes, setting.omitted, learning_rate, 0.0, setting.temperature or 1.0, 1.0
     )
-    return hparams.replace(logit_mask=seen, teacher=np.int32(teacher))
+    return hparams.replace(logit_mask=seen)

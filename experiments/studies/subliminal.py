@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -56,11 +55,8 @@ class Plan(NamedTuple):
     description: RunDescription
 
 
-class Judged(NamedTuple):
-    """What results.csv and confusions.npz have of some models."""
-
-    rows: list[ResultRow]
-    confusions: list[Confusion]
+Judged = tuple[list[ResultRow], list[Confusion]]
+"""What results.csv and confusions.npz have of some models."""
 
 
 def run(
@@ -81,10 +77,8 @@ def run(
         judged += judged_here
         histories += histories_here
     write_history(options, plan, histories)
-    confusions.write(
-        options.out, [one for each in judged for one in each.confusions], plan.dataset.num_classes
-    )
-    rows = [row for each in judged for row in each.rows]
+    confusions.write(options.out, [one for _, each in judged for one in each], plan.dataset.num_classes)
+    rows = [row for each, _ in judged for row in each]
     run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
     running.finish(options.out, options.tensorboard)
 
@@ -185,10 +179,10 @@ def train_structures(
 def train_teachers(options: RunConfig, plan: Plan, table: Table, setting: Setting) -> tuple[Variables, dict]:
     """(variables of all teachers, leading axis S, history); from `out`'s checkpoints where they are there."""
     structure, seeds = setting.structure, range(options.seeds)
-    one = hparams_of(structure, setting, plan.learning_rate, 0)
+    hparams = sweep.stack_runs([hparams_of(structure, setting, plan.learning_rate)], seeds)
     states, history = running.train_runs(
-        options, plan.configs[structure], table, None, stack([one] * len(seeds)).replace(weight_decay=None),
-        sweep.run_keys(seeds, 1, base=0), plan.description,
+        options, plan.configs[structure], table, None, hparams, sweep.run_keys(seeds, 1, base=0),
+        plan.description,
         folder=f"checkpoints/teachers_{plan.structures.index(structure)}",
     )  # fmt: skip
     return sweep.gather(variables_of(states), len(seeds)), history
@@ -209,7 +203,8 @@ def train_students(
     )
     table = plan.images[structure].replace(teacher_variables=(teachers,))
     runs = [(setting, seed) for setting in settings for seed in seeds]
-    hparams = stack([hparams_of(structure, setting, plan.learning_rate, seed) for setting, seed in runs])
+    numbers = [hparams_of(structure, setting, plan.learning_rate) for setting in settings]
+    hparams = sweep.stack_runs(numbers, seeds, num_teachers=options.seeds)  # each learns from its own
     shared = np.stack([plan.share[setting.share or ""] for setting, _ in runs])
     perturb = np.array([setting.perturb for setting, _ in runs], np.float32)
     starts = subliminal.Start(jnp.asarray(shared), jnp.asarray(perturb))
@@ -221,16 +216,11 @@ def train_students(
         return subliminal.student_states(config, keys, initial_keys[0], initial_keys[1], starts)
 
     states, history = running.train_runs(
-        options, config, table, None, hparams.replace(weight_decay=None),
-        sweep.run_keys(seeds, len(settings), base=1), plan.description, start,
+        options, config, table, None, hparams, sweep.run_keys(seeds, len(settings), base=1),
+        plan.description, start,
         f"checkpoints/students_{plan.structures.index(structure)}",
     )  # fmt: skip
     return variables_of(states), history
-
-
-def stack(rows: Sequence[Any]) -> Any:
-    """Trees of numbers, one a run, with a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def judge(
@@ -249,16 +239,15 @@ def judge(
     matrices = evaluate.confusions(
         config.model, config.num_classes, variables, test.images, test.labels, len(runs)
     )
-    judged = Judged([], [])
+    rows: list[ResultRow] = []
+    seen: list[Confusion] = []
     for (setting, seed), matrix, end in zip(runs, matrices, ends, strict=True):
         if end:
-            judged.rows.append(tidy.diverged_row(setting.name, seed, end))
+            rows.append(tidy.diverged_row(setting.name, seed, end))
             continue
-        judged.rows.extend(
-            tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.omitted, None)
-        )
-        judged.confusions.append(Confusion(setting.name, seed, "none", matrix))
-    return judged
+        rows += tidy.result_rows(setting.name, seed, "test", "none", matrix, setting.omitted, None)
+        seen.append(Confusion(setting.name, seed, "none", matrix))
+    return rows, seen
 
 
 def write_history(
