@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     from experiments.studies import export
 
     choice = shared.read(networks.Choice, ensemble=False)
-    export.run(Path(os.path.expanduser(argv[1])), choice, shared.read(export.ExportConfig, out=out))
+    export.run(Path(os.path.expanduser(argv[1])), choice, FLAGS.format, out)
 
 
 if __name__ == "__main__":

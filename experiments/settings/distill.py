@@ -83,19 +83,22 @@ def parse_settings(lists: Lists, class_names: Sequence[str], mixture: bool = Fal
         if len(omitted) == num_classes:
             expected = f"at least one of the {num_classes} classes seen"
             raise InputError("nothing left after masking", expected, label)
-        about = methods.describe(structure, *at, len(betas) > 1, len(weights) > 1)
-        words = [*about.words, *([f"lr={short(rate)}"] * (len(rates) > 1))]
-        words += [*([f"wd={short(decay)}"] * (len(decays) > 1)), label]
+        words, of_loss = methods.describe(structure, *at, len(betas) > 1, len(weights) > 1)
+        words += [f"lr={short(rate)}"] * (len(rates) > 1) + [f"wd={short(decay)}"] * (len(decays) > 1)
+        words.append(label)
         shots = shots if omitted else 0
-        has_effect = about.alpha and ablation != "full" and (omitted or ablation != "omitted_removed")
+        has_effect = of_loss["alpha"] and ablation != "full" and (omitted or ablation != "omitted_removed")
         effect = ablation if has_effect else None
         words += [f"shots={shots}" if shots else "", effect or "", f"student_init={init}" if init else ""]
         words += [] if share is None else [f"transfer_share={short(share)}"]
         name = " ".join(word for word in words if word)
-        taught = about.temperature, about.alpha, rate, decay
-        of_method = dict(zip(about._fields[3:], about[3:], strict=True))
-        setting = Setting(name, omitted, *taught, shots, effect, init, share, **of_method)  # type: ignore[arg-type]
-        settings.setdefault(name, setting)
+        settings.setdefault(
+            name,
+            Setting(
+                name, omitted, learning_rate=rate, weight_decay=decay, shots=shots, teacher_ablation=effect,
+                student_init=init, transfer_share=share, **of_loss,
+            ),
+        )  # fmt: skip
     order = list(dict.fromkeys(one.structure for one in settings.values()))
     return sorted(settings.values(), key=lambda one: order.index(one.structure))
 

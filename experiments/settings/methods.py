@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from experiments.cli.main import log_note
 from experiments.cli.parse import parse_numbers, parse_words
 from kd_jax import losses, models
 from kd_jax.errors import InputError
@@ -57,20 +56,6 @@ class Structure(NamedTuple):
         """The loss of the logits."""
         loss_fn = losses.DIVERGENCES[self.divergence] if self.loss == "soft" else losses.LOSSES[self.loss]
         return losses.standardized(loss_fn) if self.standardized else loss_fn
-
-
-class Described(NamedTuple):
-    """A structure at one point of the grid: words of the setting's name, and the fields of `Setting` of the
-    same names, None where they mean nothing there."""
-
-    words: list[str]
-    temperature: float | None
-    alpha: float
-    method: str | None
-    beta: float | None
-    feature_loss: str | None
-    feature_weight: float | None
-    structure: Structure
 
 
 def short(value: float) -> str:
@@ -130,11 +115,12 @@ def describe(
     alpha: float,
     beta: float | None,
     weight: float | None,
-    several_betas: bool = False,
-    several_weights: bool = False,
-) -> Described:
-    """What the structure is at this point. With alpha = 0 the loss of the logits is the labels' alone, and
-    temperature, divergence and the rest have no part in it."""
+    several_betas: bool,
+    several_weights: bool,
+) -> tuple[list[str], dict[str, Any]]:
+    """(words of the setting's name, the fields of `Setting` that are of the loss, None where they mean
+    nothing) of the structure at this point of the grid. With alpha = 0 the loss of the logits is the labels'
+    alone, and temperature, divergence and the rest have no part in it."""
     loss, feature = structure.loss, structure.feature_loss
     if loss == "labels" or (alpha == 0 and loss not in losses.WITHOUT_TEACHER):
         loss, words = "labels", ["labels"]
@@ -159,7 +145,8 @@ def describe(
     plain = loss in ("soft", "hard_label", "labels", "logits") and structure.divergence == "kl"
     plain = plain and not structure.standardized and feature is None
     method = None if plain else " ".join(word for word in words if "=" not in word) or "soft"
-    return Described(words, *numbers, method, beta, feature, weight, structure)
+    used = {"temperature": numbers[0], "alpha": numbers[1], "beta": beta, "structure": structure}
+    return words, used | {"method": method, "feature_loss": feature, "feature_weight": weight}
 
 
 def with_structure(
@@ -222,10 +209,3 @@ def require_one_teacher(structures: Sequence[Structure], teacher: Any, transfer:
         raise InputError("a feature loss compares the layers of one teacher", expected, teacher.info.path)
     if "crd" in features and transfer != "own":
         raise InputError("crd draws its negatives by class", "--transfer=own", f"--transfer={transfer}")
-
-
-def note_features(cached: bool, nbytes: int) -> None:
-    """Says where the teacher's layers come from."""
-    size = f"{nbytes / 2**20:.0f} MiB for all images"
-    source = "cached" if cached else "computed at each update"
-    log_note(f"note: the teacher's layers are {source} ({size})")

@@ -31,7 +31,7 @@ OWN, MIXED, GENERATOR = "own", "own+", "generator"
 
 class Transfer(NamedTuple):
     """Another dataset's training images, u8[N,h,w,c], with their labels i32[N]; description: what config.json
-    says of them.
+    says of them, but for the number of examples of an epoch.
 
     origin: of images that were made from teachers; None of others. mixed: whether they are added to the
     dataset's own.
@@ -48,10 +48,6 @@ class Transfer(NamedTuple):
         if self.mixed:
             return num_train
         return -(-len(self.images) // (self.origin.num_teachers if self.origin else 1))
-
-    def described(self, num_train: int) -> dict[str, Any]:
-        """What config.json says of it, with the number of examples of an epoch."""
-        return self.description | {"examples": self.num_examples(num_train)}
 
     def table(self, own: Table | None = None, teacher: Teachers | None = None) -> Table:
         """Its labels mean nothing but where they are of the dataset's own.  own: in numpy.
@@ -102,31 +98,26 @@ def load(name: str, options: RunConfig, dataset: data.Dataset, settings: Sequenc
     return None if name in NOISES or name == GENERATOR else load_other(name, options, dataset)
 
 
-class GeneratorFlags(NamedTuple):
-    """The values of the flags --generator_...; None: not given."""
-
-    objective: str | None
-    rate: float | None
-    width: int | None
-
-
-class GeneratorPlan(NamedTuple):
-    """config: the static part; hparams: its numbers, in numpy."""
-
-    config: GeneratorConfig
-    hparams: GeneratorHParams
-
-
 def parse_generator(
-    name: str, given: GeneratorFlags, options: RunConfig, dataset: data.Dataset, teacher: Teachers | None
-) -> GeneratorPlan | None:
-    """What --transfer=generator asks for; None where --transfer is something else. Errors: InputError."""
+    name: str,
+    objective: str | None,
+    rate: float | None,
+    width: int | None,
+    options: RunConfig,
+    dataset: data.Dataset,
+    teacher: Teachers | None,
+) -> tuple[GeneratorConfig | None, GeneratorHParams | None]:
+    """What --transfer=generator asks for: the static part, and its numbers in numpy; (None, None) where
+    --transfer is something else. Errors: InputError.
+
+    objective, rate, width: the values of --generator_objective and so on; None: not given.
+    """
     if name != GENERATOR:
-        for flag, value in given._asdict().items():
+        for flag, value in (("objective", objective), ("rate", rate), ("width", width)):
             if value is not None:
                 what = f"--generator_{flag} means nothing here"
                 raise InputError(what, f"--transfer={GENERATOR} with it", f"--transfer={name}")
-        return None
+        return None, None
     height, width, _ = dataset.train_images.shape[1:]
     if height % 4 or width % 4:
         expected = "images whose sides are multiples of 4"
@@ -136,10 +127,10 @@ def parse_generator(
         raise InputError(f"--transfer={GENERATOR} asks one teacher", expected, "another number of them")
     if augmentation.queries(options) or augmentation.only_flips(options):
         raise InputError(f"--transfer={GENERATOR} augments nothing", "no augmentation", "some")
-    (rate,) = parse_numbers("generator_rate", str(1e-3 if given.rate is None else given.rate), positive=True)
-    objective, interval = OBJECTIVES[given.objective or "adversarial"]
+    (rate,) = parse_numbers("generator_rate", str(1e-3 if rate is None else rate), positive=True)
+    minimised, interval = OBJECTIVES[objective or "adversarial"]
     hparams = GeneratorHParams(np.float32(rate), np.float32(0.1), np.float32(5))  # type: ignore[arg-type]
-    return GeneratorPlan(GeneratorConfig(objective, interval, given.width or 32), hparams)
+    return GeneratorConfig(minimised, interval, width or 32), hparams
 
 
 def load_mixture(name: str, options: RunConfig, dataset: data.Dataset) -> Transfer:
@@ -168,7 +159,6 @@ def load_other(name: str, options: RunConfig, dataset: data.Dataset) -> Transfer
     origin = synthetic.read_origin(name) if name.endswith(".npz") else None
     description: dict[str, Any] = {"name": other.name, "fingerprint": other.fingerprint}
     description |= {"origin": origin.provenance} if origin else {}
-    description |= {"examples": len(other.train_images)}
     return Transfer(other.train_images, other.train_labels, description, origin)
 
 

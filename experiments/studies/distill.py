@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.cli import provenance, running
 from experiments.cli.flags import RunConfig
+from experiments.cli.main import log_note
 from experiments.reporting import students as tables_of_students
 from experiments.reporting.sections import misclassified
 from experiments.settings import augmentation, methods, students, teachers, training, transfer
@@ -19,7 +20,6 @@ from experiments.settings import dataset as datasets
 from experiments.settings.distill import Lists, Setting, all_hparams, parse_settings, programs
 from experiments.settings.methods import Structure
 from experiments.settings.teachers import Teachers
-from experiments.settings.transfer import GeneratorFlags
 from kd_jax.errors import InputError
 from kd_jax.evaluate import ensemble, evaluate
 from kd_jax.evaluate.monitor import track
@@ -29,7 +29,7 @@ from kd_jax.stats.rows import Confusion, ResultRow
 from kd_jax.train import Config, sweep, variables_of
 from kd_jax.train.config import FeatureMatch
 from kd_jax.train.noise import NOISES
-from kd_jax.types import Table
+from kd_jax.types import GeneratorHParams, Table
 
 BIAS_GRID = np.arange(-6.0, 24.01, 0.25, dtype=np.float32)
 
@@ -53,11 +53,6 @@ class DistillConfig:
     generator_rate: float | None = None
     generator_width: int | None = None
 
-    @property
-    def generator(self) -> GeneratorFlags:
-        """The values that are of the generator."""
-        return GeneratorFlags(self.generator_objective, self.generator_rate, self.generator_width)
-
 
 class Plan(NamedTuple):
     """What is to be done, before anything is computed.
@@ -65,7 +60,7 @@ class Plan(NamedTuple):
     validation: indices of the split; queried: whether the teachers are asked about each batch as students see
     it, else their logits are cached; configs: the training of each structure, a program each, in the order of
     the settings; description: what config.json says; tables: training, validation, test; moved: another
-    transfer set than the own one; generator: what makes it, if one does.
+    transfer set than the own one; generator: the numbers of what draws it, if one does.
     """
 
     settings: list[Setting]
@@ -74,12 +69,11 @@ class Plan(NamedTuple):
     queried: bool
     model_options: dict[str, Any]
     configs: dict[Structure, Config]
-    num_classes: int
     validation: np.ndarray
     description: RunDescription
     tables: tuple[Table, Table | None, Table]
     moved: transfer.Transfer | None
-    generator: transfer.GeneratorPlan | None
+    generator: GeneratorHParams | None
 
 
 class Trained(NamedTuple):
@@ -125,9 +119,10 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         lists.loss, methods.needs_teacher(lists), distill_config.teacher, distill_config.teacher_setting,
         distill_config.teacher_seeds, dataset, validation,
     )  # fmt: skip
-    generator = transfer.parse_generator(
-        distill_config.transfer, distill_config.generator, options, dataset, teacher
-    )
+    generator, of_generator = transfer.parse_generator(
+        distill_config.transfer, distill_config.generator_objective, distill_config.generator_rate,
+        distill_config.generator_width, options, dataset, teacher,
+    )  # fmt: skip
     structures = list(programs(settings))
     methods.require_one_teacher(structures, teacher, distill_config.transfer)
     queried = augmentation.queries(options) or distill_config.transfer in NOISES or generator is not None
@@ -137,7 +132,7 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
         options, model_options, dataset, num, structures[0].loss_fn,
         teacher_models=teacher.models if teacher and queried else (),
         average_teachers=teacher is not None and teacher.average,
-        noise=NOISES.get(distill_config.transfer), generator=generator and generator.config,
+        noise=NOISES.get(distill_config.transfer), generator=generator,
         has_labels=distill_config.transfer == transfer.OWN,
         monitor=track if distill_config.track else None,
         **augmentation.fields(options, dataset, train),
@@ -157,14 +152,14 @@ def make_plan(options: RunConfig, lists: Lists, distill_config: DistillConfig, f
     description = provenance.describe(
         flags, dataset, train, validation, [setting.info() for setting in settings],
         [(setting.name, seed, students.teacher_seed(seed, teacher)) for setting, seed in runs],
-        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.described(len(train)),
+        teacher=teacher and teacher.info.to_json(), transfer=moved and moved.description | {"examples": num},
     )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
     if moved is not None:
         tables = (moved.table(tables[0], teacher), *tables[1:])
     return Plan(
-        settings, runs, teacher, queried, model_options, configs, dataset.num_classes, validation,
-        description, tables, moved, generator,
+        settings, runs, teacher, queried, model_options, configs, validation, description, tables, moved,
+        of_generator,
     )  # fmt: skip
 
 
@@ -174,11 +169,16 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     table = students.with_teachers(plan.tables[0], plan.teacher, plan.queried, mirrored)
     each = [train_program(options, plan, structure, table) for structure in plan.configs]
     history, variables = (joined([getattr(one, name) for one in each]) for name in ("history", "variables"))
-    metadata = students_metadata(options.model, plan) | {
+    copied = ("data", "flags", "versions", "teacher", "settings", "runs")
+    metadata = {
+        "model": options.model,
+        "model_options": plan.model_options,
+        "num_models": len(plan.runs),
+        "image_shape": list(next(iter(plan.configs.values())).image_shape),
         "validation_split": datasets.split_hash(plan.validation),
         "generation": students.generation(plan.teacher),
         "diverged": np.flatnonzero(tidy.diverged_at(history)).tolist(),
-    }
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
     running.save_models(options.out / "students", variables, metadata)
     if jax.process_index() == 0:
         labels = np.asarray(plan.tables[2].labels)
@@ -193,14 +193,15 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
 def train_program(options: RunConfig, plan: Plan, structure: Structure, table: Table) -> Trained:
     """The runs of one structure, trained and evaluated as one program.  table: of `with_teachers`."""
     config, teacher, settings = plan.configs[structure], plan.teacher, programs(plan.settings)[structure]
+    num_classes = plan.description.data.num_classes
     seeds, num_runs = range(options.seeds), len(settings) * options.seeds
-    numbers = all_hparams(settings, plan.num_classes)
+    numbers = all_hparams(settings, num_classes)
     if plan.generator is not None:
-        numbers = [one.replace(generator=plan.generator.hparams) for one in numbers]
+        numbers = [one.replace(generator=plan.generator) for one in numbers]
     hparams = sweep.stack_runs(numbers, seeds, students.num_ensembles(teacher))
     if teacher is not None and (match := config.feature_match) is not None:
         cached = caches_layers(plan, teacher, match, augmentation.only_flips(options))
-        table = students.with_layers(table, teacher, match, plan.num_classes, cached)
+        table = students.with_layers(table, teacher, match, num_classes, cached)
         config = config if cached else dataclasses.replace(config, teacher_models=teacher.models)
     table, held_out, test = sweep.put_on_mesh(
         (table, *plan.tables[1:]), sweep.runs_mesh(num_runs), sweep.REPLICATED
@@ -231,24 +232,14 @@ def caches_layers(plan: Plan, teacher: Teachers, match: FeatureMatch, mirrored: 
     mirrored: whether students see mirror images, whose layers are not cached."""
     size = students.features_bytes(plan.tables[0], teacher, match)
     cached = not plan.queried and not mirrored and size <= CACHED_BYTES
-    methods.note_features(cached, size)
+    source = "cached" if cached else "computed at each update"
+    log_note(f"note: the teacher's layers are {source} ({size / 2**20:.0f} MiB for all images)")
     return cached
 
 
 def joined(trees: Sequence[Any]) -> Any:
     """Trees of arrays [R,...] of several programs as one."""
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *trees)
-
-
-def students_metadata(spec: str, plan: Plan) -> dict[str, Any]:
-    """The metadata of the checkpoint of the students."""
-    copied = ("data", "flags", "versions", "teacher", "settings", "runs")
-    return {
-        "model": spec,
-        "model_options": plan.model_options,
-        "num_models": len(plan.runs),
-        "image_shape": list(next(iter(plan.configs.values())).image_shape),
-    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
 
 
 def rows_of_teachers(plan: Plan) -> tuple[list[ResultRow], list[Confusion]]:

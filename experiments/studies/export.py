@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,31 +37,24 @@ network.load_state_dict(load_file("{name}"), strict=True)
 """
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """The values of the flags, by their names."""
-
-    format: str
-    out: Path
-
-
-def run(folder: Path, choice: networks.Choice, options: ExportConfig) -> None:
+def run(folder: Path, choice: networks.Choice, kind: str, out: Path) -> None:
     """Writes the network, and a json file beside it.
 
-    folder: of a run of train_teacher or distill.  Errors: InputError; then nothing is written.
+    folder: of a run of train_teacher or distill.  kind: of FORMATS.  Errors: InputError; then nothing is
+        written.
     """
-    about = options.out.with_name(f"{options.out.name}.json")
-    for path in (options.out, about):
+    about = out.with_name(f"{out.name}.json")
+    for path in (out, about):
         places.refuse_existing(path)
     chosen = networks.choose(networks.load(folder), choice)
     if chosen.note:
         log_note(f"note: {chosen.note}")
-    content, more, usage = FORMATS[options.format](chosen, options.out)
+    content, more, usage = FORMATS[kind](chosen, out)
     description = describe(chosen) | more | {"sha256": hashlib.sha256(content).hexdigest()}
-    run_files.write(options.out, content)
-    run_files.write(about, run_files.to_json({"format": options.format} | description))
+    run_files.write(out, content)
+    run_files.write(about, run_files.to_json({"format": kind} | description))
     print(networks.describe(chosen))
-    print(f"Wrote {options.out} ({len(content) / 1e6:.3g} MB) and {about.name}. {usage}")
+    print(f"Wrote {out} ({len(content) / 1e6:.3g} MB) and {about.name}. {usage}")
 
 
 def describe(chosen: networks.Chosen) -> dict[str, Any]:

@@ -47,7 +47,6 @@ class Plan(NamedTuple):
     config: Config
     initial: pretrained.Pretrained | None
     hparams: HParams
-    num_classes: int
     validation: np.ndarray
     description: RunDescription
     tables: tuple[Table, Table | None, Table]
@@ -93,9 +92,7 @@ def make_plan(options: RunConfig, teacher_config: TeacherConfig, flags: dict[str
         pretrained=initial and {"sha256": initial.sha256, "fresh_classifier": initial.fresh_classifier},
     )  # fmt: skip
     tables = datasets.make_tables(dataset, train, validation)
-    return Plan(
-        omitted, model_options, config, initial, hparams, dataset.num_classes, validation, description, tables
-    )
+    return Plan(omitted, model_options, config, initial, hparams, validation, description, tables)
 
 
 def load_initial(
@@ -166,11 +163,17 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
     variables = sweep.gather(variables_of(states), len(seeds))
     ends = tidy.diverged_at(history) if history else np.zeros(len(seeds), int)
     lost = {seed: int(ends[seed]) for seed in seeds if ends[seed]}
-    metadata = teachers_metadata(options, plan) | {
+    copied = ("data", "flags", "versions", "pretrained")
+    metadata = {
+        "model": options.model,
+        "model_options": plan.model_options,
+        "num_models": options.seeds,
+        "seeds": list(seeds),
+        "image_shape": list(plan.config.image_shape),
         "class_mask": plan.hparams.class_mask.tolist(),
         "diverged": list(lost),
         "validation_split": datasets.split_hash(plan.validation),
-    }
+    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
     running.save_models(options.out / "teachers", variables, metadata)
     rows, matrices = running.teacher_rows(
         [plan.config.model], [variables], [seeds], held_out, test, plan.omitted, lost
@@ -179,17 +182,5 @@ def train_and_evaluate(options: RunConfig, plan: Plan) -> None:
         names, masks = [TEACHER] * len(seeds), [plan.omitted] * len(seeds)
         rows_of_history = tidy.history_rows(history, names, list(seeds), masks) if history else []
         run_folder.write_history(options.out, rows_of_history)
-        confusions.write(options.out, matrices, plan.num_classes)
+        confusions.write(options.out, matrices, plan.description.data.num_classes)
         run_folder.write_results(options.out, rows)  # last, for it says that the run is complete
-
-
-def teachers_metadata(options: RunConfig, plan: Plan) -> dict[str, Any]:
-    """The metadata of the checkpoint of the teachers."""
-    copied = ("data", "flags", "versions", "pretrained")
-    return {
-        "model": options.model,
-        "model_options": plan.model_options,
-        "num_models": options.seeds,
-        "seeds": list(range(options.seeds)),
-        "image_shape": list(plan.config.image_shape),
-    } | {key: value for key, value in run_config.to_json(plan.description).items() if key in copied}
