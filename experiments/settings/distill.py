@@ -112,7 +112,6 @@ def programs(settings: Sequence[Setting]) -> dict[Structure, list[Setting]]:
 
 
 def parse_shots(lists: Lists) -> list[int]:
-    """The numbers of --shots."""
     values = parse_numbers("shots", lists.shots)
     if not all(value == int(value) < 2**24 for value in values):
         raise InputError("malformed --shots", "whole numbers, separated by commas", repr(lists.shots))
@@ -122,7 +121,6 @@ def parse_shots(lists: Lists) -> list[int]:
 
 
 def parse_teacher_ablations(lists: Lists) -> list[str]:
-    """The names of --teacher_ablations."""
     names = parse_words("teacher_ablations", lists.teacher_ablations, list(TEACHER_ABLATIONS))
     plain = (lists.loss, lists.divergence, lists.standardize_logits) == ("soft", "kl", "no")
     if names != ["full"] and not plain:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.cli.flags import NOT_PART_OF_THE_EXPERIMENT
-from experiments.settings.teachers import choose_setting, refuse_damaged
+from experiments.settings.teachers import choose_setting
 from kd_jax import models
 from kd_jax.errors import InputError, nearest_name
 from kd_jax.io import checkpoint, run_config, run_folder
@@ -92,7 +92,7 @@ def load(folder: Path) -> Networks:
         raise InputError(f"{folder} holds no trained networks", expected, f"one of {description.experiment}")
     path = folder / HELD[description.experiment]
     variables, metadata = checkpoint.load(path)
-    with refuse_damaged("checkpoint", path):
+    with checkpoint.refuse_damaged("checkpoint", path):
         num_classes = metadata["data"]["num_classes"]
         model = models.build(metadata["model"], num_classes, **metadata["model_options"])
         height, width, channels = metadata["image_shape"]

@@ -79,7 +79,7 @@ def load_teacher(path: str, untrained: bool) -> Teacher:
         raise InputError("no teacher", "a run folder of train_teacher that is complete", path + hint)
     class_names = list(run_config.read(parent).data.class_names)
     variables, metadata = checkpoint.load(folder)
-    with teachers.refuse_damaged("teacher", folder):
+    with checkpoint.refuse_damaged("teacher", folder):
         model = models.build(metadata["model"], len(class_names), **metadata["model_options"])
         height, width, channels = map(int, metadata["image_shape"])
         stopped = list(metadata.get("diverged", []))
@@ -104,7 +104,6 @@ def _initial_variables(model: Any, num_teachers: int, image_shape: tuple[int, in
 
 
 def parse_wanted(options: SynthesisConfig, class_names: list[str]) -> tuple[int, ...]:
-    """The classes of --classes."""
     if options.classes == "all" and "all" not in class_names:
         return tuple(range(len(class_names)))
     sets = parse_classes("classes", options.classes, class_names)

@@ -5,10 +5,9 @@ students of one setting of an earlier distillation. Of each group a student lear
 those are its ensemble. Its target is the mean of their probabilities, or with --loss=logits of their logits.
 """
 
-import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -181,7 +180,7 @@ def _load_group(
     if not folder.is_dir():
         expected = "a run folder of train_teacher or distill that is complete, as runs/quickstart_teacher"
         raise InputError("no teacher", expected, path + ("" if parent.exists() else nearest_path(path)))
-    with refuse_damaged("teacher", folder):
+    with checkpoint.refuse_damaged("teacher", folder):
         variables, metadata = checkpoint.load(folder)
         _check_data(folder, metadata, dataset)
         model = models.build(metadata["model"], dataset.num_classes, **metadata["model_options"])
@@ -209,18 +208,6 @@ def _load_group(
         check_arrays(folder, metadata["model"], model, variables, dataset.train_images.shape[1:])
         refuse_diverged(path, variables, np.isin(numbers, metadata.get("diverged", [])))
     return model, variables, info
-
-
-@contextlib.contextmanager
-def refuse_damaged(what: str, folder: Path) -> Iterator[None]:
-    """Refuses a checkpoint whose metadata do not say what they should; its arrays have their hashes."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        expected = f"{folder / 'manifest.json'} as it was written"
-        raise InputError(f"damaged {what}", expected, repr(error)) from None
 
 
 def refuse_diverged(path: str, variables: Variables, stopped: np.ndarray) -> None:

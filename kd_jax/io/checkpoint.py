@@ -203,6 +203,21 @@ def load(path: str | os.PathLike) -> tuple[dict, dict]:
     return arrays, metadata
 
 
+@contextlib.contextmanager
+def refuse_damaged(what: str, folder: Path) -> Iterator[None]:
+    """Refuses a checkpoint whose metadata do not hold what the block reads from them.
+
+    what: it holds, for the error.  Errors: InputError that names the manifest.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        expected = f"{folder / 'manifest.json'} as it was written"
+        raise InputError(f"damaged {what}", expected, repr(error)) from None
+
+
 def rebuild(template: Any, arrays: dict) -> Any:
     """Loaded arrays in the structure of `template` (arrays, or their jax.ShapeDtypeStruct), whose typed keys
     become typed keys again."""

@@ -145,12 +145,10 @@ def write_history(folder: Path, rows: Iterable[HistoryRow]) -> None:
 
 
 def write_results(folder: Path, rows: Iterable[ResultRow]) -> None:
-    """results.csv."""
     run_files.write(Path(folder) / "results.csv", tidy_csv.render(ResultRow, rows))
 
 
 def write_bias_curve(folder: Path, rows: Iterable[BiasRow]) -> None:
-    """bias_curve.csv."""
     run_files.write(Path(folder) / "bias_curve.csv", tidy_csv.render(BiasRow, rows))
 
 
