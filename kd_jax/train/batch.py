@@ -60,12 +60,8 @@ def cached_rows(table: Table, key: jax.Array, index: jax.Array, step: jax.Array)
     num = len(table.labels)
     if table.teacher_logits is None or table.teacher_logits[0].shape[1] == num:
         return index
-    mirrored = flips(_augment_key(key, step), len(index))
+    mirrored = flips(keys.at(key, keys.AUGMENT, step), len(index))
     return jnp.where(mirrored, index + num, index)
-
-
-def _augment_key(key: jax.Array, step: jax.Array) -> jax.Array:
-    return jax.random.fold_in(jax.random.fold_in(key, keys.AUGMENT), step)
 
 
 def _teacher_answers(
@@ -106,11 +102,11 @@ def augment_and_scale(
     key: the run's own.  Returns: (f32[B,h,w,c], f32[B]), mixup_lambda None where nothing is mixed.
     """
     if config.augment is not None:
-        images = config.augment(_augment_key(key, step), images)
+        images = config.augment(keys.at(key, keys.AUGMENT, step), images)
     images = scale_pixels(images)
     if config.mixup is None:
         return images, None
-    mixup_key = jax.random.fold_in(jax.random.fold_in(key, keys.MIXUP), step)
+    mixup_key = keys.at(key, keys.MIXUP, step)
     mixup_lambda = mixup_lambdas(mixup_key, images.shape[0], config.mixup)
     return mix(mixup_lambda, images), mixup_lambda
 
@@ -138,7 +134,7 @@ def ablate_teacher_logits(batch: Batch, hparams: HParams, key: jax.Array, step: 
     """The batch with the run's ablation applied to its teacher logits.  key: the run's own."""
     if hparams.teacher_ablation is None or batch.teacher_logits is None:
         return batch
-    signal_key = jax.random.fold_in(jax.random.fold_in(key, keys.ABLATION), step)
+    signal_key = keys.at(key, keys.ABLATION, step)
     ablated = teacher_ablations.ablate_teacher_logits(
         hparams.teacher_ablation, signal_key, batch.teacher_logits, hparams.class_mask, hparams.temperature
     )
@@ -163,5 +159,5 @@ def batch_images(
     if config.noise is None:
         return table.images[index]
     number = step % config.num_updates if config.repeat_noise else step
-    noise_key = jax.random.fold_in(jax.random.fold_in(key, keys.NOISE), number)
+    noise_key = keys.at(key, keys.NOISE, number)
     return config.noise(noise_key, (config.batch_size, *config.image_shape))

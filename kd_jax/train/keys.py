@@ -1,5 +1,7 @@
 """Purposes folded into a run's key: all that there are, so that no two draw the same numbers."""
 
+import jax
+
 INIT = 0
 ORDER = 1
 DROPOUT = 2
@@ -17,3 +19,8 @@ LATENT = 13
 MIXTURES = 100
 IMPRESSION = 101
 IMPRESSION_SHIFT = 102
+
+
+def at(key: jax.Array, purpose: int, step: jax.Array) -> jax.Array:
+    """The key that a purpose has at this step, i32[].  key: the run's own, not consumed."""
+    return jax.random.fold_in(jax.random.fold_in(key, purpose), step)

@@ -77,7 +77,7 @@ def train_step(
     images, index, rows = local_part((images, index, rows))
     batch = make_batch(config, table, hparams, images, index, rows)
     batch = ablate_teacher_logits(batch, hparams, state.key, step)
-    dropout_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.DROPOUT), step)
+    dropout_key = keys.at(state.key, keys.DROPOUT, step)
 
     apply = forward_head if config.freeze_backbone else forward
     trained = trainable_params(config, state.params, state.of_features)
@@ -89,7 +89,7 @@ def train_step(
         per_example = batch_losses(config, logits, batch, hparams, mixup_lambda)
         memory = None
         if config.feature_match is not None:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, keys.NEGATIVES), step)
+            key = keys.at(state.key, keys.NEGATIVES, step)
             side = state.of_features | {"connector": trained["connector"]}
             more, memory = feature_losses(config, side, features, batch, table, hparams, index, key)
             per_example += hparams.feature_weight * more  # type: ignore[operator]
@@ -121,7 +121,7 @@ def train_epoch(
 
     A run that diverges stays as it was before that epoch, and its loss is nan from then on.
     """
-    order_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.ORDER), state.epoch)
+    order_key = keys.at(state.key, keys.ORDER, state.epoch)
     shot_key = jax.random.fold_in(state.key, keys.SHOTS)
     order = run_order(order_key, shot_key, table, hparams, config.num_updates * config.batch_size)
     steps = state.epoch * config.num_updates + jnp.arange(config.num_updates, dtype=jnp.int32)
