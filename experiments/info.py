@@ -6,7 +6,7 @@ Without a dataset: devices, versions, caches, prepared datasets, free memory and
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -63,15 +63,12 @@ def main(argv: Sequence[str]) -> None:
 
 
 def show(chapters: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Prints chapters, title -> lines."""
-    print("\n\n".join("\n".join(lines(title, rows)) for title, rows in chapters.items()))
-
-
-def lines(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """A chapter in two columns."""
-    yield title
-    width = max(len(left) for left, _ in rows)
-    yield from (f"  {left:{width}}  {right}".rstrip() for left, right in rows)
+    """Prints chapters, title -> lines, in two columns."""
+    pages = []
+    for title, rows in chapters.items():
+        width = max(len(left) for left, _ in rows)
+        pages.append("\n".join([title, *(f"  {left:{width}}  {right}".rstrip() for left, right in rows)]))
+    print("\n\n".join(pages))
 
 
 def devices() -> list[tuple[str, str]]:

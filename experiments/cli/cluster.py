@@ -35,8 +35,13 @@ def in_cluster() -> bool:
 
 def started() -> int:
     """How many processes `launch` started on this machine."""
-    number = os.environ.get("KD_JAX_PROCESSES", "1")
-    return int(number) if number.isdecimal() else 1
+    return _number("KD_JAX_PROCESSES", 1)
+
+
+def _number(variable: str, default: int) -> int:
+    """Of an environment variable; the default where it holds something else."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else default
 
 
 def join(possible: bool) -> None:
@@ -111,11 +116,6 @@ def reason(error: Exception) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _given_index() -> int:
-    given = os.environ.get("KD_JAX_PROCESS", "0")
-    return int(given) if given.isdecimal() else 0
-
-
 def abort(status: int, line: str) -> NoReturn:
     """Ends a process that failed at once: JAX's own end would wait for the others, which cannot go on.
 
@@ -125,7 +125,7 @@ def abort(status: int, line: str) -> NoReturn:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()
-    index = sys.modules["jax"].process_index() if _has_joined() else _given_index()
+    index = sys.modules["jax"].process_index() if _has_joined() else _number("KD_JAX_PROCESS", 0)
     stderr = os.dup(sys.stderr.fileno())
     if index and status == 130:  # Ctrl-C was for all
         os._exit(status)

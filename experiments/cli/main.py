@@ -66,7 +66,6 @@ def _parse_flags(example: str, argv: Sequence[str]) -> list[str]:
         _refuse(str(error))
     except SystemExit:
         sys.exit(0)  # --helpfull, which absl ends as a failure
-    raise AssertionError("not reached")
 
 
 def _guarded(main, several: bool, computes: bool, argv: Sequence[str]) -> None:
@@ -99,7 +98,7 @@ def _guarded(main, several: bool, computes: bool, argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         if cluster.several():
             cluster.abort(130, INTERRUPTED)
-        _say_interrupted((requests or [signal.SIGINT])[0])
+        _end(128 + (requests or [signal.SIGINT])[0], INTERRUPTED)
 
 
 def _configure_jax() -> None:
@@ -130,13 +129,11 @@ def _fail(error: Exception, requests: Sequence[int]) -> NoReturn:
         what = "a file cannot be read or written" if isinstance(error, OSError) else "the computation failed"
         _refuse(str(InputError(what, expected, error)))
     if requests and not several:
-        _say_interrupted(requests[0])
+        _end(128 + requests[0], INTERRUPTED)
     line = failures.record(error)
     if several:
         cluster.abort(1, line)
-    progress.clear()
-    print(line, file=sys.stderr)
-    sys.exit(1)
+    _end(1, line)
 
 
 def install_signal_handlers(requests: list[int]) -> None:
@@ -151,19 +148,17 @@ def install_signal_handlers(requests: list[int]) -> None:
         signal.signal(number, end)
 
 
-def _say_interrupted(number: int) -> NoReturn:
+def _end(status: int, line: str) -> NoReturn:
     progress.clear()
-    print(INTERRUPTED, file=sys.stderr)
-    sys.exit(128 + number)
+    print(line, file=sys.stderr)
+    sys.exit(status)
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     line = f"error: {' '.join(message.split())}"
     if cluster.several():
         cluster.abort(2, line)
-    progress.clear()
-    print(line, file=sys.stderr)
-    sys.exit(2)
+    _end(2, line)
 
 
 def refuse_arguments(argv: Sequence[str]) -> None:

@@ -33,27 +33,19 @@ def classify(
     return class_probabilities(predict_stacked(model, variables, images), omitted, biases)
 
 
-def image_classifier(model: Any, variables: Variables, omitted: Any, bias: Any):
-    """The function of one network: images u8[b,h,w,c] -> f32[b,K], probabilities under the bias correction.
-
-    variables: of one network; omitted: bool[K]; bias: f32[].
+def to_stablehlo(
+    model: Any, variables: Variables, omitted: Any, bias: Any, image_shape: tuple[int, int, int]
+) -> bytes:
+    """A StableHLO program for PLATFORMS, serialised by `jax.export`: images u8[b,h,w,c] of any number b >= 1
+    -> f32[b,K], one network's probabilities under the bias correction. The weights are in it, and so is the
+    normalisation.  variables: of one network; omitted: bool[K]; bias: f32[].
     """
+    from jax import export
 
     def probabilities(images):
         logits = forward(model, variables, scale_pixels(images))[0]
         return class_probabilities(logits[None], jnp.asarray(omitted), jnp.asarray(bias)[None])
 
-    return probabilities
-
-
-def to_stablehlo(
-    model: Any, variables: Variables, omitted: Any, bias: Any, image_shape: tuple[int, int, int]
-) -> bytes:
-    """`image_classifier` as a StableHLO program for PLATFORMS, serialised by `jax.export`, for any number of
-    images b >= 1. The weights are in it, and so is the normalisation."""
-    from jax import export
-
-    probabilities = image_classifier(model, variables, omitted, bias)
     (batch,) = export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.uint8)
     return bytes(export.export(jax.jit(probabilities), platforms=PLATFORMS)(images).serialize())
