@@ -118,5 +118,4 @@ FORMATS: dict[str, Callable[[networks.Chosen, Path], tuple[bytes, dict[str, Any]
 
 
 def first_of(variables: Variables) -> Variables:
-    """The variables of the first network."""
     return jax.tree.map(lambda leaf: leaf[0], variables)

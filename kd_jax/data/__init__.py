@@ -167,7 +167,6 @@ def _load_npz(name: str, data_dir: Any, cache_dir: Any) -> Dataset:
 
 
 def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Dataset:
-    """A prepared TFDS set."""
     root = tfds.root(data_dir)
     folder = tfds.prepared_folder(name, root)
     if folder is None:
@@ -178,7 +177,6 @@ def _load_tfds(name: str, data_dir: Any, cache_dir: Any, progress: Any) -> Datas
 
 
 def _load_folder(name: str, cache_dir: Any, options: Options, progress: Any) -> Dataset:
-    """An image folder."""
     root = Path(os.path.expanduser(name))
     listing = image_folder.survey(root, options.test_fraction)
     size, may_skip = options.image_size, options.skip_unreadable
@@ -187,7 +185,6 @@ def _load_folder(name: str, cache_dir: Any, options: Options, progress: Any) -> 
 
 
 def _load_parquet(name: str, cache_dir: Any, options: Options, progress: Any) -> Dataset:
-    """Parquet files."""
     local = Path(os.path.expanduser(name))
     root = hub.download(name) if name.startswith(hub.PREFIX) else local
     files = parquet.find_files(root)

@@ -70,7 +70,6 @@ def teacher_targets(batch: Batch) -> jax.Array:
 
 def labels_loss(student_logits: jax.Array, batch: Batch, hparams: HParams) -> jax.Array:
     """Cross-entropy with the true labels; no teacher.  -> f32[B]."""
-    del hparams
     return cross_entropy(student_logits, batch.labels)
 
 
@@ -143,13 +142,11 @@ def average_logits(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Arr
 
     Source: Ba & Caruana 2014 (the student regresses on the ensemble's averaged logits).
     """
-    del temperature
     return jnp.mean(teacher_logits, axis=0)
 
 
 def average_answers(teacher_logits: jax.Array, temperature: jax.Array) -> jax.Array:
     """`average_teachers` at T = 1, whatever the temperature: its argmax is the ensemble's answer."""
-    del temperature
     return average_teachers(teacher_logits, jnp.ones(()))
 
 

@@ -17,32 +17,27 @@ NEVER = -1e9
 
 def full(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The whole output."""
-    del draws, class_mask
     return log_p
 
 
 def omitted_removed(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The omitted classes get probability 0, the others are renormalised, as of a teacher without them."""
-    del draws
     return jnp.where(class_mask, log_p, NEVER)
 
 
 def top1(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The predicted class keeps its probability; the other classes share the rest evenly."""
-    del draws, class_mask
     return _spread(log_p, 1)
 
 
 def top2(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The two most probable classes keep their probabilities; the other classes share the rest evenly."""
-    del draws, class_mask
     return _spread(log_p, min(2, log_p.shape[-1]))
 
 
 def shuffled(draws: jax.Array, log_p: jax.Array, class_mask: jax.Array) -> jax.Array:
     """The probabilities of all classes but the predicted one are permuted at random, anew for each example
     and step: the values stay, their classes are lost.  draws: f32[B,K], uniform."""
-    del class_mask
     predicted = jax.nn.one_hot(jnp.argmax(log_p, axis=-1), log_p.shape[-1], dtype=bool)
     # Sorted by random numbers; the predicted class comes first in both orders, so it keeps its place.
     places = jnp.argsort(jnp.where(predicted, -1.0, draws), axis=-1)

@@ -59,7 +59,6 @@ class CNN(nn.Module):
 
 
 def cnn(spec: str, words: list[str], num_classes: int, **options) -> CNN:
-    """The family's parser."""
     rest = list(words)
     normalized = rest[-1:] == ["bn"]
     rest = rest[: len(rest) - normalized]

@@ -55,7 +55,6 @@ class LeNet(nn.Module):
 
 
 def lenet(spec: str, words: list[str], num_classes: int, **options) -> LeNet:
-    """The family's parser."""
     if spec not in NAMED:
         raise InputError("malformed model", " or ".join(NAMED), spec + nearest_name(spec, NAMED))
     return LeNet(CHANNELS[spec], num_classes, **options)

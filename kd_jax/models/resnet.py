@@ -90,7 +90,6 @@ NAMED = tuple(f"resnet-{words}" for words in (*IMAGENET, *(f"{d}-cifar" for d in
 
 
 def resnet(spec: str, words: list[str], num_classes: int, **options) -> nn.Module:
-    """The family's parser."""
     depth, form = words[0] if words else "", words[1:]
     if depth in IMAGENET and form in ([], ["cifar"]):
         blocks, bottleneck = IMAGENET[depth]

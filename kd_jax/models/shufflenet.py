@@ -82,7 +82,6 @@ class ShuffleNet(nn.Module):
 
 
 def shufflenet(spec: str, words: list[str], num_classes: int, **options) -> ShuffleNet:
-    """The family's parser."""
     if "-".join(["shufflenet", *words]) not in NAMED:
         expected = "shufflenet-x0.5 or shufflenet-x1.0, then -cifar or nothing"
         raise InputError("malformed model", expected, spec + nearest_name(spec, NAMED))

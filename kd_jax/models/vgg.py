@@ -87,7 +87,6 @@ def _bins(length: int, size: int) -> np.ndarray:
 
 
 def vgg(spec: str, words: list[str], num_classes: int, **options) -> VGG:
-    """The family's parser."""
     depth, form = words[0] if words else "", words[1:]
     if "-".join(["vgg", *words]) not in NAMED:
         expected = "vgg-8, vgg-13 or vgg-16, then -bn if normalised, then -imagenet (13 and 16)"

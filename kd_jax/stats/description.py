@@ -97,7 +97,6 @@ class RunDescription:
         return {setting.name: setting for setting in self.settings}[name]
 
     def seeds(self) -> set[int]:
-        """The seeds of all runs."""
         return {run.seed for run in self.runs}
 
     def teacher_seeds(self) -> set[int]:

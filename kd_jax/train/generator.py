@@ -54,7 +54,6 @@ class GeneratorState(flax.struct.PyTreeNode):
 
 def adversarial_loss(answers: Answers, hparams: GeneratorHParams) -> jax.Array:
     """-KL(teacher || student) at T = 1, the mean over images (Micaelli & Storkey 2019, section 3.1)."""
-    del hparams
     teacher, student = jax.nn.log_softmax(answers.teacher), jax.nn.log_softmax(answers.student)
     return -jnp.mean(jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1))
 
@@ -98,7 +97,7 @@ def next_images(
     table: of `select_teacher`, with one teacher.  step: i32[], counts the student's updates.
     """
     chosen = _chosen(config)
-    latent_key = jax.random.fold_in(jax.random.fold_in(state.key, keys.LATENT), step // chosen.interval)
+    latent_key = keys.at(state.key, keys.LATENT, step // chosen.interval)
     latents = jax.random.normal(latent_key, (config.batch_size, LATENT_SIZE), jnp.float32)
     updated = jax.lax.cond(
         step % chosen.interval == 0,

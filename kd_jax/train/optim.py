@@ -30,7 +30,6 @@ class Optimizer:
 
     @property
     def direction(self) -> optax.GradientTransformation:
-        """The optax transformation."""
         return self.transformation(**dict(self.options))
 
 
