@@ -100,8 +100,18 @@ def make_rivals(method: str, training: Training, table: Table) -> dict[str, pict
     match = training.config.feature_match
     layers = (match.student_layers, match.teacher_layers) if match else ((), ())
     weight = losses.FEATURE_LOSSES[method].weight if match else 0.0
-    numbers = dense.BATCH_SIZE, RIVAL_UPDATES, TEMPERATURE, ALPHA, weight, NUM_NEGATIVES
-    work = torchdistill_pairs.Work(STUDENT, TEACHER, table, *layers, *numbers)
+    work = torchdistill_pairs.Work(
+        STUDENT,
+        TEACHER,
+        table,
+        *layers,
+        dense.BATCH_SIZE,
+        RIVAL_UPDATES,
+        TEMPERATURE,
+        ALPHA,
+        weight,
+        NUM_NEGATIVES,
+    )
     loop = functools.partial(torchdistill_loops.loop, method, work, machine.num_cores())
     return {"queried": loop()} if match else {"queried": loop(), "cached": loop(cached=True)}
 

@@ -37,7 +37,8 @@ def step_of(method: str, work: Work, cached: bool) -> tuple[Callable[[Any], Any]
     labels = labels.long()
 
     def step(index):
-        batch, more = images[index].float() / 255, ()
+        batch = images[index].float() / 255
+        more: tuple[Any, ...] = ()
         if pair.needs_index:
             others = torch.randint(len(labels), (len(index), work.num_negatives))
             more = ({"pos_idx": index, "contrast_idx": torch.cat([index[:, None], others], dim=1)},)

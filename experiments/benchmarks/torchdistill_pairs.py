@@ -232,7 +232,7 @@ def _review(work: Work, student: Any, teacher: Any) -> Pair:
         td.losses.HierarchicalContextLoss(module, "output", t.path, "output")
         for module, t in zip(modules, teachers[::-1], strict=True)
     ]
-    hooked = [fusion["path"] for fusion in fusions] + modules
+    hooked = [f"student_model.{s.path}" for s in students] + modules
     pair = Pair(wrapped, teacher, hooked, [t.path for t in teachers], [])
     return _with_features(work, pair, *losses)
 

@@ -23,7 +23,9 @@ def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
     """The blocks of what is measured, by name."""
     benchmarks = read(folder)
     having = {name: [content for content in benchmarks if name in content] for name in BLOCKS}
-    measured = {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
+    measured: dict[str, Callable[[], str]] = {
+        name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents
+    }
     return measured | {"methods_cost": partial(methods, [one for one in benchmarks if "methods" in one])}
 
 
