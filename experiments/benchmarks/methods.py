@@ -32,7 +32,7 @@ NUM_EXAMPLES = 10_000  # of the table
 CIFAR_EXAMPLES = 50_000  # by which it is decided whether layers are cached
 NUM_NEGATIVES = 4096  # of CRD, the default of --crd_negatives
 TEMPERATURE, ALPHA = 4.0, 0.9
-RIVAL_UPDATES = 3  # of a timed pass
+RIVAL_UPDATES = 2  # of a timed pass
 
 
 class Training(NamedTuple):
