@@ -7,8 +7,6 @@ Training lives in compiled loops. In one, XLA's convolution on a CPU is a hundre
 dimension numbers are the canonical ones, NHWC x HWIO -> NHWC: the pass that rewrites others for the fast
 kernel sees the entry computation alone. What automatic differentiation makes of a convolution has others. So
 the gradients are written here as canonical convolutions too. That kernel runs on all threads.
-
-Left out: Winograd's transforms (faster from 256 channels only, where measured).
 """
 
 from collections.abc import Callable
@@ -95,10 +93,7 @@ def by_canonical(x: jax.Array, kernel: jax.Array, stride: int, padding: int, gro
 
 def _widened(x, kernel, stride: int, paddings, groups: int):
     """`_canonical`; of few features, two columns of the output at once, as twice as many features of a kernel
-    that is a column wider.
-
-    XLA's kernel spends most of its time on gathering what each pixel sees, unless that serves many features.
-    Two columns take (k + 1) / k as many products and about half of the gathering.
+    that is a column wider: (k + 1) / k as many products, and half as many pixels whose inputs are gathered.
     """
     features = kernel.shape[-1]
     width = x.shape[2] + sum(paddings[1]) - kernel.shape[1] + 1
