@@ -3,7 +3,8 @@
 All is measured in one run and compared within it: ours, each rival and the matrix peak take turns, and a
 ratio is of one turn. With --out, a file in that folder holds all of it: gpu.json, or cpu_avx2.json by the
 instruction set. What is measured, and how, is in experiments/benchmarks/. The rivals
-need `./launch.sh setup bench`.
+need `./launch.sh setup bench`; those of the part `methods` also need torchdistill and torchvision, which are
+installed beside PyTorch without their dependencies.
 """
 
 import re
@@ -21,7 +22,7 @@ flags.declare_key_flag("out")  # of the shared flags these two mean something he
 flags.declare_key_flag("precision")
 WORKLOADS = ("mlp-30-30", "mlp-300-300", "mlp-800-800", "teacher")
 PICTURE_MODELS = ("cnn-32x32-64x64-d64-bn", "resnet-20")
-PARTS = ("starts", "vmap_sizes", "speed", "noise", "pictures", "convolutions")
+PARTS = ("starts", "vmap_sizes", "speed", "noise", "pictures", "convolutions", "methods")
 shared.group(
     "What is measured",
     flags.DEFINE_string("parts", "speed", f"What to measure, comma list: {','.join(PARTS)}."),

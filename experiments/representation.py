@@ -4,7 +4,8 @@ Of each layer: a linear probe and nearest neighbours (fitted on validation image
 test images), similarity to the same layer of the student's teacher (linear CKA, from equal numbers of images
 of the omitted and of the seen classes; layers are counted from the last), separability. Controls: the
 students' own networks before training ("random"), and whatever settings the run has: plain students, hard
-labels, students that saw everything. The report then has a chapter on it.
+labels, students that saw everything. Where students were taught on images of the class that a teacher made,
+these are looked at too. The report then has a chapter on it.
 """
 
 from collections.abc import Sequence

@@ -75,7 +75,7 @@ def violations(path: str, source: str) -> list[str]:
 
 def upward(me: str, names: set[str]) -> list[str]:
     if me not in FLOORS:
-        return [f"{me} has no floor: give it one in DESIGN.md and here"]
+        return [f"{me} has no floor: give it one in FLOORS of tests/test_floors.py"]
     others = {name.split(".")[1] for name in names if within(name, "kd_jax") and name != "kd_jax"} - {me}
     return [
         f"imports {other}, which is not below {me}" for other in others if FLOORS.get(other, 99) >= FLOORS[me]

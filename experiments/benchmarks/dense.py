@@ -70,11 +70,20 @@ def make_hparams(num_runs: int) -> HParams:
     return sweep.stack_runs(settings[: min(2, num_runs)], range(max(1, num_runs // 2)))
 
 
-def train_epochs(config: Config, num_runs: int, vmap_size: int | None) -> Iterator:
-    """Trains for ever, one epoch of `config` a step; the first is the compilation."""
-    hparams = make_hparams(num_runs)
+def train_epochs(
+    config: Config,
+    num_runs: int,
+    vmap_size: int | None,
+    hparams: HParams | None = None,
+    table: Table | None = None,
+) -> Iterator:
+    """Trains for ever, one epoch of `config` a step; the first is the compilation.
+
+    hparams, table: by default those of `make_hparams` and `random_table`.
+    """
+    hparams = make_hparams(num_runs) if hparams is None else hparams
     states = sweep.init_states(config, sweep.run_keys(range(num_runs), 1, base=0))
-    table = random_table(NUM_TRAIN, config.image_shape)
+    table = random_table(NUM_TRAIN, config.image_shape) if table is None else table
     yield from loop.run_segments(config, table, None, hparams, states, 2**30, 1, vmap_size)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.benchmarks import dense, pictures, starts
+from experiments.benchmarks import dense, methods, pictures, starts, torchdistill_pairs
 from experiments.cli import machine, provenance
 from kd_jax.errors import InputError
 from kd_jax.io import run_files
@@ -111,6 +111,21 @@ def convolutions(options: Options) -> list[dict]:
     return rows
 
 
+def compare_methods(options: Options) -> list[dict]:
+    if not torchdistill_pairs.is_installed():
+        print("no torchdistill here, so no rival: pip install --no-deps torchdistill torchvision adds it")
+    rows = []
+    for number in methods.NUM_RUNS:
+        for row in methods.measure_methods(number, options.precision, options.repeats):
+            rate, cost = row["examples_per_second"]["median"], row["cost"]["median"]
+            line = f"{row['method']:<8}{row['runs']:>3} runs{rate:>9,.0f} examples/s{cost:>7.2f} x plain"
+            for name, rival in row["rivals"].items():
+                line += f", {rival['times']['median']:.2f} x torchdistill, {name}"
+            print(line, flush=True)
+            rows.append(row)
+    return rows
+
+
 MEASURE: dict[str, Callable[[Options], list[dict] | dict]] = {
     "starts": measure_starts,
     "vmap_sizes": vmap_sizes,
@@ -118,6 +133,7 @@ MEASURE: dict[str, Callable[[Options], list[dict] | dict]] = {
     "noise": noise,
     "pictures": train_pictures,
     "convolutions": convolutions,
+    "methods": compare_methods,
 }
 
 
@@ -136,6 +152,7 @@ def run(wanted: Sequence[str], options: Options, out: Path | None) -> None:
         if not os.access(out, os.W_OK):
             raise InputError("--out cannot be written", "a folder that this user may write", out)
     packages = ["jax", "jaxlib", "numpy", *(["torch"] if dense.has_torch() else [])]
+    packages += ["torchdistill"] if "methods" in wanted and torchdistill_pairs.is_installed() else []
     # Those that start processes come first, before this one takes an accelerator's memory.
     measured = {part: MEASURE[part](options) for part in wanted}
     content = {

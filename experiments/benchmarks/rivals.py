@@ -103,7 +103,7 @@ def _max_norm(network, limit: float) -> None:
                 layer.weight.copy_(torch.renorm(layer.weight, 2, 0, limit))
 
 
-def _optimizer(parameters, updates: int):
+def make_optimizer(parameters, updates: int):
     import torch
 
     optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
@@ -116,7 +116,7 @@ def loop(work: Work, num_threads: int, compiled: bool) -> Callable[[int], float]
 
     images, labels, probabilities = _tensors(work)
     network, loss = _network(work), _loss(work)
-    optimizer, schedule = _optimizer(network.parameters(), work.updates)
+    optimizer, schedule = make_optimizer(network.parameters(), work.updates)
     forward = lambda x, y, p: loss(network(x), y, p)  # noqa: E731
     forward = torch.compile(forward) if compiled else forward
 
@@ -149,7 +149,7 @@ def _stacked_loop(work: Work, num_runs: int, num_threads: int) -> Callable[[int]
     shapes = list(itertools.pairwise(_sizes(work)))
     weights = [torch.randn(num_runs, a, b).mul_((2 / a) ** 0.5).requires_grad_() for a, b in shapes]
     biases = [torch.zeros(num_runs, 1, b, requires_grad=True) for _, b in shapes]
-    optimizer, schedule = _optimizer([*weights, *biases], work.updates)
+    optimizer, schedule = make_optimizer([*weights, *biases], work.updates)
 
     def run(updates: int) -> float:
         torch.set_num_threads(num_threads)

@@ -10,7 +10,7 @@ LOSSES = {
     "nkd": "normalised (Yang et al. 2023), beta 1.5",
     "label_smoothing": "CE with smoothed labels, no teacher (Szegedy et al. 2016), beta 0.1",
 }
-"""Name -> what it is, its paper and the default of its --betas."""
+"""Name -> what it is, its paper and the default of its --betas; in the order of losses.LOSSES, as below."""
 DIVERGENCES = ("kl", "reverse_kl", "jensen_shannon")
 FEATURE_LOSSES = {
     "fitnet": "Romero et al. 2015, weight 100",

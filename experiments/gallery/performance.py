@@ -1,5 +1,6 @@
 """The blocks on speed, from experiments/results/benchmark/: a file for each device; the parts
-`pictures` and `convolutions`, which are measured by themselves, in its folder pictures/."""
+`pictures` and `convolutions`, which are measured by themselves, in its folder pictures/, and `methods` in
+its folder methods/."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +28,10 @@ def blocks_of(folder: Path) -> dict[str, Callable[[], str]]:
     """The blocks of what is measured, by name."""
     benchmarks = read(folder)
     having = {name: [content for content in benchmarks if name in content] for name in BLOCKS}
-    return {name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents}
+    measured: dict[str, Callable[[], str]] = {
+        name: partial(BLOCKS[name], contents) for name, contents in having.items() if contents
+    }
+    return measured | {"methods_cost": partial(methods, [one for one in benchmarks if "methods" in one])}
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> str:
@@ -42,7 +46,7 @@ def _device(content: dict[str, Any]) -> str:
     versions = content["versions"]
     instructions = f" ({content['instructions']})" if content.get("instructions") else ""
     before = "An earlier version of this code, " if content.get("before") else ""
-    packages = [f"{name} {versions[name]}" for name in ("jax", "torch") if name in versions]
+    packages = [f"{name} {versions[name]}" for name in ("jax", "torch", "torchdistill") if name in versions]
     return ", ".join([f"{before}{content['device']}{instructions}", *packages])
 
 
@@ -111,6 +115,27 @@ def convolutions(benchmarks: list[dict]) -> str:
         table = _table(["GFLOP/s (of the matrix peak)", "way", *mappings], rows)
         blocks.append(f"{_caption(content)}\n\n{table}")
     return "\n\n".join(blocks)
+
+
+def methods(benchmarks: list[dict]) -> str:
+    """The cost of an update by each method, ours and torchdistill's, and the ratio of the two rates."""
+    blocks = []
+    for content in benchmarks:
+        columns = ["", "runs", "our teacher is", "examples/s", "cost"]
+        rivals = any(row["rivals"] for row in content["methods"])
+        columns += ["cost, torchdistill", "× torchdistill", "× torchdistill, cached logits"] if rivals else []
+        rows = []
+        for row in content["methods"]:
+            name = f"`{row['method']}`" + (" bfloat16" if row["precision"] == "bfloat16" else "")
+            cells = [name, str(row["runs"]), "cached" if row["cached"] else "queried"]
+            cells += [f"{row['examples_per_second']['median']:,.0f}", _range(row["cost"], 2)]
+            queried, cached = (row["rivals"].get(name) for name in ("queried", "cached"))
+            if queried:
+                cells += [_range(queried["cost"], 2), _range(queried["times"], 2)]
+                cells += [_range(cached["times"], 2)] if cached else []
+            rows.append(cells + [""] * (len(columns) - len(cells)))
+        blocks.append(f"{_caption(content)}\n\n{_table(columns, rows)}")
+    return "\n\n".join(blocks) or "No result yet."
 
 
 def noise(benchmarks: list[dict]) -> str:

@@ -1,6 +1,6 @@
 """What a finished run came to, before it is a terminal's text, Markdown or HTML: its numbers, its tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,6 +147,8 @@ def run_facts(description: RunDescription) -> list[tuple[str, str]]:
     if teacher is not None:
         words = ", ".join(f"{k} {v}" for k, v in teacher.items() if isinstance(v, str | int))
         facts.append(("teacher", words))
+    if description.imported:
+        facts.append(("weights as imported", imported_accuracy(description.imported)))
     if origin := (description.transfer or {}).get("origin"):
         facts.append(("synthesised images", contact_sheet.described(origin)))
     facts.append(("versions", ", ".join(f"{k} {v}" for k, v in description.versions.items())))
@@ -155,6 +157,14 @@ def run_facts(description: RunDescription) -> list[tuple[str, str]]:
         whole, training = duration(time.run_seconds), duration(time.training_seconds)
         facts.append(("time", f"{whole}, of which training {training}: {rate:,.0f} examples a second"))
     return facts + [("continued", _in_short(entry)) for entry in description.continued]
+
+
+def imported_accuracy(imported: Mapping[str, Mapping[str, float]]) -> str:
+    """The accuracy of pretrained weights before training, of each split that was measured."""
+    return ", ".join(
+        f"{split} accuracy {100 * one['accuracy']:.2f} % of {one['support']:,} images"
+        for split, one in imported.items()
+    )
 
 
 def _in_short(value: Any) -> str:

@@ -14,6 +14,7 @@ from kd_jax.train.config import FeatureMatch
 from kd_jax.types import LossFn
 
 WITH_TEMPERATURE = ("soft", "dkd", "dist", "nkd")
+"""The losses that read hparams.temperature; of any other, all --temperatures are one setting, at T = 1."""
 NONE = "none"
 
 

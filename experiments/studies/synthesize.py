@@ -52,9 +52,10 @@ def run(options: SynthesisConfig, flags: dict[str, Any]) -> None:
     is_test = held_out(labels, made_by)
     arrays = (images[~is_test], labels[~is_test], images[is_test], labels[is_test])
     content = synthetic.to_bytes(arrays, teacher.class_names, made_by[~is_test], origin)
-    run_files.write(options.out, content)
     groups = labels * num_teachers + made_by
-    run_files.write(options.out.with_suffix(".png"), contact_sheet.sheet(images[~is_test], groups[~is_test]))
+    sheet = contact_sheet.sheet(images[~is_test], groups[~is_test])
+    run_files.write(options.out, content)  # the two one after the other: none is likely to stay alone
+    run_files.write(options.out.with_suffix(".png"), sheet)
     names = ", ".join(teacher.class_names[k] for k in wanted)
     print(
         f"{len(images)} images of {names} from {num_teachers} teacher{'s' if num_teachers > 1 else ''} in "

@@ -12,6 +12,7 @@ from experiments.cli import progress, provenance, running
 from experiments.cli.flags import RunConfig
 from experiments.cli.main import log_note
 from experiments.cli.parse import parse_classes, parse_numbers
+from experiments.reporting.content import imported_accuracy
 from experiments.settings import augmentation, training
 from experiments.settings import dataset as datasets
 from kd_jax import losses, models
@@ -140,11 +141,7 @@ def record_imported(out: Path, plan: Plan) -> None:
                 imported[split] = {"accuracy": accuracy, "support": len(predicted)}
         recorded = replace(recorded, imported=imported)
         run_config.write(out, recorded)
-    words = (
-        f"{split} accuracy {100 * one['accuracy']:.2f} % of {one['support']:,} images"
-        for split, one in (recorded.imported or {}).items()
-    )
-    print(f"as imported: {', '.join(words)}", flush=True)
+    print(f"as imported: {imported_accuracy(recorded.imported or {})}", flush=True)
 
 
 def train_and_evaluate(options: RunConfig, plan: Plan) -> None:

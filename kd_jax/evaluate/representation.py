@@ -9,6 +9,7 @@ nor on D: see `linear_cka`, `equal_samples` and `separability`.
 Left out: canonical correlations (1 of any features where D >= N, Kornblith et al. 2019, section 3).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,13 +60,17 @@ def probe(
     networks on the same examples; compare classes only where `train` holds about as many of each. The same is
     true of `nearest_neighbours`.
     """
+    return recalls(fit_probe(train, train_labels)(test), test_labels, num_classes)
+
+
+def fit_probe(train: np.ndarray, train_labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The linear probe of `probe`: features f32[N,D] -> the classes that it reads off them, i32[N]."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, tol=1e-3))
-    fitted.fit(train, train_labels)
-    return recalls(fitted.predict(test), test_labels, num_classes)
+    return fitted.fit(train, train_labels).predict
 
 
 def nearest_neighbours(
@@ -150,10 +155,8 @@ def separability(features: np.ndarray, member: np.ndarray) -> dict[str, float]:
 
     Args: features f32[N,D]; member: bool[N], who belongs to it: some do, some do not.
     Returns: silhouette: the mean over its members of scikit-learn's coefficient, in [-1, 1] (Rousseeuw 1987),
-        on 2,000 examples, drawn at random where there are more; centroid_distance: of the two means, in root
-        mean square distances of the examples from their own mean. It is the root of an unbiased estimate of
-        the squared distance, so it does not grow where examples are few, and 0 where that is negative.
-        nan where too few examples define them: two of the class, and for the distance two others.
+        on 2,000 examples, drawn at random where there are more, and nan where the class has fewer than two;
+        centroid_distance: see there.
     """
     from sklearn.metrics import silhouette_samples
 
@@ -163,12 +166,20 @@ def separability(features: np.ndarray, member: np.ndarray) -> dict[str, float]:
     silhouette = float("nan")
     if few_member.sum() > 1 and not few_member.all():
         silhouette = float(np.mean(silhouette_samples(few, few_member)[few_member]))
-    return {"silhouette": silhouette, "centroid_distance": _centroid_distance(features, member)}
+    return {"silhouette": silhouette, "centroid_distance": centroid_distance(features, member)}
 
 
-def _centroid_distance(features: np.ndarray, member: np.ndarray) -> float:
-    """|a - b|^2 of the means of n and m examples exceeds that of the true means by v / n + w / m on average,
-    v and w the groups' variances summed over the features: that is subtracted."""
+def centroid_distance(features: np.ndarray, member: np.ndarray) -> float:
+    """Distance of the means of members and others, in root mean square distances of the examples from their
+    own mean.
+
+    |a - b|^2 of the means of n and m examples exceeds that of the true means by v / n + w / m on average,
+    v and w the groups' variances summed over the features: that is subtracted. So the distance does not grow
+    where examples are few; it is 0 where the difference is negative.
+
+    Args: features f32[N,D]; member: bool[N].  Returns: nan where a group has fewer than two examples.
+    """
+    features = features.astype(np.float64)
     groups = features[member], features[~member]
     if min(map(len, groups)) < 2:
         return float("nan")

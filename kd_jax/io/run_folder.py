@@ -35,9 +35,8 @@ history.csv     run, setting, seed, epoch (from 1), split (train | validation),
                 accuracy and agreement (with the target, after its ablation by --teacher_ablations) on
                 augmented batches with dropout on; where the images have no labels, the teacher's predictions
                 stand for them, and accuracy is agreement. Split validation is measured at the end of the
-                epoch, without either, and its loss is the cross-entropy with the labels: the
-                two losses are not comparable.
-                A run that diverged has no row from the epoch on in which it did.
+                epoch, without either; its loss is the cross-entropy: the two losses are not comparable. A
+                run that diverged has no row from the epoch on in which it did.
 results.csv     setting (a setting's name, or "teacher", then seed is the teacher's, or, where there are
                 several folders of them, its number counted through all "members"), seed, split (validation
                 | test), correction (CORRECTIONS), class (all | omitted | seen | 0..K-1), metric, value.
@@ -49,10 +48,9 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
                 classes), nll (nats, the mean of -log p(label)), ece (fraction: expected calibration error, 15
                 bins of equal width, Guo et al. 2017, section 2; it is larger where examples are few: a bin of
                 n examples and accuracy a adds about sqrt(2 a (1 - a) / (pi n)), weighed by its share, even if
-                it is calibrated), and of students, against the teacher that
-                they were given (the mean, where that is an ensemble; also where alpha = 0, so that nothing
-                was learnt from it): agreement (fraction called the same), kl_to_teacher (nats, the mean of
-                KL(teacher || student)). Runs of older versions have neither these nor precision and f1.
+                it is calibrated), and of students, against the teacher that they were given (the mean, where
+                that is an ensemble; also where alpha = 0): agreement (share called the same), kl_to_teacher
+                (nats, the mean of KL(teacher || student)). Older runs lack these, precision and f1.
                 ensemble_accuracy and ensemble_errors, of the mean of several models' probabilities at T = 1
                 (correction none): of a setting, its students of all seeds together, under the first seed; of
                 "teacher", the teachers of a student, where they are several, under that student's
@@ -64,8 +62,10 @@ results.csv     setting (a setting's name, or "teacher", then seed is the teache
 representation.csv  setting (a setting's name, or "random": the students' networks before training), seed,
                 layer, measure (probe, neighbours: recall, a fraction; cka, silhouette, from -1 to 1;
                 centroid_distance, in root mean square distances from the centre), class (omitted | seen),
-                value. Written by `representation`. In older runs cka and centroid_distance are biased
-                upwards, the more the fewer the examples: run `representation` on them again.
+                value; of a transfer set with synthesised images of the omitted classes, also of these:
+                probe_synthesised, cka_synthesised, centroid_distance_synthesised (from the real ones).
+                Written by `representation`. In older runs cka and centroid_distance are biased upwards, the
+                more the fewer the examples: run `representation` on them again.
 confusions.npz  counts, whole numbers [rows,K,K]: how many test examples of class i are called j; and of each
                 row its setting, seed and correction, as in results.csv: one row for each of them there that
                 has an accuracy on the test split.

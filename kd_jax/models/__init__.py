@@ -1,7 +1,8 @@
 """Model families by spec string. Only this package knows that the networks are Flax Linen modules.
 
-A family is a function (words of the spec, ModelConfig) -> module; a module maps (images f32[B,h,w,c], train)
-to (logits f32[B,K], features: dict of named activations). The classifier is the dense layer "logits"; what it
+A family is a function (spec, words, num_classes, **options) -> module: words are those of the spec after the
+family's name, options are dropout and dtype. A module maps (images f32[B,h,w,c], train) to (logits f32[B,K],
+features: dict of named activations). The classifier is the dense layer "logits"; what it
 sees is the last of the features, flattened.
 """
 

@@ -58,8 +58,10 @@ def _logarithmic(axes: Axes) -> None:
 def features(places: Sequence[tuple[str, str, np.ndarray, np.ndarray]], class_: str) -> Figure:
     """Networks' features in the plane, by PCA and beside it by t-SNE, one class marked.
 
-    places: (network, "pca" or "tsne", places f64[N,2], who belongs to the class bool[N]).
+    places: (network, "pca" or "tsne", places f64[N,2], their groups i64[N]: 0 of other classes, 1 of the
+    class, 2 of synthesised images of the class).
     """
+    made = any(2 in groups for *_, groups in places)
     networks = list(dict.fromkeys(network for network, *_ in places))
     columns = min(2, len(networks))
     rows = math.ceil(len(networks) / columns)
@@ -67,16 +69,18 @@ def features(places: Sequence[tuple[str, str, np.ndarray, np.ndarray]], class_: 
         figure, grid = panels(PAGE / 2 * columns, 1.95 * rows, rows, 2 * columns)
         for axes in grid.ravel():
             axes.set_axis_off()
-        for network, how, points, member in places:
+        for network, how, points, groups in places:
             row, column = divmod(networks.index(network), columns)
             axes = grid[row, 2 * column + (how == "tsne")]
-            for part, colour, marker, label in (
-                (~member, GREY, "o", "other classes"), (member, COLOURS[1], "^", f"class {class_}")
-            ):  # fmt: skip
+            for group, (colour, marker, label) in enumerate((
+                (GREY, "o", "other classes"), (COLOURS[1], "^", f"class {class_}"),
+                (COLOURS[0], "s", f"class {class_}, synthesised"),
+            )[:2 + made]):  # fmt: skip
                 # As vectors, ten thousand dots would be megabytes.
-                axes.plot(*points[part].T, marker, markersize=1.8, markeredgewidth=0, color=colour,
+                axes.plot(*points[groups == group].T, marker, markersize=1.8, markeredgewidth=0, color=colour,
                           label=label, rasterized=True)  # fmt: skip
             title = textwrap.fill(f"{network}, {'PCA' if how == 'pca' else 't-SNE'}", 30)
             axes.set_title(title, fontsize=7)
-        finish(figure, "Test images by the last hidden layer", "One seed; the axes have no unit.")
+        what = "Test images and synthesised images" if made else "Test images"
+        finish(figure, f"{what} by the last hidden layer", "One seed; the axes have no unit.")
     return figure

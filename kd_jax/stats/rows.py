@@ -13,7 +13,8 @@ METRICS = (
     DIVERGED,
 )  # fmt: skip
 FRACTIONS = ("precision", "f1", "macro_precision", "macro_f1", "ece", "agreement")  # and all accuracies
-MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance")
+MEASURES_OF_SYNTHESISED = ("probe_synthesised", "cka_synthesised", "centroid_distance_synthesised")
+MEASURES = ("probe", "neighbours", "cka", "silhouette", "centroid_distance", *MEASURES_OF_SYNTHESISED)
 RANDOM = "random"
 TRACKED_METRICS = tuple(f"accuracy{of}_{how}" for how in ("corrected", "probe") for of in ("", "_omitted"))
 HISTORY_METRICS = ("loss", "accuracy", "agreement", "accuracy_omitted", *TRACKED_METRICS)

@@ -13,10 +13,10 @@ from kd_jax.stats import corrections, intervals
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.description import RunDescription, SettingInfo, candidates
 from kd_jax.stats.intervals import Difference, Interval
-from kd_jax.stats.rows import DIVERGED, FORMAT, TEACHER, ResultRow
+from kd_jax.stats.rows import DIVERGED, FORMAT, MEASURES_OF_SYNTHESISED, TEACHER, ResultRow
 
-OF_TEACHER = ("agreement", "kl_to_teacher", "cka")
-"""Metrics and measures that compare a student with its teacher."""
+OF_TEACHER = ("agreement", "kl_to_teacher", "cka", *MEASURES_OF_SYNTHESISED)
+"""Metrics and measures that compare a student with its teacher, or are of images that teachers made."""
 
 SHARES = ("accuracy", "top5_accuracy", "agreement", "ensemble_accuracy")
 COUNTS = ("errors", "ensemble_errors")

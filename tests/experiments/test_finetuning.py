@@ -3,6 +3,7 @@ command line, on a tiny dataset."""
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -250,7 +251,10 @@ def test_no_epoch_keeps_a_teacher_as_it_is(kept, home):
     accuracy = float(np.mean(np.asarray(logits).argmax(-1) == LABELS))
     assert config["imported"]["test"] == {"accuracy": accuracy, "support": N}
     assert config["imported"]["validation"]["support"] == K
-    assert f"test accuracy {100 * accuracy:.2f} % of 12 images" in kept.out
+    shown = f"test accuracy {100 * accuracy:.2f} % of 12 images"
+    assert shown in kept.out
+    report = (home / "kept" / "report.md").read_text()
+    assert re.search(rf"^- weights as imported: validation accuracy .*, {re.escape(shown)}$", report, re.M)
     results = (home / "kept" / "results.csv").read_text()
     assert f"teacher,0,test,none,all,accuracy,{accuracy}" in results
     assert metadata["pretrained"]["fresh_classifier"] is False

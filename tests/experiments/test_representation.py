@@ -1,16 +1,19 @@
 """`representation` on a small run: what it writes follows from the checkpoints, and bad input is one line."""
 
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from kd_jax import data, models
+from experiments.studies import representation as study
+from kd_jax import data, models, plots
+from kd_jax.data import synthetic
 from kd_jax.evaluate import representation
 from kd_jax.io import checkpoint, run_config
 from kd_jax.io.run_folder import read_history, read_representation
-from kd_jax.stats.rows import RANDOM
+from kd_jax.stats.rows import MEASURES, RANDOM
 from tests.experiments.launcher import Launcher
 from tests.experiments.settings.test_teachers import save
 
@@ -90,6 +93,118 @@ def test_the_figures_follow_from_the_checkpoints(run, home):
     assert found["silhouette", "omitted"] == pytest.approx(
         representation.separability(y, labels == 3)["silhouette"], rel=1e-4
     )
+
+
+def write_made(path, dataset):
+    """Images as if two teachers had made them. Of class 3: number 1's are the real ones among the first 130
+    test images that `representation` draws, number 0's are zeros. And real fives, for class 5."""
+    judged = np.random.RandomState(0)
+    judged.permutation(data.split_validation(dataset.train_labels, 0.1)[1])  # which it draws first
+    judged = judged.permutation(len(dataset.test_labels))[:130]
+    threes = dataset.test_images[judged[dataset.test_labels[judged] == 3]]
+    zeros, fives = (dataset.train_images[dataset.train_labels == k][:30] for k in (0, 5))
+    images = np.concatenate([threes, zeros, fives])
+    labels = np.repeat(np.int32([3, 3, 5]), [len(threes), 30, 30])
+    made_by = np.repeat([1, 0, 1], [len(threes), 30, 30])
+    about = {"teacher": {"sha256": "ab", "num_teachers": 2, "path": "teacher"}, "method": "class_impressions"}
+    arrays = images, labels, zeros[:2], np.full(2, 3, np.int32)
+    path.write_bytes(synthetic.to_bytes(arrays, list(dataset.class_names), made_by, about))
+
+
+@pytest.fixture(scope="module")
+def mixed(home, launch, digits, run):
+    """Students of a mixture with images of the class, of share 0.3 and of none, looked at."""
+    write_made(home / "made.npz", digits)
+    words = [*SMALL, "--model=mlp-12-10", "--omit=3", "--learning_rates=1e-2", "--transfer_shares=0,0.3"]
+    words += [f"--teacher={home}/teacher", f"--transfer=own+{home}/made.npz", f"--out={home}/mixed"]
+    for name, given in (("distill", words), ("representation", [home / "mixed", "--examples=130"])):
+        done = launch(name, *given)
+        assert done.status == 0, done.err
+    return home / "mixed"
+
+
+@pytest.mark.slow
+def test_synthesised_images_are_measured_as_the_real_ones(mixed):
+    """Those of seed 1 are the very images that the real rows are of, those of seed 0 are real zeros, which
+    the probe knows: their share that is called a 3 is small, and their centre is elsewhere."""
+    rows = read_representation(mixed, run_config.read(mixed))
+    by_seed = [
+        {(r.setting, r.layer, r.measure): r.value for r in rows if r.seed == seed and r.class_ == "omitted"}
+        for seed in (0, 1)
+    ]
+    networks = {(name, layer) for name, layer, _ in by_seed[1]}
+    assert len(networks) == 2 * 3
+    for network in networks:
+        zeros, threes = ({m: found[(*network, m)] for m in MEASURES} for found in by_seed)
+        assert threes["probe_synthesised"] == pytest.approx(threes["probe"])
+        assert threes["cka_synthesised"] == pytest.approx(threes["cka"], rel=1e-4)
+        assert threes["centroid_distance_synthesised"] == 0  # less than chance explains
+        assert zeros["probe_synthesised"] < 0.5 and zeros["centroid_distance_synthesised"] > 0.5
+    report = (mixed / "report.md").read_text()
+    assert "linear probe, synthesised" in report and "figures/features.png" in report
+
+
+@pytest.mark.slow
+def test_other_images_under_the_same_name_are_refused(mixed, home, launch):
+    path = home / "made.npz"
+    whole = path.read_bytes()
+    with np.load(path) as held:
+        arrays = dict(held)
+    try:
+        np.savez(path, **arrays | {"train_images": arrays["train_images"][::-1]})
+        done = launch("representation", mixed)
+        assert done.status == 2 and "made.npz holds other images now" in done.err, done
+        path.unlink()
+        done = launch("representation", mixed)
+        assert done.status == 2 and "made.npz" in done.err and done.err.count("\n") == 1
+    finally:
+        path.write_bytes(whole)
+
+
+def test_which_synthesised_images_are_a_students():
+    """Of its classes and its own teacher; of one teacher, or for an ensemble's students, those of all."""
+    labels, made_by = np.int32([3, 3, 5, 3, 7, 3]), np.int32([0, 1, 1, 1, 0, 1])
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+
+    def chosen(teacher_seed, omitted, num_teachers=2, most=9):
+        made = study.Synthesised(images, labels, made_by, num_teachers)
+        description = SimpleNamespace(runs=[SimpleNamespace(seed=4, teacher_seed=teacher_seed)])
+        held = study.Study(None, description, None, None, [], None, None, made)
+        found = study.synthesised_of(held, study.Student("random", 4, None, omitted, {}), most)
+        return found["synthesised"][0].ravel().tolist() if found else []
+
+    assert chosen(1, (3,)) == [1, 3, 5] and chosen(0, (3,)) == [0]
+    assert chosen(1, (3, 5)) == [1, 2, 3, 5] and chosen(1, (3, 5), most=2) == [1, 2]
+    assert chosen(1, (7,)) == [] and chosen(None, (3,)) == [0, 1, 3, 5]
+    assert chosen(1, (3,), num_teachers=1) == [0, 1, 3, 5]
+
+
+def test_the_distance_of_synthesised_from_real_by_hand():
+    """Means 0 and 2; squares 2 and 2, so variances 2 / (2 - 1) = 2 each, and 4 - 2 / 2 - 2 / 2 = 2 is the
+    squared distance; the mean square is 4 / (4 - 2) = 2."""
+    one, other = np.float32([[1], [-1]]), np.float32([[3], [1]])
+    assert study.distance_of_groups(one, other) == pytest.approx(1)
+    assert study.mean_recall(np.array([1, 0, 3, 3]), np.array([1, 1, 3, 3])) == 0.75
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_the_figure_has_a_marker_for_synthesised_images(monkeypatch, made):
+    """As many as there are real ones of the class; none where there is none."""
+    figures = []
+    monkeypatch.setattr(plots, "render", figures.append)
+    random, labels = np.random.RandomState(0), np.arange(60) % 3
+    features = {"test": random.normal(size=(60, 4)).astype(np.float32)}
+    features |= {"synthesised": random.normal(size=(50, 4)).astype(np.float32)} if made else {}
+    student = study.Student("T=4", 0, 0, (2,), {})
+    description = SimpleNamespace(data=SimpleNamespace(class_names=("a", "b", "c")))
+    held = study.Study(None, description, None, None, [student], None, None, None)
+    study.picture(held, {"T=4": (student, features)}, labels)
+    for axes in figures[0].axes:
+        counts = {line.get_label(): len(line.get_xdata()) for line in axes.get_lines()}
+        expected = {"other classes": 40, "class c": 20}
+        assert counts == expected | ({"class c, synthesised": 20} if made else {})
+        assert len({line.get_marker() for line in axes.get_lines()}) == len(counts)
+    assert figures[0].axes
 
 
 @pytest.mark.slow

@@ -110,10 +110,15 @@ def test_students_of_a_generator(launch, teacher, tmp_path):
         (["--classes=2", "--pixel_rate=0"], "--pixel_rate out of range"),
         (["--classes=2", "--statistics=1"], "--statistics means nothing here"),
         (["--classes=2", "--total_variation=-1"], "--total_variation out of range"),
+        (["--classes=2", "--num_images=0"], "--num_images cannot be this"),
+        (["--classes=2", "--out={home}/toy.npz/new.npz"], "--out cannot be written"),
+        (["--classes=2", "--out=/dev/null/new.npz"], "--out cannot be written"),
+        (["--classes=2", "--out={home}/sheet.npz"], "--out exists: .*sheet.png"),
     ],
 )
 def test_bad_input_of_synthesize(launch, home, toy, made, words, message):
     places = {"made": made[0], "toy": toy.folder, "home": home}
+    (home / "sheet.png").touch()
     before = snapshot(home)
     words = [f"--out={home}/new.npz", *(word.format(**places) for word in words)]
     outcome = launch("synthesize", toy.folder, *words)

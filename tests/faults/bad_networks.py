@@ -1,4 +1,4 @@
-"""Bad input to `predict` and `export`, as in bad_input_cases.py, and what it refers to."""
+"""Bad input to `predict`, `export` and `synthesize`, as in bad_input_cases.py, and what it refers to."""
 
 import shutil
 from pathlib import Path
@@ -98,9 +98,62 @@ BAD_EXPORT = BAD_NETWORKS | {
     "ensemble": (["{teacher}", "--ensemble"], "unknown flag"),
 }
 
+BAD_SYNTHESIZE = {
+    "no run": ([], "no teacher to make images from"),
+    "two runs": (["{teacher}", "{small}"], "no teacher to make images from"),
+    "no such run": (["{home}/teachr"], "no teacher: .*did you mean .*/teacher"),
+    "a file as a run": (["{file}"], "no teacher"),
+    "students": (["{sweep}"], "no teacher: expected a run folder of train_teacher"),
+    "an unfinished run": (["{unfinished}"], "no teacher: .*that is complete"),
+    "a run of format 1": (["{old_teacher}"], "another format: expected format 2; given 0"),
+    "a flipped byte": (["{flipped}"], "damaged checkpoint: expected sha256 .*flipped/teachers/arrays"),
+    "a file cut short": (["{cut}"], "damaged checkpoint: expected sha256 .*cut/teachers/arrays"),
+    "a file that is missing": (["{lost}"], "damaged checkpoint: expected the file .*lost/teachers/arrays"),
+    "a manifest of nothing": (["{emptied}"], "damaged .*manifest.json"),
+    "a garbled manifest": (["{garbled}"], "damaged checkpoint.*manifest.json"),
+    "no out": (["{teacher}", "--out="], "--out is missing"),
+    "out is there": (["{teacher}", "--out={toy}.npz"], "--out exists"),
+    "out is no .npz": (["{teacher}", "--out={home}/new"], "--out names no .npz"),
+    "out in a run": (["{teacher}", "--out={sweep}/new.npz"], "--out lies inside another run"),
+    "out in a dataset": (["{teacher}", "--out={pictures}/train/cat/new.npz"], "--out lies inside a dataset"),
+    "out in a file": (["{teacher}", "--out={file}/new.npz"], "--out cannot be written"),
+    "out in no folder": (["{teacher}", "--out=/dev/null/new.npz"], "--out cannot be written"),
+    "out too long": (["{teacher}", "--out={home}/" + 300 * "x" + ".npz"], "cannot be written.*too long"),
+    "class 10 of 10": (["{teacher}", "--classes=10"], "--classes names no class '10'"),
+    "negative class": (["{teacher}", "--classes=-1"], "--classes names no class"),
+    "no class": (["{teacher}", "--classes="], "--classes is missing"),
+    "two sets": (["{teacher}", "--classes=3,4"], "--classes names one set"),
+    "no image": (["{teacher}", "--num_images=0"], "--num_images cannot be this"),
+    "no update": (["{teacher}", "--updates=0"], "--updates cannot be this"),
+    "unknown method": (
+        ["{teacher}", "--method=dafl"],
+        "class_impressions | deep_inversion; given dafl",
+    ),
+    "statistics of a teacher without batch normalisation": (
+        ["{teacher}", "--method=deep_inversion"],
+        "no statistics to match: expected a teacher with batch normalisation, .*; given mlp-16",
+    ),
+    "statistics without their method": (["{teacher}", "--statistics=1"], "--statistics means nothing here"),
+    "scales of the other method": (
+        ["{teacher}", "--method=deep_inversion", "--scales=1,1"],
+        "no statistics to match|--scales means nothing here",
+    ),
+    "three scales": (["{teacher}", "--scales=1,2,3"], "--scales are two"),
+    "scale 0": (["{teacher}", "--scales=1,0"], "--scales out of range"),
+    "rate nan": (["{teacher}", "--pixel_rate=nan"], "--pixel_rate out of range"),
+    "temperature 0": (["{teacher}", "--target_temperature=0"], "--target_temperature out of range"),
+    "variation below 0": (["{teacher}", "--total_variation=-1"], "--total_variation out of range"),
+    "seed below 0": (["{teacher}", "--seed=-1"], "--seed cannot be this"),
+    "flag of a training": (["{teacher}", "--epochs=3"], "means nothing here"),
+}
+
 NETWORK_CASES: dict[str, tuple[list[str], dict[str, tuple[list[str], str]]]] = {
     "predict": (["--images={colours}", "--out={home}/new.csv"], BAD_PREDICT),
     "export": (["--out={home}/new.stablehlo"], BAD_EXPORT),
+    "synthesize": (
+        ["--classes=3", "--num_images=2", "--updates=1", "--out={home}/new.npz"],
+        BAD_SYNTHESIZE,
+    ),
 }
 
 

@@ -21,8 +21,8 @@ from experiments.cli import machine, provenance
 from kd_jax.io import run_files
 
 PARTS = (
-    "killed", "damaged", "disk", "two_at_once", "diverged", "bad_input", "loaded", "fuzz", "numbers",
-    "coverage", "soak", "mutation",
+    "killed", "damaged", "disk", "two_at_once", "synthesize", "diverged", "bad_input", "loaded", "fuzz",
+    "numbers", "coverage", "soak", "mutation",
 )  # fmt: skip
 
 

@@ -31,10 +31,10 @@ from experiments.cli import main
 from experiments.gallery import committed
 from experiments.reporting import report
 from experiments.reporting.content import read
-from experiments.settings import teachers
+from experiments.settings import synthesis, teachers
 from experiments.studies import compression
 from kd_jax import data, plots
-from kd_jax.data import cache
+from kd_jax.data import cache, synthetic
 from kd_jax.errors import InputError
 from kd_jax.io import checkpoint, run_files
 from tests.faults import fuzz_flags, samples
@@ -196,6 +196,7 @@ def targets(home: Path) -> list[Target]:
     render_figures(students)  # what is imported when it is first used is imported
     run_files.write(students / "summary.json", run_files.to_json(read(students).summary.to_json()))
     (home / "cached").mkdir()
+    run_files.write(home / "made" / "made.npz", samples.synthesised(dataset, 1))
     cache.write(home / "cached" / "toy.npz", "source", dataset)
 
     def load_teacher(folder: Path) -> None:
@@ -205,6 +206,13 @@ def targets(home: Path) -> list[Target]:
         held = cache.read(folder / "toy.npz", "source")
         for name, array in zip(cache.ARRAYS, held[0], strict=True) if held else ():
             np.testing.assert_array_equal(array, getattr(dataset, name))
+
+    def load_maker(folder: Path) -> None:
+        synthesis.load_teacher(str(folder), untrained=False)
+
+    def load_made(folder: Path) -> None:
+        data.load(str(folder / "made.npz"))
+        synthetic.read_origin(str(folder / "made.npz"))
 
     config, npz = one_of(["config.json"]), one_of(["toy.npz"], npz_bytes)
     manifest, shown = one_of(["teachers/manifest.json"]), one_of(["examples.npz"], npz_bytes)
@@ -222,8 +230,10 @@ def targets(home: Path) -> list[Target]:
         Target("manifest of a checkpoint", teacher, manifest, load, 4000),
         Target("metadata of a teacher, sealed anew", teacher, spoil_metadata, load_teacher, 1500),
         Target("metadata, sealed anew, read for costs", teacher, spoil_metadata, compression.read, 1000),
+        Target("metadata, sealed anew, read to make images", teacher, spoil_metadata, load_maker, 1000),
         Target("arrays of a teacher, sealed anew", teacher, spoil_arrays, load_teacher, 1000),
         Target(".npz of a dataset", home / "npz", npz, load_npz, 6000),
+        Target(".npz of synthesised images", home / "made", one_of(["made.npz"], npz_bytes), load_made, 2000),
         Target("cache of decoded images", home / "cached", npz, load_cached, 3000),
     ]
 

@@ -19,7 +19,7 @@ from tests.faults.tried import Tried
 
 ENTRY_POINTS = (
     "benchmark", "compression", "distill", "export", "info", "predict", "report", "representation",
-    "subliminal", "tables", "train_teacher",
+    "subliminal", "synthesize", "tables", "train_teacher",
 )  # fmt: skip
 REFUSED = "parsed, or refused in one line"
 SIGNS = "0123456789abcnone,+-=. '\"\\\0\n\t#/~%é٣ſ\U0001f600_T"

@@ -86,6 +86,7 @@ def make(home: Path) -> None:
     settings = [samples.setting("labels"), samples.setting("T=4 omit=2", [2], 4.0)]
     samples.write_run(home / "students", toy, settings)
     samples.pictures(home / "pictures")
+    (home / "made.npz").write_bytes(samples.synthesised(digits))
     (home / "foreign").mkdir()
     (home / "foreign" / "thesis.tex").touch()
     data.load(str(home / "pictures"))
@@ -99,6 +100,9 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
     for content in planted_npz(home / "toy.npz", trap):
         command = f"{DISTILL} --teacher={home}/teacher --transfer={home}/toy.npz"
         yield Place("--transfer, an .npz", home / "toy.npz", content, command)
+    for content in planted_npz(home / "made.npz", trap):
+        command = f"{DISTILL} --teacher={home}/teacher --omit=3 --transfer=own+{home}/made.npz"
+        yield Place("--transfer=own+, synthesised images", home / "made.npz", content, command)
     (held,) = cache.root().glob("pictures-own-*.npz")
     for content in planted_npz(held, trap):
         yield Place("the cache of decoded images", held, content, f"{TEACH} --dataset={home}/pictures")
@@ -115,6 +119,8 @@ def places(home: Path, trap: Trap) -> Iterator[Place]:
         yield Place(
             "models read for their costs, sealed anew", part, payload, f"compression {home}/teacher", sealed
         )
+        command = f"synthesize {home}/teacher --classes=99 --out={home}/foreign/new.npz"
+        yield Place("models read to make images, sealed anew", part, payload, command, sealed)
     for name in ("weights.pt", "weights.pth", "weights.safetensors"):
         given = _torch_file(trap) if name.endswith(("pt", "pth")) else payload
         for content in (payload, given):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kd_jax import data, models
+from kd_jax.data import synthetic
 from kd_jax.io import checkpoint, confusions, examples, run_config, run_folder, tidy
 from kd_jax.io.examples import Examples
 from kd_jax.stats.rows import BiasRow, Confusion, HistoryRow, RepresentationRow, ResultRow
@@ -48,6 +49,15 @@ def pictures(root: Path) -> Path:
                 pixels = order.randint(0, 256, (5, 6, 3)).astype(np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{index}.png")
     return root
+
+
+def synthesised(dataset: data.Dataset, class_: int = 3) -> bytes:
+    """An .npz of the class's images as if two teachers had made them, ten each."""
+    images = dataset.train_images[dataset.train_labels == class_][:24]
+    labels = np.full(24, class_, np.int32)
+    about = {"teacher": {"sha256": "ab", "num_teachers": 2}, "method": "class_impressions"}
+    arrays = images[:20], labels[:20], images[20:], labels[20:]
+    return synthetic.to_bytes(arrays, list(dataset.class_names), np.arange(20) % 2, about)
 
 
 def variables_of(spec: str, dataset: data.Dataset, number: int) -> dict:

@@ -26,7 +26,7 @@ def test_a_pickle_planted_anywhere_is_not_executed(launch, tmp_path):
 
     with mock.patch.dict(os.environ, {"KD_JAX_CACHE": str(tmp_path / "decoded")}):
         rows = loaded.traps(launch, tmp_path, wanted)
-    assert len(rows) == 9 and len(seen) == 14
+    assert len(rows) == 10 and len(seen) == 16
     assert all(row.held == row.times == 1 for row in rows), rows
     tried = loaded.outside(tmp_path)
     assert tried.held == tried.times == 11, tried

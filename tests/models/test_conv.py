@@ -102,6 +102,15 @@ def test_bands_are_of_many_channels_and_divide_the_rows():
     assert rows(31, 32) == rows(500, 32) == 1
 
 
+@pytest.mark.parametrize("side, features, stride", [(5, 16, (1, 2)), (5, 17, (1, 1)), (4, 16, (1, 1))])
+def test_two_columns_at_once_of_few_features_and_an_even_width(side, features, stride):
+    """The width is side + 1; the values are those of the library in any case."""
+    x, kernel, static = case(side, 3, 1, 1, 4, features, 1)
+    check("canonical", x, kernel, static)
+    (found,) = convolutions(jax.make_jaxpr(of("canonical", static))(x, kernel).jaxpr)
+    assert found["window_strides"] == stride
+
+
 @pytest.mark.parametrize("dimension", ["forward", "gradients"])
 def test_convolutions_of_a_loop_have_canonical_dimension_numbers(dimension):
     """Others take XLA's slow way in a loop on a CPU: [B,h,w,c] x [k,k,c_in,c_out], no dilated image, one

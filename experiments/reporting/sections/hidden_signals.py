@@ -9,7 +9,7 @@ from kd_jax.stats import corrections, curves
 from kd_jax.stats.corrections import CORRECTIONS
 from kd_jax.stats.description import RunDescription
 from kd_jax.stats.intervals import Interval
-from kd_jax.stats.rows import RANDOM, RepresentationRow
+from kd_jax.stats.rows import MEASURES_OF_SYNTHESISED, RANDOM, RepresentationRow
 from kd_jax.stats.summary import Summary, depends_on_teacher, interval_of
 
 FIGURE = "figures/features.png"
@@ -22,6 +22,11 @@ SHOWN = (
     ("silhouette", "omitted", "silhouette", 1, 3),
     ("centroid_distance", "omitted", "distance of the centre", 1, 2),
 )
+SHOWN_OF_SYNTHESISED = (
+    ("probe_synthesised", "omitted", "linear probe, synthesised", 100, 1),
+    ("cka_synthesised", "omitted", "CKA to the teacher, synthesised", 1, 3),
+    ("centroid_distance_synthesised", "omitted", "distance of synthesised from real", 1, 2),
+)
 EXPLAINED = (
     "Of each network's features, as the next layer sees them (large maps averaged), test split. Linear "
     "probe and neighbours: recall in %, fitted on validation images of all classes, the one that was left "
@@ -33,6 +38,13 @@ EXPLAINED = (
     "column, not the two columns. Silhouette (-1 to 1) and distance of the centre (in root mean square "
     "distances from it, corrected for the number of images): how apart the class lies. "
     f"{RANDOM!r}: the same networks before training."
+)
+EXPLAINED_SYNTHESISED = (
+    "Synthesised: the transfer set's images of the omitted classes that were made from a teacher; of several "
+    "teachers, those that the student was given. Students whose share of them is above 0 were trained on "
+    "them. Linear probe: how many of them, in %, the same probe, fitted on real validation images, assigns "
+    "to their class. CKA: on these images. Distance: of their centre from that of the real test images of "
+    "the same classes, in root mean square distances from it; 0 where it is within chance."
 )
 
 READ_OFF = (
@@ -94,13 +106,13 @@ def probed(folder: Path) -> dict[str, Interval]:
 
 def _table(rows: list[RepresentationRow], layer: str, description: RunDescription) -> Grid:
     learnt, compared = description.teachers_of_runs(), description.teachers_of_runs(of_teacher=True)
-    table = []
+    shown, table = SHOWN + (SHOWN_OF_SYNTHESISED if has_synthesised(rows) else ()), []
     # An untrained network depends on no teacher, but is compared with that of its seed's students.
     compared |= {(RANDOM, seed): teacher for (_, seed), teacher in compared.items()}
     for setting in dict.fromkeys(row.setting for row in rows):
         measured = [row for row in rows if (row.setting, row.layer) == (setting, layer)]
         cells, units = [], 0
-        for measure, classes, _, scale, digits in SHOWN:
+        for measure, classes, _, scale, digits in shown:
             which = measure, classes
             by_seed = {row.seed: row.value for row in measured if (row.measure, row.class_) == which}
             taught = compared if depends_on_teacher("none", measure) else learnt
@@ -108,7 +120,12 @@ def _table(rows: list[RepresentationRow], layer: str, description: RunDescriptio
             units = max(units, interval.n)
             cells.append(show(interval, scale, digits, " ± "))
         table.append([setting, *cells, str(units)])
-    return Grid(["", *(head for *_, head, _, _ in SHOWN), "n"], table)
+    return Grid(["", *(head for *_, head, _, _ in shown), "n"], table)
+
+
+def has_synthesised(rows: list[RepresentationRow]) -> bool:
+    """Whether synthesised images were looked at."""
+    return any(row.measure in MEASURES_OF_SYNTHESISED for row in rows)
 
 
 def section(folder: Path, run: run_folder.Run, summary: Summary) -> list[Section]:
@@ -117,7 +134,7 @@ def section(folder: Path, run: run_folder.Run, summary: Summary) -> list[Section
     figure = ""
     if run_files.read(folder / "representation.csv") is not None:
         rows = run_folder.read_representation(folder, run.description)
-        blocks.append(EXPLAINED)
+        blocks += [EXPLAINED, EXPLAINED_SYNTHESISED] if has_synthesised(rows) else [EXPLAINED]
         for layer in dict.fromkeys(row.layer for row in rows):
             blocks += [f"Layer {layer}:", _table(rows, layer, run.description)]
         figure = FIGURE if (folder / FIGURE).is_file() else ""

@@ -196,6 +196,8 @@ def test_the_default_way_of_convolving_is_the_measured_best():
 def test_blocks_are_those_of_what_is_measured(tmp_path):
     (tmp_path / "pictures").mkdir()
     (tmp_path / "cpu_avx2.json").write_text('{"speed": [], "vmap_sizes": []}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes"}
+    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "methods_cost"}
     (tmp_path / "pictures" / "cpu_avx2.json").write_text('{"convolutions": [], "starts": []}')
-    assert set(performance.blocks_of(tmp_path)) == {"speed", "vmap_sizes", "convolutions", "starts"}
+    blocks = {"speed", "vmap_sizes", "convolutions", "starts", "methods_cost"}
+    assert set(performance.blocks_of(tmp_path)) == blocks
+    assert performance.blocks_of(tmp_path)["methods_cost"]() == "No result yet."

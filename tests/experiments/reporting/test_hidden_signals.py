@@ -86,6 +86,35 @@ def test_what_a_probe_reads_off_the_last_layer(tmp_path):
     assert (found[FULL].high - found[FULL].low) / 2 == pytest.approx(0.635, abs=1e-3)
 
 
+def test_synthesised_images_have_columns_where_they_were_looked_at(tmp_path):
+    """Shares 0.45 and 0.55: mean 50 %, sd 7.071 %, half the interval 12.7062 * 7.071 / sqrt(2) = 63.53."""
+    rows = [row for seed in range(2) for row in rows_of(FULL, seed, "none", [10, 10, 4], (2,))]
+    teachers = [{"run": seed, "setting": FULL, "seed": seed, "teacher_seed": seed} for seed in range(2)]
+    folder = write_run(tmp_path / "run", SETTINGS[:1], rows, seeds=2, runs=teachers)
+    run = run_folder.read_run(folder)
+    real = [RepresentationRow(FULL, seed, "hidden_0", "probe", "omitted", 0.5) for seed in range(2)]
+    made = [
+        RepresentationRow(FULL, seed, "hidden_0", f"{measure}_synthesised", "omitted", value)
+        for measure, values in (("probe", (0.45, 0.55)), ("cka", (0.5, 0.5)), ("centroid_distance", (1, 1)))
+        for seed, value in enumerate(values)
+    ]
+    found = []
+    for measured in (real, real + made):
+        run_folder.write_representation(folder, measured)
+        (section,) = hidden_signals.section(folder, run, summarise(rows, run.description))
+        found.append(section.blocks)
+    (explained, _, table), (again, more, _, wider) = found
+    assert explained == again == hidden_signals.EXPLAINED and more == hidden_signals.EXPLAINED_SYNTHESISED
+    assert wider.head[:8] == table.head[:8] and wider.rows[0][:8] == table.rows[0][:8]
+    assert len(wider.head) == len(table.head) + 3 and wider.head[-1] == table.head[-1] == "n"
+    row = dict(zip(wider.head[8:], wider.rows[0][8:], strict=True))
+    assert row["linear probe, synthesised"] == "50.0 ± 63.5"
+    assert row["CKA to the teacher, synthesised"].split()[0] == "0.500"
+    assert row["distance of synthesised from real"].split()[0] == "1.00"
+    shown = hidden_signals.read_off(folder)
+    assert shown.blocks[1].head[-1] == "n" and len(shown.blocks[1].head) == 6
+
+
 def test_when_it_comes_back(chapter):
     history = [
         HistoryRow(0, FULL, seed, epoch, "validation", metric, 0.1 * epoch + extra)

@@ -1,5 +1,6 @@
 """The settings and programs that --loss, --feature_loss and their kin name."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from experiments.settings.distill import all_hparams, parse_settings, programs
 from experiments.settings.methods import Lists, Structure
 from kd_jax import losses, models
 from kd_jax.errors import InputError
-from kd_jax.types import BatchLoss
+from kd_jax.types import Batch, BatchLoss, HParams
 
 
 def lists(**given) -> Lists:
@@ -30,6 +31,21 @@ def test_each_loss_is_a_program_and_a_setting_belongs_to_one():
     grouped = programs(found)
     assert [structure.loss for structure in grouped] == ["labels", "soft", "dkd", "dist", "label_smoothing"]
     assert [one for group in grouped.values() for one in group] == found  # in the order of config.json
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_loss_that_reads_the_temperature_is_named(name):
+    """Else all --temperatures would be one setting, at T = 1."""
+    random = np.random.RandomState(0)
+    student, teacher = random.standard_normal((2, 6, 4)).astype(np.float32)
+    labels = np.arange(6, dtype=np.int32) % 4
+    number = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
+    at = lambda temperature: losses.LOSSES[name](  # noqa: E731
+        student,
+        Batch(labels, teacher),
+        HParams(number(0), number(0), number(temperature), number(1), jnp.ones(4, bool), jnp.int32(0)),
+    )
+    assert np.allclose(at(1), at(4), rtol=1e-3) is (name not in methods.WITH_TEMPERATURE)
 
 
 def test_divergences_and_standardised_logits_are_of_what_has_them():
