@@ -118,7 +118,5 @@ def _draw(dataset: data.Dataset) -> bytes:
         (name, dataset.train_images[np.flatnonzero(dataset.train_labels == number)[:COLUMNS]])
         for number, name in enumerate(dataset.class_names[:MOST_CLASSES])
     ]
-    shown = (
-        f"The first {len(rows)} of {dataset.num_classes} classes" if dataset.num_classes > len(rows) else ""
-    )
-    return plots.render(plots.contact_sheet(rows, COLUMNS, shown or f"{dataset.num_classes} classes"))
+    few = f"The first {len(rows)} of " if dataset.num_classes > len(rows) else ""
+    return plots.render(plots.contact_sheet(rows, COLUMNS, f"{few}{dataset.num_classes} classes"))

@@ -28,30 +28,20 @@ def history_rows(
     history: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
 ) -> list:
     """history.csv's rows, of a run that diverged those before. names, seeds, omitted: of each run."""
-    ends = diverged_at(history)
-    return [row for row in _measured(history, names, seeds, omitted) if not 0 < ends[row.run] <= row.epoch]
-
-
-def _measured(
-    history: dict, names: Sequence[str], seeds: Sequence[int], omitted: Sequence[Sequence[int]]
-) -> list:
-    rows = []
+    rows, ends = [], diverged_at(history)
     for split, counts in history.items():
         if split in TRACKED:
             rows += _tracked_rows(split, counts, names, seeds, omitted)
             continue
         total = counts["support"].sum(-1)
-        values = {
-            "loss": counts["loss_sum"] / total,
-            "accuracy": counts["correct"].sum(-1) / total,
-        }
+        values = {"loss": counts["loss_sum"] / total, "accuracy": counts["correct"].sum(-1) / total}
         if split == "train" and counts["agree"].any():
             values["agreement"] = counts["agree"] / total
         if split == "validation" and any(omitted):
             values["accuracy_omitted"] = _accuracy_omitted(counts, omitted)
         for metric, table in values.items():
             rows += _epochs(split, metric, table, names, seeds)
-    return rows
+    return [row for row in rows if not 0 < ends[row.run] <= row.epoch]
 
 
 def _epochs(
