@@ -66,15 +66,16 @@ def block(
         return "No result yet."
     rows: list[list[str]] = []
     differences: list[Difference | None] = []
-    plain = PLAIN + ending
+    plain, shown = PLAIN + ending, set()
     for folder in folders:
         summary = Summary.from_json(json.loads((folder / "summary.json").read_text()))
         probed = hidden_signals.probed(folder) if probe else {}
         for setting in json.loads((folder / "config.json").read_text())["settings"]:
             name = setting["name"]
             omits = name.endswith(OMITTED)
-            if omits != bool(ending) or (name == plain and folder != folders[0]):
+            if omits != bool(ending) or name in shown:  # what both runs have is shown of the first
                 continue
+            shown.add(name)
             cells = [
                 show(summary.accuracy(name, one.class_, one.correction), half=" ± ") for one in quantities
             ]
