@@ -116,7 +116,8 @@ def size(folder: Path) -> str:
     if not folder.is_dir():
         return "empty"
     files = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
-    return f"{shown(sum(os.lstat(file).st_size for file in files))} in {len(files):,} files"
+    total = shown(sum(os.lstat(file).st_size for file in files))
+    return f"{total} in {len(files):,} file{'' if len(files) == 1 else 's'}"
 
 
 def shown(num_bytes: int) -> str:

@@ -59,11 +59,26 @@ class _Word(NamedTuple):
     last: bool
 
 
-def parse_classes(name: str, text: str | None, class_names: Sequence[str]) -> list[tuple[int, ...]]:
+def parse_class_set(name: str, text: str, class_names: Sequence[str], also: str = "") -> tuple[int, ...]:
+    """The classes of a flag that names one set of at least one, such as "3" or "cat+dog".
+
+    also: what else the flag may say, for the message.  Errors: InputError, as `parse_classes`.
+    """
+    expected = f"classes (numbers 0..{len(class_names) - 1} or names) joined by +, as in 0 or 0+1{also}"
+    sets = parse_classes(name, text, class_names, expected)
+    if len(sets) > 1 or not sets[0]:
+        raise InputError(f"--{name} names one set of classes", expected, text)
+    return sets[0]
+
+
+def parse_classes(
+    name: str, text: str | None, class_names: Sequence[str], expected: str | None = None
+) -> list[tuple[int, ...]]:
     """The class sets of a comma list such as "none,3,cat+dog"; "none" is the empty set.
 
     A class is given by its number or its name, which may hold any sign. After # stands a number or none, and
     no name. text: None where the flag is not given: the empty set, even where a class is called none.
+    expected: for the message about a text that names no classes.
 
     Errors: InputError, also for a text that has two meanings: a number may be another class's name, a name
         may be that of two classes, or hold a + or a comma.
@@ -72,7 +87,7 @@ def parse_classes(name: str, text: str | None, class_names: Sequence[str]) -> li
     words = _graph(text, class_names)
     readings = _readings(words, len(text))
     if not readings:
-        raise _no_reading(name, text, class_names, max(words, default=0))
+        raise _no_reading(name, text, class_names, max(words, default=0), expected)
     if len(readings) > 1:
         raise _two_readings(name, text, class_names, readings)
     sets: list[list[int]] = [[]]
@@ -134,12 +149,15 @@ def _readings(words: dict[int, list[_Word]], length: int) -> list[list[_Word]]:
     return readings
 
 
-def _no_reading(name: str, text: str, class_names: Sequence[str], place: int) -> InputError:
+def _no_reading(
+    name: str, text: str, class_names: Sequence[str], place: int, expected: str | None
+) -> InputError:
     """place: where no word that is a class stands."""
     word = re.split("[+,]", text[place:], maxsplit=1)[0].strip()
     named = word not in ("", "none", NONE)
     numbers = f"numbers 0..{len(class_names) - 1}"
-    expected = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
+    lists = f"none or classes ({numbers} or names) joined by +, separated by commas, as in none,0,0+1"
+    expected = expected or lists
     wrong = f"--{name} names no class {word!r}" if named else f"malformed --{name}"
     if re.fullmatch("#?[0-9]+", word):  # which no name is near to
         return InputError(wrong, expected, text)

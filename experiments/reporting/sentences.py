@@ -43,6 +43,8 @@ def answer(content: Content) -> str:
         return f"{who.capitalize()} gets {share} of the test examples right{_others(content)}."
     shots = setting.get("shots", 0)
     seen = f"Having seen {shots} example{'s' if shots != 1 else ''} of" if shots else "Having never seen"
+    if setting.get("transfer_share") and not shots:
+        seen = "Having seen only synthesised images of"
     whose = "its" if len(setting.omitted) == 1 else "their"
     text = f"{seen} {_classes(content, setting.omitted)}, {who} gets {share} of {whose} test examples right"
     if correction == "none":

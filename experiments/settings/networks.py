@@ -131,7 +131,7 @@ def choose(networks: Networks, choice: Choice) -> Chosen:
         seed = seeds[0] if choice.seed is None else choice.seed
         if seed not in runs:
             expected = f"a seed of {networks.folder}: {seeds[0]} to {seeds[-1]}"
-            raise InputError("--seed is none of the run", expected, seed)
+            raise InputError("--seed names no seed of the run", expected, seed)
         seeds = [seed]
     index = np.array([runs[seed] for seed in seeds])
     size = len(jax.tree.leaves(networks.variables)[0])

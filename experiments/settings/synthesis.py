@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.cli.parse import parse_classes, parse_numbers
+from experiments.cli.parse import parse_class_set, parse_numbers
 from experiments.settings import teachers
 from kd_jax import models
 from kd_jax.errors import InputError, nearest_path
@@ -29,6 +29,9 @@ DEFAULTS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """Method -> the values of its flags where they are not given."""
+
+SCALES = "1,0.1"
+"""--scales of class_impressions, where it is not given."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +109,7 @@ def _initial_variables(model: Any, num_teachers: int, image_shape: tuple[int, in
 def parse_wanted(options: SynthesisConfig, class_names: list[str]) -> tuple[int, ...]:
     if options.classes == "all" and "all" not in class_names:
         return tuple(range(len(class_names)))
-    sets = parse_classes("classes", options.classes, class_names)
-    if len(sets) > 1 or not sets[0]:
-        raise InputError("--classes names one set of classes", "as in 3, 3+5 or all", options.classes)
-    return sets[0]
+    return parse_class_set("classes", options.classes, class_names, ", or all")
 
 
 def parse_weights(options: SynthesisConfig) -> Weights:
@@ -137,6 +137,11 @@ def parse_synthesis(options: SynthesisConfig, teacher: Teacher) -> Synthesis:
         raise InputError(
             "--method=deep_inversion has no statistics to match", expected, teacher.about["model"]
         )
+    height, width, _ = teacher.image_shape
+    most = min(height, width) - 1
+    if options.number("translate") > most:
+        expected = f"at most {most} pixels, as images have {height} x {width}"
+        raise InputError("--translate out of range", expected, options.translate)
     use_statistics = options.method == "deep_inversion"
     return Synthesis(teacher.model, teacher.image_shape, int(options.number("updates")), use_statistics)
 
@@ -148,7 +153,7 @@ def parse_scales(options: SynthesisConfig) -> tuple[float, float] | None:
             given = f"--method={options.method}"
             raise InputError("--scales means nothing here", "--method=class_impressions", given)
         return None
-    scales = parse_numbers("scales", options.scales or "1,0.1", positive=True)
+    scales = parse_numbers("scales", options.scales or SCALES, positive=True)
     if len(scales) != 2:
         raise InputError("--scales are two", "as in 1,0.1", options.scales)
     return scales[0], scales[1]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.cli import progress
-from experiments.cli.parse import parse_classes
+from experiments.cli.parse import parse_class_set
 from experiments.reporting import report, text
 from experiments.reporting.sections import hidden_signals
 from experiments.settings import dataset as datasets
@@ -139,10 +139,9 @@ def students_of(
 ) -> Iterator[Student]:
     """The untrained networks, then the students that did not diverge."""
     if of is not None:
-        sets = parse_classes("of", of, dataset.class_names)
-        if len(sets) > 1 or not sets[0]:
-            raise InputError("--of names one set of classes", "as in 3 or cat+dog", of)
-        asked = sets[0]
+        asked = parse_class_set("of", of, dataset.class_names)
+        if len(asked) >= dataset.num_classes:
+            raise InputError("--of names every class", "some of them: the others are compared with it", of)
     else:
         sets = sorted({setting.omitted for setting in description.settings if setting.omitted})
         if len(sets) > 1:

@@ -25,6 +25,11 @@ QUICK_UPDATES = 20
 
 REPORT = "reproduced.md"
 
+LIST_NOTE = (
+    "The time is that of the recipe alone, without its teachers. Reduced: with fewer epochs, seeds or "
+    "examples, as the head of the recipe says."
+)
+
 
 def run(names: Sequence[str], out: Path, quick: bool, data_dir: str | None) -> None:
     """Runs the recipes of these names and what they need, then prints the comparison and writes it to
@@ -209,7 +214,7 @@ def table_of_contents(data_dir: str | None) -> str:
             result = "reduced" if recipe.reduced else "yes"
             result = result if recipes.where_result_is(recipe, found, pages.RESULTS) else "none"
             lines.append(f"  {recipe.name:{width}}  {duration(recipe.minutes):>8}  {result:7}  {data}")
-    return "\n".join([*lines, "", "The time is that of the recipe alone, without its teachers."])
+    return "\n".join([*lines, "", *wrapped(LIST_NOTE)])
 
 
 def duration(minutes: int | None, quick: bool = False) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.cli import places, provenance
 from experiments.reporting.sections import contact_sheet
 from experiments.settings.synthesis import (
+    SCALES,
     SynthesisConfig,
     Teacher,
     load_teacher,
@@ -57,9 +58,10 @@ def run(options: SynthesisConfig, flags: dict[str, Any]) -> None:
     run_files.write(options.out, content)  # the two one after the other: none is likely to stay alone
     run_files.write(options.out.with_suffix(".png"), sheet)
     names = ", ".join(teacher.class_names[k] for k in wanted)
+    num_test, many = int(is_test.sum()), "s" if num_teachers > 1 else ""
     print(
-        f"{len(images)} images of {names} from {num_teachers} teacher{'s' if num_teachers > 1 else ''} in "
-        f"{seconds:.0f} s; their teachers assign {100 * share:.1f} % to the class\n"
+        f"{len(images) - num_test} training and {num_test} test images of {names} from {num_teachers} "
+        f"teacher{many} in {seconds:.0f} s; their teachers assign {100 * share:.1f} % to the class\n"
         f"{options.out} and {options.out.with_suffix('.png')} are written"
     )
 
@@ -107,6 +109,8 @@ def describe(
     settings = {name: flags[name] for name in sorted(flags) if hasattr(options, name) and name != "out"}
     numbers = ("updates", "pixel_rate", "target_temperature", "total_variation", "l2", "statistics")
     settings |= {name: options.number(name) for name in (*numbers, "first_layer", "translate")}
+    if options.method == "class_impressions":
+        settings["scales"] = options.scales or SCALES
     return {
         "teacher": teacher.about,
         "method": options.method,

@@ -47,8 +47,8 @@ def check(name: str, found: Found) -> tuple[list[np.ndarray], tuple[str, ...], t
     """(the arrays as training takes them, u8[N,h,w,c] and i32[N] of the training split, then of the test
     split; K words; notes), or InputError."""
     arrays, class_names, num_classes, notes, *_ = found
-    train_images, train_labels = _check_split(f"{name}: train", *arrays[:2])
-    test_images, test_labels = _check_split(f"{name}: test", *arrays[2:])
+    train_images, train_labels = check_split(f"{name}: train", *arrays[:2])
+    test_images, test_labels = check_split(f"{name}: test", *arrays[2:])
     shapes = f"{list(train_images.shape[1:])} and {list(test_images.shape[1:])}"
     alike = train_images.shape[1:] == test_images.shape[1:]
     require(alike, f"{name}: training and test images differ in shape", "one shape [h,w,c]", shapes)
@@ -72,7 +72,7 @@ def check(name: str, found: Found) -> tuple[list[np.ndarray], tuple[str, ...], t
     return ready, tuple(class_names.tolist()), (*notes, *ranges)
 
 
-def _check_split(what: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def check_split(what: str, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """u8[N,h,w,c] and integers [N], none negative, from u8[N,h,w] or u8[N,h,w,c] and [N], or InputError."""
     pixels = "uint8 (x in [0, 1] becomes it by np.rint(255 * x).astype(np.uint8))"
     require(images.dtype == np.uint8, f"{what}_images are of the wrong type", pixels, images.dtype)

@@ -92,6 +92,7 @@ def _of_words(
 def _joined(name: str, keys: list[str], found: list[np.ndarray]) -> list[np.ndarray]:
     """Images and labels of the training split, followed by those of the validation split, or InputError."""
     images, labels, _, _, held_out, held_out_labels = found
+    arrays.check_split(f"{name}: train", images, labels)  # first: else validation takes the blame for it
     shapes = [str(list(split.shape[1:])) for split in (images, held_out)]
     alike = shapes[0] == shapes[1]
     arrays.require(alike, f"{name}: {keys[0]} differ in shape from those of training", shapes[0], shapes[1])
@@ -153,7 +154,12 @@ def as_bytes(name: str, images: Mapping[str, np.ndarray]) -> tuple[list[np.ndarr
     low, high = float(min(split.min() for split in splits)), float(max(split.max() for split in splits))
     given = f"{splits[0].dtype} from {low:.9g} to {high:.9g}"
     expected = "values in [0, 1] or in [0, 255]; the model normalises them"
-    known = low >= 0 and high <= 255 and not 1 < high < _DARK  # which nan is not
+    strange = [key for key in images if not np.isfinite(images[key]).all()]
+    if strange:
+        place = np.argwhere(~np.isfinite(images[strange[0]]))[0][0]
+        given = f"nan or infinite values in {strange[0]}, first in image {place}"
+        raise InputError(f"{name}: images hold what is no number", expected, given)
+    known = low >= 0 and high <= 255 and not 1 < high < _DARK
     arrays.require(known, f"{name}: images are on no known scale", expected, given)
     scale, meaning = (255, "shares of 255") if high <= 1 else (1, "bytes")
     return [_scaled(split, scale) for split in splits], [*notes, f"images, {given}, are taken as {meaning}"]

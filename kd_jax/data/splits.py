@@ -43,7 +43,7 @@ def split_test(
     train, test = split_validation(labels, share)
     given = "one example of each class" if len(labels) else "no example"
     require(len(test), f"{what} cannot be split", "a class of two examples or more", given)
-    note = f"without a test split: {len(test)} of {len(labels)} examples, drawn from each class, are it"
+    note = f"no test split: {len(test)} of {len(labels)} examples, drawn from each class, are taken for it"
     return train, test, f"{note} (test_fraction {share:g})"
 
 

@@ -112,7 +112,8 @@ def _of_npz(name: str, path: Path, image_shape: tuple[int, int, int]) -> Images:
     pixels = found[list(splits).index(key)]
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     what = f"{name}: {key}"
-    require(pixels.dtype == np.uint8, f"{what} are of the wrong type", "bytes, or real numbers", pixels.dtype)
+    expected = "bytes or real numbers, of one type in all splits"
+    require(pixels.dtype == np.uint8, f"{what} are of the wrong type", expected, pixels.dtype)
     given = "x".join(map(str, held[key].shape))
     shape = "x".join(map(str, image_shape))
     require(

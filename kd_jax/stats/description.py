@@ -153,6 +153,8 @@ def describe_omitted(settings: Sequence[SettingInfo]) -> str:
     """What omission means for these settings, in words."""
     if any(setting.get("shots") for setting in settings):
         return "omitted from training, except for the shots"
+    if any(setting.get("transfer_share") for setting in settings):
+        return "omitted from training, except for synthesised images"
     return "never seen in training"
 
 

@@ -38,7 +38,7 @@ def test_a_share_of_each_class_is_the_test_split(load_classes):
     for image, label in zip(both, [*dataset.train_labels, *dataset.test_labels], strict=True):
         assert any(np.array_equal(image, pixels(100 * label + i)) for i in range(11))
     assert dataset.notes == (
-        "without a test split: 4 of 19 examples, drawn from each class, are it (test_fraction 0.2)",
+        "no test split: 4 of 19 examples, drawn from each class, are taken for it (test_fraction 0.2)",
     )
 
 

@@ -210,7 +210,7 @@ REFUSED = {
     ),
     "not a number": (
         PLAIN | {f"{s}_images": np.full((len(IMAGES[s]), 6, 5), np.nan) for s in ("train", "test")},
-        "no known scale",
+        "images hold what is no number: .*given nan or infinite values in train_images, first in image 0",
     ),
     "two types": (PLAIN | {"test_images": IMAGES["test"] / 255}, "test_images are of the wrong type"),
     "complex": (
@@ -240,6 +240,14 @@ REFUSED = {
     "validation of a new class": (
         MEDMNIST | {"val_labels": np.array([0, 1, 7])},
         r"no class of training.*\[7\]",
+    ),
+    "validation beside a negative class": (
+        MEDMNIST | {"train_labels": LABELS["train"] - 1, "val_labels": LABELS["val"]},
+        "train_labels hold a negative class",
+    ),
+    "validation beside too few labels": (
+        MEDMNIST | {"train_labels": LABELS["train"][:1]},
+        "train_labels do not fit the images",
     ),
 }
 

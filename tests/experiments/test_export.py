@@ -55,6 +55,7 @@ def test_a_stablehlo_program_is_used_without_this_code(sweep, digits, launch, tm
     program = outcome.out.partition("used so:\n\n")[2]
     assert len(list(filter(None, program.splitlines()))) == 6
     expected, bias = corrected(sweep, digits.test_images)
+    assert str(out) in program  # so the lines work where the command was given
     np.testing.assert_allclose(use(tmp_path, program, digits.test_images), probabilities(expected), atol=1e-5)
     found = about(out)
     assert found["image_shape"] == [8, 8, 1] and found["class_names"] == list(map(str, range(10)))
@@ -64,7 +65,7 @@ def test_a_stablehlo_program_is_used_without_this_code(sweep, digits, launch, tm
 
 def test_the_guide_has_the_lines_that_are_printed():
     guide = (pages.REPOSITORY / "experiments" / "README.md").read_text()
-    assert export.PROGRAM.format(name="student.stablehlo", shape="28, 28, 3") in guide
+    assert export.PROGRAM.format(name='"student.stablehlo"', shape="28, 28, 3") in guide
 
 
 def test_plain_names_are_the_weights_with_the_correction(sweep, digits, launch, tmp_path):

@@ -34,7 +34,7 @@ def test_what_is_understood(folder, tmp_path):
     counts = "6 training, 2 validation, 2 test", "3 training, 1 validation, 1 test"
     assert chapters["Examples of the 2 classes"] == list(zip(("0 cat", "1 owl"), counts, strict=True))
     notes = [right for _, right in chapters["How it was read"]]
-    assert any("without a test split: " in note for note in notes)
+    assert any("no test split: " in note for note in notes)
     assert any("that belong to no class (stray.png)" in note for note in notes)
     assert notes[-1] == "1 images that cannot be read"
     assert chapters["Contact sheet"] == [("written", str(tmp_path / "out" / "contact_sheet.png"))]

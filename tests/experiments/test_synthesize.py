@@ -31,13 +31,14 @@ def test_the_file_says_who_made_it_and_how(made, toy):
     assert about["teacher"]["sha256"] == checkpoint.read_manifest(toy.folder / "teachers")[1]
     assert about["method"] == "class_impressions" and about["classes"] == [2]
     assert about["settings"]["updates"] == 3 and about["settings"]["seed"] == 0
+    assert about["settings"]["scales"] == "1,0.1"  # the default that they were made with
     np.testing.assert_array_equal(origin.made_by, np.repeat([0, 1], 5))
     with np.load(path) as held:
         assert held["train_images"].shape == (10, 6, 5, 1) and held["train_images"].dtype == np.uint8
         assert held["test_images"].shape == (2, 6, 5, 1) and set(held["train_labels"]) == {2}
         assert len(np.unique(held["train_images"], axis=0)) == 10
         assert held["class_names"].tolist() == ["0", "1", "2"]
-    assert re.match(r"12 images of 2 from 2 teachers in \d+ s; their teachers assign ", outcome.out)
+    assert re.match(r"10 training and 2 test images of 2 from 2 teachers in \d+ s; ", outcome.out)
     with Image.open(path.with_suffix(".png")) as sheet:
         assert sheet.size == ((12 * 6 + 1) * 10, (2 * 7 + 1) * 10)
 
@@ -98,7 +99,7 @@ def test_students_of_a_generator(launch, teacher, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--classes=9"], "--classes names no class '9'"),
+        (["--classes=9"], "--classes names no class '9': expected classes .* joined by .*, or all; "),
         (["--classes=cat"], "--classes names no class 'cat'"),
         (["--classes=0,1"], "--classes names one set of classes"),
         (["--classes="], "--classes is missing"),
@@ -110,6 +111,7 @@ def test_students_of_a_generator(launch, teacher, tmp_path):
         (["--classes=2", "--pixel_rate=0"], "--pixel_rate out of range"),
         (["--classes=2", "--statistics=1"], "--statistics means nothing here"),
         (["--classes=2", "--total_variation=-1"], "--total_variation out of range"),
+        (["--classes=2", "--translate=5"], "--translate out of range: expected at most 4 pixels"),
         (["--classes=2", "--num_images=0"], "--num_images cannot be this"),
         (["--classes=2", "--out={home}/toy.npz/new.npz"], "--out cannot be written"),
         (["--classes=2", "--out=/dev/null/new.npz"], "--out cannot be written"),

@@ -26,7 +26,7 @@ BAD_NETWORKS = {
     "a setting of teachers": (["{teacher}", "--setting=T=4"], "no such setting: expected one of 'teacher'"),
     "seed 2 of 2": (
         ["{teacher}", "--seed=2"],
-        "--seed is none of the run: expected a seed .* 0 to 1; given 2",
+        "--seed names no seed of the run: expected a seed .* 0 to 1; given 2",
     ),
     "seed below 0": (["{teacher}", "--seed=-1"], "--seed cannot be this"),
     "seed in words": (["{teacher}", "--seed=first"], "--seed cannot be this"),
@@ -96,6 +96,10 @@ BAD_EXPORT = BAD_NETWORKS | {
     "unknown format": (["{teacher}", "--format=onxx"], "stablehlo | safetensors; given onxx"),
     "json is there": (["{teacher}", "--out={taken}"], "--out exists: expected a new file; given .*json"),
     "ensemble": (["{teacher}", "--ensemble"], "unknown flag"),
+    "the name of another format": (
+        ["{teacher}", "--out={home}/new.safetensors"],
+        "--out names a file of another format than --format=stablehlo: .*--format=safetensors",
+    ),
 }
 
 BAD_SYNTHESIZE = {

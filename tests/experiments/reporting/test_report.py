@@ -186,6 +186,15 @@ def test_the_answer_of_each_committed_result_is_one_short_sentence(content):
     assert 1 <= len(table.rows) <= 7 and len({len(row) for row in (table.head, *table.rows)}) == 1
 
 
+def test_synthesised_images_of_the_omitted_class_are_not_passed_over(drawn, tmp_path):
+    settings = [setting | {"transfer_share": 0.2} for setting in SETTINGS]
+    folder = write_run(tmp_path, settings, toy_rows(), toy_history(), toy_curve())
+    report.build(folder)
+    shown = (folder / "report.md").read_text()
+    assert "Having seen only synthesised images of class 2, the student gets 40.00 %" in shown
+    assert "omitted from training, except for synthesised images" in shown and "never seen in" not in shown
+
+
 def test_a_question_of_ones_own_heads_the_report(tmp_path):
     folder = write_run(tmp_path, SETTINGS, toy_rows(), question="Do 2s come back?")
     report.build(folder)
