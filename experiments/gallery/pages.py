@@ -17,6 +17,7 @@ from experiments.gallery.studies import TABLES
 from experiments.reporting.markdown import NO_SPREAD, bound, half_width, rounded_width, table
 from experiments.reporting.sections import hidden_signals
 from kd_jax.errors import InputError
+from kd_jax.io import run_files
 from kd_jax.stats.summary import Summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,7 +84,10 @@ def show(ours: Ours, results: Path) -> str:
     interval whose sides differ, the larger one, or its `bound`."""
     folder = results / ours.run
     name = FIXED_FILE if ours.correction == FIXED else "summary.json"
-    summary = _parsed((folder / name).read_bytes())
+    if (content := run_files.read(folder / name)) is None:
+        expected = f"{name} there, as tables --add=runs/{ours.run} copies it"
+        raise InputError("a table needs a result that is not committed", expected, folder)
+    summary = _parsed(content)
     interval = summary.get(ours.setting, ours.metric, ours.class_, ours.correction)
     if interval is None:
         raise InputError(f"{folder} has no such result", "a setting and correction of its config.json", ours)

@@ -132,6 +132,8 @@ def test_a_cell_is_mean_half_width_and_number(tmp_path):
     assert pages.show(OURS, tmp_path) == "90.00 ± 1.50 (5)"
     with pytest.raises(InputError, match="no such result"):
         pages.show(OURS._replace(class_="3"), tmp_path)
+    with pytest.raises(InputError, match=r"not committed.*tables --add=runs/other"):
+        pages.show(OURS._replace(run="other"), tmp_path)
 
 
 def test_a_cell_of_one_run_has_no_interval(tmp_path):
