@@ -24,7 +24,7 @@ OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "cosine", "warmup_cosine", "steps")
 PRECISIONS = ("float32", "bfloat16")
 TEACHER_ABLATIONS = ("full", "omitted_removed", "top1", "top2", "shuffled")
-NOISES = ("uniform_noise", "gaussian_noise", "blurred_noise", "blob_noise")
+NOISES = ("uniform_noise", "gaussian_noise", "dark_noise", "blurred_noise", "blob_noise")
 SUBLIMINAL_PARTS = ("hidden", "class_head", "auxiliary_head")
 
 GROUPS: dict[str, list[str]] = {

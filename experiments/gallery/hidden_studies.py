@@ -183,6 +183,7 @@ TABLES = {
                 ("teacher without augmentation", "98.39", "transfer_plain_gaussian", "teacher"),
                 ("its student, Gaussian noise, T = 20", "87.58", "transfer_plain_gaussian", "T=20"),
                 ("its student, Gaussian noise, T = 1", "", "transfer_plain_gaussian", "T=1"),
+                ("its student, Gaussian noise as dark as digits", "87.58", "transfer_plain_dark", "T=20"),
                 ("Gaussian noise, blurred and thresholded to blobs", "", "transfer_blobs", "T=20"),
                 ("images of clothes (theirs: USPS digits)", "93.99", "transfer_fashion", "T=20"),
             )

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from kd_jax.train.noise import NOISES, blobs, blurred, gaussian, uniform
+from kd_jax.train.noise import NOISES, blobs, blurred, dark, gaussian, uniform
 
 SHAPE = (64, 28, 28, 3)
 
@@ -40,6 +40,14 @@ def test_gaussian_noise_has_the_moments_of_its_clipped_normal():
     # (4 - 1) Q(2))) = 0.0625 * (1 - 2 (0.10798 - 3 * 0.02275)) = 0.0575.
     assert x.mean() == pytest.approx(0.5, abs=0.002) and x.var() == pytest.approx(0.0575, abs=0.001)
     assert np.mean(x == 0) == pytest.approx(0.0228, abs=0.002)
+
+
+def test_dark_noise_has_the_mean_and_the_black_of_its_clipped_normal():
+    """With r = 0.1307 / 0.3081 = 0.4242: mean 0.1307 Phi(r) + 0.3081 phi(r) = 0.1991, less 0.0002 for what is
+    clipped at white; black is Phi(-r + 0.5 / 255 / 0.3081) = 0.338 of it."""
+    x = draw(dark) / 255
+    assert x.mean() == pytest.approx(0.1989, abs=0.002)
+    assert np.mean(x == 0) == pytest.approx(0.338, abs=0.005)
 
 
 def test_blurred_noise_is_smooth():
