@@ -136,6 +136,8 @@ TABLES = {
             _images("nine real classes alone", "0", "missing_images_cnn", 4),
             _images("and images of the 3, share 0.1", "0.1", "missing_images_cnn", 4),
             _images("and images of the 3, share 0.3", "0.3", "missing_images_cnn", 4),
+            _images("images of untrained teachers, share 0.1", "0.1", "missing_images_cnn_untrained", 4),
+            _images("images of untrained teachers, share 0.3", "0.3", "missing_images_cnn_untrained", 4),
         ],
     ),
     "hidden_signals": omission("3", "3s", LABEL_FREE, _ablations("hidden_signals", "T=20")),

@@ -23,7 +23,7 @@ from kd_jax.stats.summary import Summary
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 RECIPES, RESULTS = REPOSITORY / "experiments" / "recipes", REPOSITORY / "experiments" / "results"
-PROBED = ("mnist_cnn_students",)  # runs whose representation.csv is shown
+PROBED = ("mnist_cnn_students", "missing_images_cnn")  # runs whose representation.csv is shown
 FIXED_FILE = "fixed_bias.json"
 
 
