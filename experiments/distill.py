@@ -21,7 +21,7 @@ shared.group(
     flags.DEFINE_string(
         "transfer",
         "own",
-        "Images to teach on: own, another dataset's, own+FILE.npz of synthesize, generator, or "
+        "Images to teach on: own, another dataset's, own+FILE.npz, generator, or "
         f"{', '.join(shared.NOISES)}.",
     ),
     flags.DEFINE_enum(

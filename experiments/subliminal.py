@@ -22,8 +22,7 @@ shared.group(
     flags.DEFINE_string(
         "transfers",
         "uniform_noise",
-        f"Images that students are taught on, comma list: {', '.join(shared.NOISES)}, own, or a dataset's "
-        "name.",
+        f"Images to teach on, comma list: {', '.join(shared.NOISES)}, own, or a dataset's name.",
     ),
     flags.DEFINE_bool(
         "repeat_noise", False, "Draw the same noise in every epoch, as a stored set of it would be."
