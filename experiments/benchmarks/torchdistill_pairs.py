@@ -66,10 +66,9 @@ def is_installed() -> bool:
 _KEPT: list[Any] = []  # torch forgets a library's definitions with the object
 
 
-@cache
-def load() -> SimpleNamespace:
-    """Its modules by short names. A torchvision made for another build of torch cannot load its compiled
-    operators, but asks for the schemas of two of them; nothing here calls any."""
+def import_torchvision() -> None:
+    """Made for another build of torch, torchvision cannot load its compiled operators, but asks for the
+    schemas of two of them; no classifier and no loss calls any."""
     import torch
 
     try:
@@ -81,6 +80,12 @@ def load() -> SimpleNamespace:
         import torchvision  # noqa: F401
 
         _KEPT.append(library)
+
+
+@cache
+def load() -> SimpleNamespace:
+    """Its modules by short names."""
+    import_torchvision()
     paths = {"losses": "losses.mid_level", "sums": "losses.high_level", "hooks": "core.forward_hook"}
     paths |= {"wrappers": "models.wrapper", "adaptation": "models.adaptation"}
     found = {name: importlib.import_module(f"torchdistill.{path}") for name, path in paths.items()}

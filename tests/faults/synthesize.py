@@ -85,29 +85,27 @@ class Made:
         return found + ([f"left: {', '.join(left)}"] if left else [])
 
 
-def at_steps(made: Made, steps: Iterable[int | str]) -> Tried:
-    """Killed just before each of these steps."""
+def killed(made: Made, what: str, wheres: Iterable[dict[str, Any]]) -> Tried:
+    """By SIGKILL, at each of these places.  wheres: as of `Children`."""
     failures, times = [], 0
-    for step in steps:
+    for where in wheres:
         made.clear()
-        ended = made(step=step, signal="SIGKILL")
+        made(**where)
         times += 1
         wrong = made.wrong()
-        failures += [f"before {ended.steps[-1]} ({step}): {', '.join(wrong)}"] if wrong else []
-    what = "`synthesize` killed just before it opens, renames or removes a file or a folder"
-    return Tried(what, times, times - len(failures), WHOLE, tuple(failures))
+        failures += [f"{where}: {', '.join(wrong)}"] if wrong else []
+    return Tried(f"`synthesize` killed {what}", times, times - len(failures), WHOLE, tuple(failures))
+
+
+def at_steps(made: Made, steps: Iterable[int | str]) -> Tried:
+    """Killed just before each of these steps."""
+    what = "just before it opens, renames or removes a file or a folder"
+    return killed(made, what, ({"step": step, "signal": "SIGKILL"} for step in steps))
 
 
 def at_moments(made: Made, draw: random.Random, times: int) -> Tried:
-    failures = []
-    for _ in range(times):
-        made.clear()
-        moment = draw.uniform(0, made.seconds)
-        made(after=moment)
-        wrong = made.wrong()
-        failures += [f"at {moment:.2f} s: {', '.join(wrong)}"] if wrong else []
-    what = "`synthesize` killed at random moments"
-    return Tried(what, times, times - len(failures), WHOLE, tuple(failures))
+    moments = (draw.uniform(0, made.seconds) for _ in range(times))
+    return killed(made, "at random moments", ({"after": moment} for moment in moments))
 
 
 def stopped(made: Made, numbers: Iterable[str]) -> Tried:
