@@ -32,8 +32,8 @@ def run(options: SynthesisConfig, flags: dict[str, Any]) -> None:
     refuse_taken(options)
     teacher = load_teacher(options.run, options.untrained)
     wanted = parse_wanted(options, teacher.class_names)
-    weights, synthesis = parse_weights(options), parse_synthesis(options, teacher)
     scales = parse_scales(options)
+    weights, synthesis = parse_weights(options), parse_synthesis(options, teacher)
     num_teachers = teacher.about["num_teachers"]
     labels, teachers = layout(wanted, options.num_images, num_teachers, options.batch_size)
     start = time.monotonic()
